@@ -178,6 +178,8 @@ fn orders_and_their_answers_read_and_write_unchanged() {
         r#"{"accepted":[],"unknown":[],"disabled":[],"busy":[],"paused":[],"unknown_categories":["x"]}"#,
     );
     round_trip::<PauseAnswer>(r#"{"disabled":[],"done":["alpine-post"],"idle":[],"unknown":["nope"]}"#);
+    round_trip::<TurnOrder>(r#"{"url":"https://example.org"}"#);
+    round_trip::<TurnAnswer>(r#"{"held":"example.org asked for a pause","wait_s":300}"#);
     round_trip::<LogLevel>(r#"{"level":"info"}"#);
 }
 

@@ -8,9 +8,12 @@ use serde::Serialize;
 use crate::{
     cause::{EndlessInterim, WantsClientCertificate, causes, is_closed, root},
     limits::Deadline,
-    stream::ConnectPhase,
+    stream::{ConnectPhase, HEAD_BYTES_MAX, HEADERS_MAX},
     verifier,
 };
+
+/// What hyper says of a head with too many bytes or headers. It has no type of its own.
+const LARGE_HEAD: &str = "message head is too large";
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -136,6 +139,12 @@ pub(crate) fn of_head(
         && let Some(failure) = of_handshake(error, to)
     {
         return failure;
+    }
+    if causes(error).any(is_garbage) && why == LARGE_HEAD {
+        let message = format!(
+            "the head of what {to} sent is larger than {HEAD_BYTES_MAX} bytes, or has more than {HEADERS_MAX} headers"
+        );
+        return Failure::new(FailureClass::BadHttp, message);
     }
     if causes(error).any(is_garbage) {
         return Failure::new(FailureClass::BadHttp, format!("what {to} sent is not HTTP: {why}"));

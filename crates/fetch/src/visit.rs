@@ -17,12 +17,12 @@ use http::{
 use news::{Escaped, FeedUrl, ProxyUrl, Timestamp};
 use reqwest::{Method, Request};
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
 use crate::{
     BadPolicy, ByteBudget, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks,
     HeldHop, HopGate, HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings,
-    body,
+    address, body,
     budget::BodyRoom,
     clients::ClientCache,
     connection::{ConnectionProfile, ExchangeTimes, HttpClient},
@@ -213,6 +213,25 @@ impl Visitor {
     pub fn is_from_inside(&self, request: &VisitRequest<'_>, report: &FetchReport) -> bool {
         let is_inside = |remote: SocketAddr| is_allowed(&self.policy, &[remote.ip()]);
         self.proxy(request.options).is_none() && report.remote.is_some_and(is_inside)
+    }
+
+    /// Why the address that answered would be refused without [`Policy::allow_private`], with the remedy. Behind a proxy only an
+    /// address that is written as one is known.
+    #[must_use]
+    pub fn refusal_without_private(
+        &self,
+        request: &VisitRequest<'_>,
+        report: &FetchReport,
+    ) -> Option<String> {
+        let policy = Policy { allow_private: false, ..Policy::clone(&self.policy) };
+        let (at, port) = (request.url.secret(), request.url.secret().port_or_known_default()?);
+        let ip = match (self.proxy(request.options), at.host()?) {
+            (None, _) => report.remote?.ip(),
+            (Some(_), Host::Ipv4(ip)) => ip.into(),
+            (Some(_), Host::Ipv6(ip)) => ip.into(),
+            (Some(_), Host::Domain(_)) => return None,
+        };
+        address::check(&policy, ip.to_canonical(), port).err()
     }
 
     /// The proxy for requests with these options.

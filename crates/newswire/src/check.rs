@@ -210,7 +210,8 @@ async fn check_source(
     let options = match files.request_options(&source.access).await {
         Ok(options) => options,
         Err(failure) => {
-            let failure = FeedFailure::new(failure.class.as_str(), failure.message.to_string());
+            let message = files.explain(&source.access, &failure);
+            let failure = FeedFailure::new(failure.class.as_str(), message);
             return FeedReport::new(source.id.as_str(), Err(failure), None);
         }
     };
@@ -330,8 +331,8 @@ fn print(report: &FeedReport) -> anyhow::Result<()> {
     if let (Some(format), Some(encoding), Some(feed)) = (report.format, &report.encoding, &report.feed) {
         let title = safe(feed.title.as_deref().unwrap_or("(no title)"));
         let encoding = format!("{} (by {})", encoding.name, encoding.decided_by.as_str());
-        let items = report.items.len();
-        out::stdout_line(&format!("  {}  {format}, {encoding}, {items} items", paint.good(&title)))?;
+        let items = out::count(report.items.len(), "item");
+        out::stdout_line(&format!("  {}  {format}, {encoding}, {items}", paint.good(&title)))?;
     }
     for warning in &report.warnings {
         let position = match (warning.line, warning.column) {
@@ -396,7 +397,8 @@ fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
     let wait =
         next["in_s"].as_i64().map(|s| span(Timestamp::from_millis(0), Timestamp::from_millis(s * 1000)));
     let wait = wait.map_or("never".to_owned(), |wait| format!("in {wait}"));
-    out::stdout_line(&format!("  next visit {wait}: {}", text(&next["why"])))?;
+    let why = next["why"].as_str().map(out::reason).unwrap_or_default();
+    out::stdout_line(&format!("  next visit {wait}: {why}"))?;
     print_daemon(&fetch["daemon"])
 }
 

@@ -75,6 +75,17 @@ pub(crate) fn span(from: Timestamp, to: Timestamp) -> String {
     notation::approximate(to.since(from))
 }
 
+/// A number of things: `1 item`, `3 items`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Why a visit is due when it is, without the wait at its beginning: the text before it says that.
+pub(crate) fn reason(why: &str) -> String {
+    let rest = why.strip_prefix("in ").and_then(|rest| rest.split_once(": "));
+    whole(rest.filter(|(wait, _)| !wait.contains(' ')).map_or(why, |(_, reason)| reason))
+}
+
 /// Aligns columns; the last one is not padded. Cells must not contain colour codes.
 pub(crate) fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -105,6 +116,18 @@ mod tests {
         let expected = format!("{}\\u{{1b}}[31m\\n; put it into tls_ca_file", "why ".repeat(200));
         assert_eq!(whole(&remedy), expected);
         assert!(safe(&remedy).ends_with('…'), "the control");
+    }
+
+    #[test]
+    fn one_thing_is_not_many_and_a_wait_is_said_once() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "item")), ["0 items", "1 item", "2 items"]);
+        for (why, reason_shown) in [
+            ("in 10s: a new source is visited often at first", "a new source is visited often at first"),
+            ("in half an hour: x", "in half an hour: x"),
+            ("first failure: retry in 10s", "first failure: retry in 10s"),
+        ] {
+            assert_eq!(reason(why), reason_shown);
+        }
     }
 
     #[test]

@@ -139,7 +139,10 @@ async fn an_unknown_authority_is_the_issuer_of_the_last_certificate_that_was_sen
         }
         let address = serve_chain(vec![leaf], &key, Duration::ZERO).await;
         let alone = why(&visit(&trusted, address).await);
-        assert!(alone.starts_with("its certificate comes from The middle, whose own it does not send; "), "{alone}");
+        assert!(
+            alone.starts_with("its certificate comes from The middle, whose own it does not send; "),
+            "{alone}"
+        );
         assert_eq!(alone.ends_with(besides), !more.is_empty(), "{alone}");
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{CommandContext, show::ListedSource};
 use crate::{
-    out::{span, whole},
+    out::{reason, span, whole},
     unanswered,
 };
 
@@ -137,5 +137,5 @@ pub(super) fn describe(status: &SourceStatus, items: usize, now: Timestamp) -> R
         || "it is not visited again".to_owned(),
         |next| format!("visits it in {}", span(now, next.max(now))),
     );
-    Ok(format!("{recorded} and {next}: {}", whole(&status.why)))
+    Ok(format!("{recorded} and {next}: {}", reason(&status.why)))
 }
