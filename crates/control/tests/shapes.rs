@@ -6,7 +6,8 @@ use std::fmt::Debug;
 
 use control::{
     GatewayStatus, HealthReport, IngestHealth, IngestStatus, LogLevel, PauseAnswer, PauseOrder, Problem,
-    ProcessIdentity, ProcessVitals, ReloadAnswer, ResumeOrder, VisitAnswer, VisitOrder, WatchReport,
+    ProcessIdentity, ProcessVitals, ReloadAnswer, ResumeOrder, TurnAnswer, TurnOrder, VisitAnswer,
+    VisitOrder, WatchReport,
     watch::{GatewayVitals, IngestVitals, WatchKind},
 };
 use serde::{Serialize, de::DeserializeOwned};
