@@ -19,8 +19,8 @@ mod optional_part;
 pub use client::{ControlAnswer, ControlClient, ControlError, ControlRequest};
 pub use documents::{DocumentAnswer, DocumentHead, DocumentHop};
 pub use orders::{
-    ListAnswer, ListOrder, LogLevel, PauseAnswer, PauseOrder, ResumeOrder, SourceSelection, VisitAnswer,
-    VisitOrder,
+    ListAnswer, ListOrder, LogLevel, PauseAnswer, PauseOrder, ResumeOrder, SourceSelection, TurnAnswer,
+    TurnOrder, VisitAnswer, VisitOrder,
 };
 pub use paths::ControlSocket;
 pub use problem::Problem;

@@ -102,6 +102,23 @@ pub struct PauseAnswer {
     pub unknown_categories: Vec<String>,
 }
 
+/// `POST /turns`: may a tool of the operator request something of a host now? It waits in the queue of the host like a visit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TurnOrder {
+    /// An address of the host; scheme, host and port count.
+    pub url: String,
+}
+
+/// The result of a [`TurnOrder`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnAnswer {
+    /// Why the host may not be asked; `None` if it may.
+    pub held: Option<String>,
+    /// How long it may still not be asked, in seconds, if that is known.
+    pub wait_s: Option<u64>,
+}
+
 /// `POST /lists/reads`: read lists of feeds now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

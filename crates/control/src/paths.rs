@@ -25,6 +25,9 @@ pub const VISITS: &str = "/visits";
 pub const PAUSES: &str = "/pauses";
 /// `POST` of a [`ResumeOrder`](crate::ResumeOrder), answered by [`PauseAnswer`](crate::PauseAnswer).
 pub const PAUSES_END: &str = "/pauses/end";
+/// `POST` of a [`TurnOrder`](crate::TurnOrder), answered by [`TurnAnswer`](crate::TurnAnswer) when it is the turn, or when
+/// it is known not to come soon.
+pub const TURNS: &str = "/turns";
 /// `GET`, answered by `{"lists":[…]}`: every list of feeds and its state.
 pub const LISTS: &str = "/lists";
 /// `POST` of a [`ListOrder`](crate::ListOrder), answered by [`ListAnswer`](crate::ListAnswer).

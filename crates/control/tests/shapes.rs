@@ -6,7 +6,8 @@ use std::fmt::Debug;
 
 use control::{
     GatewayStatus, HealthReport, IngestHealth, IngestStatus, LogLevel, PauseAnswer, PauseOrder, Problem,
-    ProcessIdentity, ProcessVitals, ReloadAnswer, ResumeOrder, VisitAnswer, VisitOrder, WatchReport,
+    ProcessIdentity, ProcessVitals, ReloadAnswer, ResumeOrder, TurnAnswer, TurnOrder, VisitAnswer,
+    VisitOrder, WatchReport,
     watch::{GatewayVitals, IngestVitals, WatchKind},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -179,6 +180,8 @@ fn orders_and_their_answers_read_and_write_unchanged() {
         r#"{"accepted":[],"unknown":[],"disabled":[],"busy":[],"paused":[],"unknown_categories":["x"]}"#,
     );
     round_trip::<PauseAnswer>(r#"{"disabled":[],"done":["alpine-post"],"idle":[],"unknown":["nope"]}"#);
+    round_trip::<TurnOrder>(r#"{"url":"https://example.org"}"#);
+    round_trip::<TurnAnswer>(r#"{"held":"example.org asked for a pause","wait_s":300}"#);
     round_trip::<LogLevel>(r#"{"level":"info"}"#);
 }
 

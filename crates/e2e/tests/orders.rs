@@ -173,6 +173,14 @@ async fn orders_reach_the_sources_of_a_category_and_those_that_fail() {
     let (code, out, _) = sources(&stack, &["resume", "--category", "sport"]).await;
     assert_eq!((code, out.as_str()), (Some(0), "none of these sources was paused\n"));
 
+    let off = origin.add_feed("off", DocumentFormat::Rss);
+    let arguments = ["add", &off, "--id", "off", "--category", "off", "--disabled"];
+    assert_eq!(sources(&stack, &arguments).await.0, Some(0));
+    let (code, _, err) = sources(&stack, &["pause", "--category", "off"]).await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("all of them are disabled"), "{err}");
+    assert_eq!(sources(&stack, &["remove", "off"]).await.0, Some(0));
+
     let (code, out, err) =
         sources(&stack, &["remove", "d", "--category", "SPORT", "--category", "nope"]).await;
     assert_eq!((code, out.as_str()), (Some(1), "removed d\nremoved c\n"), "{err}");

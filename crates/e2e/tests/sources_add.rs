@@ -349,16 +349,22 @@ async fn the_settings_of_a_source_hold_for_the_request_of_add_and_for_the_daemon
     let other = strict_feed(&origin, "other");
     let missing = sources(&stack, &["add", &other, "--bearer-file", "./missing"]).await;
     assert!(missing.assert_exit(1).err.contains("bearer_file: its file cannot be read"), "{}", missing.err);
+    assert!(missing.err.contains(&format!("({})", stack.path("./missing").display())), "{}", missing.err);
     let wrong = sources(&stack, &["add", &other, "--proxy", "nonsense", "--country", "uk"]).await;
     assert!(
-        wrong.assert_exit(1).err.contains("--proxy: ") && wrong.err.contains("--country: "),
+        wrong.assert_exit(2).err.contains("--proxy: ") && wrong.err.contains("--country: "),
         "{}",
         wrong.err
     );
     assert!(origin.requests("other").is_empty(), "mistakes cost no request");
     let off = sources(&stack, &["add", &other, "--id", "off", "--disabled"]).await;
     assert!(off.assert_exit(0).err.contains("off is disabled"), "{}", off.err);
-    assert!(off.err.contains("none of the 3 items") && !off.out.contains("items"), "{}{}", off.out, off.err);
+    assert!(
+        off.err.contains("nothing of its document (3 items)") && !off.out.contains("items"),
+        "{}{}",
+        off.out,
+        off.err
+    );
     assert_eq!(origin.requests("other").len(), 1);
 }
 
@@ -402,7 +408,12 @@ async fn an_address_may_be_written_as_people_do() {
         assert_eq!(origin.requests(&name).len(), 1, "{written}");
     }
     let refused = sources(&stack, &["add", "ftp://example.org/feed"]).await;
-    assert!(refused.assert_exit(1).err.contains("ftp: addresses cannot be requested"), "{}", refused.err);
+    assert!(refused.assert_exit(2).err.contains("ftp: addresses cannot be requested"), "{}", refused.err);
+    let refused = sources(&stack, &["add", "two words"]).await;
+    assert!(refused.assert_exit(2).err.contains("`two words`: expected the address"), "{}", refused.err);
+    let nothing = sources(&stack, &["add", "127.0.0.1:1/feed"]).await;
+    assert!(nothing.assert_exit(1).err.contains("http://127.0.0.1:1/feed: connect: "), "{}", nothing.err);
+    assert!(nothing.err.contains("; before that, over https: connect: "), "{}", nothing.err);
 }
 
 #[tokio::test]
@@ -502,4 +513,77 @@ async fn the_base_of_a_page_and_a_link_with_the_scheme_feed_lead_to_the_feed() {
         let added = sources(&stack, &["add", &page, "--id", &format!("feed-{n}")]).await;
         assert!(added.assert_exit(0).out.contains(&feeds[n]), "{href}: {}", added.out);
     }
+}
+
+#[tokio::test]
+async fn a_host_that_the_daemon_does_not_ask_is_not_asked_by_the_tool_either() {
+    let (held, other) = (Origin::start().await.unwrap(), Origin::start().await.unwrap());
+    let mut stack = stack();
+    let busy = held.add_feed("busy", DocumentFormat::Rss);
+    held.set_behaviour("busy", Behaviour::Status(429, vec!["Retry-After: 300".to_owned()]));
+    fs::write(stack.path("sources.toml"), format!("[[source]]\nid = \"busy\"\nurl = \"{busy}\"\n")).unwrap();
+    let (url, free) = (strict_feed(&held, "feed"), strict_feed(&other, "feed"));
+    start(&mut stack).await;
+    let is_throttled = async || {
+        let status = status(&stack, "busy").await?;
+        (status["consecutive_failures"] == 1).then_some(())
+    };
+    wait_for("the 429", SOON, is_throttled).await.unwrap();
+
+    let list = fs::read_to_string(stack.path("sources.toml")).unwrap();
+    for _ in 0..2 {
+        let refused = sources(&stack, &["add", &url, "--id", "it"]).await;
+        let says = "asked for a pause, which is over in ";
+        assert!(refused.assert_exit(1).err.contains(says), "{}", refused.err);
+    }
+    assert!(held.requests("feed").is_empty());
+    assert_eq!(fs::read_to_string(stack.path("sources.toml")).unwrap(), list);
+    // The control: another host, and without a daemon, of which nothing is known.
+    sources(&stack, &["add", &free, "--id", "free"]).await.assert_exit(0);
+    assert_eq!(other.requests("feed").len(), 1);
+    stack.kill(Binary::Ingestd).unwrap();
+    sources(&stack, &["add", &url, "--id", "it"]).await.assert_exit(0);
+    assert_eq!(held.requests("feed").len(), 1);
+}
+
+#[tokio::test]
+async fn sources_of_one_host_are_added_with_its_spacing() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = stack();
+    stack.set("fetch.host_spacing", "\"3s\"");
+    let urls = ["a", "b", "c"].map(|name| strict_feed(&origin, name));
+    start(&mut stack).await;
+    let adding: Vec<_> = urls.iter().map(|url| spawn(&stack, &["add", url])).collect();
+    for command in adding {
+        command.await.unwrap().assert_exit(0);
+    }
+    let mut times: Vec<_> = ["a", "b", "c"].iter().map(|name| origin.requests(name)[0].at).collect();
+    times.sort();
+    let gaps: Vec<_> = times.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap > Duration::from_secs(1)), "{gaps:?}");
+}
+
+#[tokio::test]
+async fn a_private_address_that_the_daemon_will_not_visit_is_told_and_fails() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = stack();
+    stack.set("fetch.allow", "[]");
+    let urls = ["a", "b", "c", "d"].map(|name| strict_feed(&origin, name));
+    let stopped = sources(&stack, &["add", &urls[0], "--id", "a", "--allow-private"]).await;
+    let says = "127.0.0.1 is loopback, not public; add it to fetch.allow to permit it";
+    assert!(stopped.assert_exit(1).err.contains("it does not visit a when it starts: "), "{}", stopped.err);
+    assert!(stopped.err.contains(says), "{}", stopped.err);
+    start(&mut stack).await;
+    let refused = sources(&stack, &["add", &urls[1], "--id", "b", "--allow-private"]).await;
+    assert!(refused.assert_exit(1).err.contains("newswire-ingestd does not visit b: "), "{}", refused.err);
+    assert!(refused.err.contains(says) && !refused.err.contains("visits it"), "{}", refused.err);
+    assert!(refused.out.starts_with("added b "), "{}", refused.out);
+    let disabled = sources(&stack, &["add", &urls[2], "--id", "c", "--allow-private", "--disabled"]).await;
+    disabled.assert_exit(0);
+    // The control: the network is allowed, in the file of the tool as for the daemon.
+    stack.kill(Binary::Ingestd).unwrap();
+    stack.set("fetch.allow", "[\"127.0.0.0/8\"]");
+    start(&mut stack).await;
+    let added = sources(&stack, &["add", &urls[3], "--id", "d", "--allow-private"]).await;
+    assert!(added.assert_exit(0).err.contains("has recorded its items"), "{}", added.err);
 }

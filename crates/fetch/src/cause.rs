@@ -4,6 +4,9 @@ use std::{error::Error, io};
 
 use news::Escaped;
 
+/// In the text that rustls has for an end of the connection without an end of the session. It has no type of its own.
+const NO_CLOSE_NOTIFY: &str = "without sending TLS close_notify";
+
 /// The server ended a handshake after it had asked for a certificate.
 #[derive(Debug, thiserror::Error)]
 #[error("it wants a client certificate, which newswire does not have")]
@@ -31,7 +34,11 @@ pub(crate) fn causes<'a>(
 
 /// The root cause, escaped for a log line.
 pub(crate) fn root(error: &(dyn Error + 'static)) -> String {
-    causes(error).last().map(|cause| Escaped(&cause.to_string()).to_string()).unwrap_or_default()
+    let text = causes(error).last().map(ToString::to_string).unwrap_or_default();
+    if text.contains(NO_CLOSE_NOTIFY) {
+        return "the connection ended in the middle of the TLS session".to_owned();
+    }
+    Escaped(&text).to_string()
 }
 
 /// Whether the other side has closed the connection.

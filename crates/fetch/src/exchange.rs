@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::body::Body;
 use news::{Escaped, Timestamp};
@@ -16,6 +17,7 @@ use crate::{
     connection::{ExchangeTimes, HttpClient, headers},
     failure::{self, Destination},
     limits::{Deadline, TimeLimits},
+    proxy::ProxyError,
     stream::BoxError,
 };
 
@@ -28,12 +30,33 @@ pub(crate) struct ExchangeError {
     pub(crate) failure: Failure,
     /// No connection was established, so nothing was sent and a retry repeats nothing.
     pub(crate) is_unsent: bool,
+    /// The headers of a proxy that answered instead of connecting.
+    pub(crate) proxy_headers: Option<Box<HeaderMap>>,
     pub(crate) times: ExchangeTimes,
+}
+
+impl ExchangeError {
+    fn new(failure: Failure, times: ExchangeTimes) -> Self {
+        Self { failure, is_unsent: false, proxy_headers: None, times }
+    }
+
+    /// There is no connection to the host of the request.
+    fn unconnected(error: BoxError, to: Destination<'_>, times: ExchangeTimes, connect: Deadline) -> Self {
+        let failure = failure::of_connection(&*error, to, times.phase, connect);
+        let is_unsent = failure.class == FailureClass::Connect || cause::is_closed(&*error);
+        match error.downcast::<ProxyError>() {
+            Ok(error) => {
+                let is_unsent = is_unsent && !error.is_answer();
+                Self { failure, is_unsent, proxy_headers: error.into_head(), times }
+            }
+            Err(_) => Self { is_unsent, ..Self::new(failure, times) },
+        }
+    }
 }
 
 impl From<Failure> for ExchangeError {
     fn from(failure: Failure) -> Self {
-        Self { failure, is_unsent: false, times: ExchangeTimes::default() }
+        Self::new(failure, ExchangeTimes::default())
     }
 }
 
@@ -66,17 +89,10 @@ pub(crate) async fn send(
     let connecting = client.connect(request.uri(), addresses.clone(), connect, &mut times);
     let connection = match timeout_at(connect.at, connecting).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(e)) => {
-            let failure = failure::of_connection(&*e, to, times.phase, connect);
-            let is_unsent = failure.class == FailureClass::Connect || cause::is_closed(&*e);
-            return Err(ExchangeError { failure, is_unsent, times });
-        }
-        Err(_) => {
-            let failure = failure::late(to, times.phase, connect);
-            return Err(ExchangeError { failure, is_unsent: false, times });
-        }
+        Ok(Err(e)) => return Err(ExchangeError::unconnected(e, to, times, connect)),
+        Err(_) => return Err(ExchangeError::new(failure::late(to, times.phase, connect), times)),
     };
-    let error = |failure| ExchangeError { failure, is_unsent: false, times };
+    let error = |failure| ExchangeError::new(failure, times);
     let (remote, certificate_until) = (connection.remote(), connection.certificate_until());
     let is_certificate_wanted = connection.is_certificate_wanted();
     if addresses.iter().all(|address| address.ip().to_canonical() != remote.ip().to_canonical()) {
@@ -134,11 +150,9 @@ pub(crate) async fn send_over(
         Ok(Err(e)) => {
             let why = format!("could not connect to {host}: {}", Escaped(&e.to_string()));
             let failure = Failure::new(FailureClass::Connect, why);
-            Err(ExchangeError { failure, is_unsent: true, times: ExchangeTimes::default() })
+            Err(ExchangeError { is_unsent: true, ..failure.into() })
         }
-        Err(_) => {
-            Err(ExchangeError { failure: first_byte.failure(&waiting_for(&host)), is_unsent: false, times })
-        }
+        Err(_) => Err(ExchangeError::new(first_byte.failure(&waiting_for(&host)), times)),
     }
 }
 

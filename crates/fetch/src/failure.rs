@@ -8,9 +8,12 @@ use serde::Serialize;
 use crate::{
     cause::{EndlessInterim, WantsClientCertificate, causes, is_closed, root},
     limits::Deadline,
-    stream::ConnectPhase,
+    stream::{ConnectPhase, HEAD_BYTES_MAX, HEADERS_MAX},
     verifier,
 };
+
+/// What hyper says of a head with too many bytes or headers. It has no type of its own.
+const LARGE_HEAD: &str = "message head is too large";
 
 /// Why a visit failed, for programs and for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -137,15 +140,23 @@ pub(crate) fn of_head(
     {
         return failure;
     }
+    if causes(error).any(is_garbage) && why == LARGE_HEAD {
+        let message = format!(
+            "the head of what {to} sent is larger than {HEAD_BYTES_MAX} bytes, or has more than {HEADERS_MAX} headers"
+        );
+        return Failure::new(FailureClass::BadHttp, message);
+    }
     if causes(error).any(is_garbage) {
         return Failure::new(FailureClass::BadHttp, format!("what {to} sent is not HTTP: {why}"));
     }
-    let hint = if is_certificate_wanted {
-        "; it had asked for a client certificate, which newswire does not have"
-    } else {
-        ""
-    };
-    let message = format!("{to} closed the connection before it answered: {why}{hint}");
+    if is_certificate_wanted {
+        let message = format!(
+            "no trustworthy TLS session with {to}: it asked for a client certificate, which newswire does not have, and \
+             closed the connection before it answered"
+        );
+        return Failure::new(FailureClass::Tls, message);
+    }
+    let message = format!("{to} closed the connection before it answered: {why}");
     Failure::new(FailureClass::Truncated, message)
 }
 

@@ -28,8 +28,8 @@ const IPV6: u8 = 4;
 /// Why a proxy does not connect to the host of a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
-    #[error("it answered {}", status_line(*.0))]
-    Status(StatusCode),
+    #[error("it answered {}", status_line(*.status))]
+    Status { status: StatusCode, headers: Box<HeaderMap> },
     #[error("it answered {}; {}", status_line(StatusCode::PROXY_AUTHENTICATION_REQUIRED), login_advice(*.has_login))]
     WantsLogin { has_login: bool },
     #[error("what it sent is not HTTP")]
@@ -46,8 +46,22 @@ pub(crate) enum ProxyError {
     EndlessInterim(EndlessInterim),
     #[error("it closed the connection before it answered")]
     Closed,
+    #[error("it closed the connection when it had the user name and the password, which it may not accept")]
+    ClosedAtLogin,
     #[error("{0}")]
     Io(#[source] io::Error),
+}
+
+impl ProxyError {
+    /// Whether the proxy has answered, or has tried a password: another try could lock the account.
+    pub(crate) fn is_answer(&self) -> bool {
+        !matches!(self, Self::Closed | Self::Io(_))
+    }
+
+    /// The head of an answer that does not connect.
+    pub(crate) fn into_head(self) -> Option<Box<HeaderMap>> {
+        if let Self::Status { headers, .. } = self { Some(headers) } else { None }
+    }
 }
 
 impl From<io::Error> for ProxyError {
@@ -119,7 +133,9 @@ pub(crate) async fn tunnel(
     head.complete()?;
     match response.status() {
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => return Err(ProxyError::WantsLogin { has_login }),
-        status if !status.is_success() => return Err(ProxyError::Status(status)),
+        status if !status.is_success() => {
+            return Err(ProxyError::Status { status, headers: Box::new(response.into_parts().0.headers) });
+        }
         _ => {}
     }
     let upgraded = hyper::upgrade::on(response).await?;
@@ -145,7 +161,8 @@ pub(crate) async fn socks(
         ([5, LOGIN], Some((user, password))) => {
             let (user, password) = (counted("the user name", &user)?, counted("the password", &password)?);
             stream.write_all(&[&[1][..], &user, &password].concat()).await?;
-            let [_, code] = read(&mut stream).await?;
+            let closed = |_| ProxyError::ClosedAtLogin;
+            let [_, code] = read(&mut stream).await.map_err(closed)?;
             if code != 0 {
                 return Err(ProxyError::SocksLogin { has_login });
             }

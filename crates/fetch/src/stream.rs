@@ -10,7 +10,7 @@ use tokio::{
 };
 
 /// Maximum number of headers of a response.
-const HEADERS_MAX: usize = 256;
+pub(crate) const HEADERS_MAX: usize = 256;
 /// Longest head of a response in bytes, and largest buffer of a connection.
 pub(crate) const HEAD_BYTES_MAX: usize = 256 * 1024;
 /// Any error of a connection or a body.

@@ -12,12 +12,16 @@ use news::{Escaped, Timestamp};
 use rustls::{
     AlertDescription, CertificateError, DigitallySignedStruct, Error, OtherError, PeerIncompatible,
     SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
+    },
     crypto::{
         WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
         verify_tls13_signature_with_raw_key,
     },
     pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+    server::ParsedCertificate,
 };
 use webpki::RawPublicKeyEntity;
 
@@ -58,10 +62,18 @@ impl CertificateVerifier {
         CertificateFields::read(pinned).map(|fields| fields.key.to_vec().into())
     }
 
-    fn explain(&self, error: Error, server: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Error {
+    fn explain(
+        &self,
+        error: Error,
+        server: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> Error {
         let Error::InvalidCertificate(error) = error else { return error };
         let others = others.iter().filter_map(|der| CertificateFields::read(der)).collect();
-        let sent = CertificateFields::read(server).map(|server| SentCertificates { server, others });
+        let other_name = other_name(server, name);
+        let sent = CertificateFields::read(server);
+        let sent = sent.map(|server| SentCertificates { server, others, other_name });
         let untrusted = sent.and_then(|sent| UntrustedCertificate::new(&error, sent, self));
         let error = untrusted.map_or(error, |why| CertificateError::Other(OtherError(Arc::new(why))));
         Error::InvalidCertificate(error)
@@ -85,7 +97,7 @@ impl ServerCertVerifier for CertificateVerifier {
             return Err(Error::InvalidCertificate(CertificateError::Other(why)));
         };
         let verified = authorities.verify_server_cert(server, others, name, ocsp_response, now);
-        verified.map_err(|error| self.explain(error, server, others))
+        verified.map_err(|error| self.explain(error, server, others, name))
     }
 
     fn verify_tls12_signature(
@@ -160,15 +172,20 @@ enum UntrustedCertificate {
     )]
     OtherSelfSigned,
     #[error(
-        "it does not send the certificate of {0}, which issued its own; its operator must add this intermediate \
-         certificate, or you put it into tls_ca_file of the source"
+        "its certificate comes from {0}, whose own it does not send; if that is an intermediate authority, the operator of \
+         the server must add it; if it is a private one, put its certificate into tls_ca_file of the source"
     )]
-    MissingIssuer(String),
+    IssuerNotSent(String),
     #[error(
         "its certificate comes from {0}, which is not a trusted authority; to trust it, put the certificate of this \
          authority into tls_ca_file of the source"
     )]
     UnknownAuthority(String),
+    #[error(
+        "{untrusted}; besides, it is for {names} and no other name: correct the address, or put the certificate of the \
+         server itself into tls_ca_file"
+    )]
+    AlsoOtherName { untrusted: Box<UntrustedCertificate>, names: String },
     #[error("its certificate, or one that it depends on, expired at {0}; its operator must renew it")]
     Expired(Timestamp),
     #[error(
@@ -205,6 +222,8 @@ struct SentCertificates<'a> {
     server: CertificateFields<'a>,
     /// Those that may have signed it.
     others: Vec<CertificateFields<'a>>,
+    /// The names that its own is for, if that in the address is none of them.
+    other_name: Option<String>,
 }
 
 impl UntrustedCertificate {
@@ -241,14 +260,32 @@ impl UntrustedCertificate {
 
     /// Follows the issuers among the certificates that the server sent, as far as they go.
     fn unknown_issuer(sent: SentCertificates<'_>) -> Self {
-        let SentCertificates { server: mut last, mut others } = sent;
+        let SentCertificates { server: mut last, mut others, other_name } = sent;
+        let mut is_alone = true;
         while let Some(issuer) = others.iter().position(|other| other.subject == last.issuer) {
             last = others.swap_remove(issuer);
+            is_alone = false;
             if last.is_self_issued() {
-                return Self::UnknownAuthority(Escaped(&last.subject.shown()).to_string());
+                break;
             }
         }
-        Self::MissingIssuer(Escaped(&last.issuer.shown()).to_string())
+        let issuer = Escaped(&last.issuer.shown()).to_string();
+        let untrusted = if is_alone { Self::IssuerNotSent(issuer) } else { Self::UnknownAuthority(issuer) };
+        match other_name {
+            Some(names) => Self::AlsoOtherName { untrusted: Box::new(untrusted), names },
+            None => untrusted,
+        }
+    }
+}
+
+/// The names that a certificate is for, if it is for others than this one.
+fn other_name(server: &CertificateDer<'_>, name: &ServerName<'_>) -> Option<String> {
+    let parsed = ParsedCertificate::try_from(server).ok()?;
+    match verify_server_name(&parsed, name) {
+        Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })) => {
+            Some(names(&presented))
+        }
+        _ => None,
     }
 }
 

@@ -17,12 +17,12 @@ use http::{
 use news::{Escaped, FeedUrl, ProxyUrl, Timestamp};
 use reqwest::{Method, Request};
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
 use crate::{
     BadPolicy, ByteBudget, Failure, FailureClass, FetchReport, FetchResult, Freshness, Full, HeaderLinks,
     HeldHop, HopGate, HttpTransport, Policy, RedirectHop, RequestOptions, Resolver, SystemResolver, Timings,
-    body,
+    address, body,
     budget::BodyRoom,
     clients::ClientCache,
     connection::{ConnectionProfile, ExchangeTimes, HttpClient},
@@ -218,6 +218,25 @@ impl Visitor {
         self.proxy(request.options).is_none() && report.remote.is_some_and(is_inside)
     }
 
+    /// Why the address that answered would be refused without [`Policy::allow_private`], with the remedy. Behind a proxy only an
+    /// address that is written as one is known.
+    #[must_use]
+    pub fn refusal_without_private(
+        &self,
+        request: &VisitRequest<'_>,
+        report: &FetchReport,
+    ) -> Option<String> {
+        let policy = Policy { allow_private: false, ..Policy::clone(&self.policy) };
+        let (at, port) = (request.url.secret(), request.url.secret().port_or_known_default()?);
+        let ip = match (self.proxy(request.options), at.host()?) {
+            (None, _) => report.remote?.ip(),
+            (Some(_), Host::Ipv4(ip)) => ip.into(),
+            (Some(_), Host::Ipv6(ip)) => ip.into(),
+            (Some(_), Host::Domain(_)) => return None,
+        };
+        address::check(&policy, ip.to_canonical(), port).err()
+    }
+
     /// The proxy for requests with these options.
     pub(crate) fn proxy<'a>(&'a self, options: Option<&'a RequestOptions>) -> Option<&'a ProxyUrl> {
         options.map_or(self.default_proxy(), |options| options.profile.proxy(&self.policy))
@@ -318,6 +337,9 @@ impl Visitor {
         let head = self.exchange(&route.client, outgoing, found?, connect, &progress.limits).await;
         let times = head.as_ref().map_or_else(|error| error.times, |head| head.times);
         progress.book(looked_up, times, Instant::now());
+        if let Err(ExchangeError { proxy_headers: Some(headers), .. }) = &head {
+            progress.retry_after = headers::retry_after(headers, progress.now);
+        }
         let Head { response, remote, certificate_until, .. } = head?;
         progress.remote = Some(remote);
         let expired = certificate_until.filter(|until| *until < progress.now);

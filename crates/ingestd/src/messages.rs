@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use actix::Message;
 use control::{PauseAnswer, VisitAnswer};
-use news::{Catalogue, HeldHost, Pause, Source, SourceId, SourceState};
+use fetch::HeldHop;
+use news::{Catalogue, FeedUrl, HeldHost, Pause, Source, SourceId, SourceState};
 use store::{AppendedVisit, VisitRecord};
 
 use crate::{queue::memory::MemoryShare, status::registry::SourceEntry};
@@ -40,6 +41,11 @@ pub(crate) struct CatalogueDiff {
 #[derive(Debug, Message)]
 #[rtype(result = "VisitAnswer")]
 pub(crate) struct VisitSources(pub(crate) Vec<String>);
+
+/// To the supervisor: may this address be requested by a tool of the operator? Answered when it may.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), HeldHop>")]
+pub(crate) struct TakeTurn(pub(crate) FeedUrl);
 
 /// To the supervisor: pause these sources, or end their pause. Answered when that is on disk.
 #[derive(Debug, Message)]

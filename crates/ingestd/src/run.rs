@@ -258,6 +258,7 @@ impl DaemonParts {
             list_orders,
             visits: actors.supervisor.clone().recipient(),
             pauses: actors.supervisor.clone().recipient(),
+            turns: actors.supervisor.clone().recipient(),
             reloads,
             clock: self.clock.clone(),
             websub: actors.websub.clone().map(|websub| WebSubRecipients {

@@ -20,19 +20,22 @@ use std::{
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, Addr, AsyncContext as _, Context, Handler, MessageResult,
-    Recipient, ResponseActFuture, WrapFuture as _,
+    Recipient, ResponseActFuture, ResponseFuture, WrapFuture as _,
 };
 use control::{PauseAnswer, VisitAnswer};
+use fetch::{HeldHop, HopGate as _};
 use news::{Pause, Source, SourceId, SourceState};
 use tokio::time::Instant;
 
 use self::{clock_jump::ClockReading, coming_pauses::ComingPauses};
 use crate::{
     documents::{FetchedDocument, FetchedDocuments},
-    messages::{LogClosed, RecordPauses, RecordRemovals, SetPause, Stop, VisitSources},
+    messages::{LogClosed, RecordPauses, RecordRemovals, SetPause, Stop, TakeTurn, VisitSources},
+    queue::limiter::Priority,
     status::registry::{SourceEntry, SourceRegistry},
     visit::{
         context::VisitContext,
+        hops::PacedHops,
         source_actor::{Reschedule, SourceActor, VisitNow},
     },
     websub::messages::ReviewSubscriptions,
@@ -218,6 +221,16 @@ impl Handler<VisitSources> for Supervisor {
             group.push(id);
         }
         MessageResult(answer)
+    }
+}
+
+impl Handler<TakeTurn> for Supervisor {
+    type Result = ResponseFuture<Result<(), HeldHop>>;
+
+    fn handle(&mut self, TakeTurn(url): TakeTurn, _: &mut Self::Context) -> Self::Result {
+        let hops = PacedHops::to_hub(&self.ctx, Priority::Normal);
+        // How long the request lasts is not known here: it counts for the spacing only.
+        Box::pin(async move { hops.enter(&url).await })
     }
 }
 

@@ -10,8 +10,8 @@ const OPAQUE_SCHEMES: [&str; 8] = ["mailto", "javascript", "data", "file", "tel"
 /// Why a text is not the address of a feed or of a page. It shows nothing that may be a secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadAddress {
-    #[error("expected the address of a feed or of a page, such as https://example.org/feed.xml")]
-    NoAddress,
+    #[error("{0}: expected the address of a feed or of a page, such as https://example.org/feed.xml")]
+    NoAddress(String),
     #[error("an address may have {} bytes at most", FeedUrl::LENGTH_MAX)]
     Long,
     #[error("{0}: addresses cannot be requested; write one that begins with https:// or http://")]
@@ -31,7 +31,7 @@ pub(crate) fn candidates(text: &str) -> Result<Vec<FeedUrl>, BadAddress> {
     }
     let text = without_feed_scheme(text);
     if strip_prefix(text, "http:").or_else(|| strip_prefix(text, "https:")).is_some() {
-        return FeedUrl::try_new(text).map(|url| vec![url]).map_err(|_| BadAddress::NoAddress);
+        return FeedUrl::try_new(text).map(|url| vec![url]).map_err(|_| no_address(text));
     }
     let rest = text.strip_prefix("//").unwrap_or(text);
     if Path::new(text).is_file() {
@@ -42,7 +42,7 @@ pub(crate) fn candidates(text: &str) -> Result<Vec<FeedUrl>, BadAddress> {
     }
     let has_host = rest.starts_with(|first: char| first.is_alphanumeric() || first == '[');
     if !has_host || rest.contains(char::is_whitespace) {
-        return Err(BadAddress::NoAddress);
+        return Err(no_address(text));
     }
     let urls: Vec<_> =
         ["https", "http"].iter().filter_map(|s| FeedUrl::try_new(&format!("{s}://{rest}")).ok()).collect();
@@ -52,8 +52,16 @@ pub(crate) fn candidates(text: &str) -> Result<Vec<FeedUrl>, BadAddress> {
         [https, http] if is_usual(http, 443) => Ok(vec![https.clone()]),
         [https, http] if is_usual(https, 80) => Ok(vec![http.clone()]),
         [_, _] => Ok(urls),
-        _ => Err(BadAddress::NoAddress),
+        _ => Err(no_address(text)),
     }
+}
+
+/// What was written, unless it may have a password or a token.
+fn no_address(text: &str) -> BadAddress {
+    if text.contains(['@', '?']) {
+        return BadAddress::NoAddress("the address".to_owned());
+    }
+    BadAddress::NoAddress(format!("`{}`", Escaped(&notation::shortened(text))))
 }
 
 /// The scheme of an address that is neither http nor https.
@@ -142,7 +150,12 @@ mod tests {
             "-",
             "https://exa mple.org/",
         ] {
-            assert_eq!(read(text), Err(BadAddress::NoAddress), "{text:?}");
+            assert!(matches!(read(text), Err(BadAddress::NoAddress(_))), "{text:?}");
+        }
+        let says = |text: &str| read(text).unwrap_err().to_string();
+        assert!(says("two words").starts_with("`two words`: expected the address of a feed"));
+        for secret in ["https://me:SECRET@exa mple.org/", "http:///?token=SECRET x", "?a=SECRET"] {
+            assert!(!says(secret).contains("SECRET"), "{}", says(secret));
         }
         for (text, scheme) in [
             ("ftp://example.org/feed", "ftp"),

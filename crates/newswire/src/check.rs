@@ -27,7 +27,7 @@ use self::input::CheckInput;
 use crate::{
     config_file::{ConfigFile, UsageError},
     discover::{FeedFailure, read_document},
-    out::{self, Paint, safe, span},
+    out::{self, Paint, safe, span, whole},
 };
 
 /// How long the daemon may take to say what it knows about a source.
@@ -210,7 +210,8 @@ async fn check_source(
     let options = match files.request_options(&source.access).await {
         Ok(options) => options,
         Err(failure) => {
-            let failure = FeedFailure::new(failure.class.as_str(), failure.message.to_string());
+            let message = files.explain(&source.access, &failure);
+            let failure = FeedFailure::new(failure.class.as_str(), message);
             return FeedReport::new(source.id.as_str(), Err(failure), None);
         }
     };
@@ -324,14 +325,14 @@ fn print(report: &FeedReport) -> anyhow::Result<()> {
     if let Some(fetch) = &report.fetch {
         print_fetch(fetch, paint)?;
     }
-    if let Some(FeedFailure { kind, message }) = &report.error {
-        out::stdout_line(&format!("  {} {}", paint.bad(&format!("{kind}:")), safe(message)))?;
+    if let Some(failure) = &report.error {
+        out::stdout_line(&failure_line(failure, paint))?;
     }
     if let (Some(format), Some(encoding), Some(feed)) = (report.format, &report.encoding, &report.feed) {
         let title = safe(feed.title.as_deref().unwrap_or("(no title)"));
         let encoding = format!("{} (by {})", encoding.name, encoding.decided_by.as_str());
-        let items = report.items.len();
-        out::stdout_line(&format!("  {}  {format}, {encoding}, {items} items", paint.good(&title)))?;
+        let items = out::count(report.items.len(), "item");
+        out::stdout_line(&format!("  {}  {format}, {encoding}, {items}", paint.good(&title)))?;
     }
     for warning in &report.warnings {
         let position = match (warning.line, warning.column) {
@@ -349,6 +350,11 @@ fn print(report: &FeedReport) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Why an input has no document, with the remedy at its end.
+fn failure_line(FeedFailure { kind, message }: &FeedFailure, paint: Paint) -> String {
+    format!("  {} {}", paint.bad(&format!("{kind}:")), whole(message))
 }
 
 fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
@@ -391,14 +397,15 @@ fn print_fetch(fetch: &Value, paint: Paint) -> anyhow::Result<()> {
     let wait =
         next["in_s"].as_i64().map(|s| span(Timestamp::from_millis(0), Timestamp::from_millis(s * 1000)));
     let wait = wait.map_or("never".to_owned(), |wait| format!("in {wait}"));
-    out::stdout_line(&format!("  next visit {wait}: {}", text(&next["why"])))?;
+    let why = next["why"].as_str().map(out::reason).unwrap_or_default();
+    out::stdout_line(&format!("  next visit {wait}: {why}"))?;
     print_daemon(&fetch["daemon"])
 }
 
 /// What the running daemon said about a source of the list.
 fn print_daemon(daemon: &Value) -> anyhow::Result<()> {
     let Value::Object(known) = daemon else { return Ok(()) };
-    let text = |key: &str| known.get(key).and_then(Value::as_str).map(safe);
+    let text = |key: &str| known.get(key).and_then(Value::as_str).map(whole);
     let at = text("next_visit").map_or("none".to_owned(), |at| format!("at {at}"));
     let why = text("waiting_for").or_else(|| text("why")).unwrap_or_default();
     out::stdout_line(&format!("  newswire-ingestd: next visit {at}: {why}"))?;

@@ -4,7 +4,9 @@
 //! more for the first feed that a page names, and never a third.
 
 use feed::{FeedDocument, FeedError, Hints};
-use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, RequestOptions, VisitRequest, Visitor};
+use fetch::{
+    AddressScope, FailureClass, FetchReport, FetchResult, HeldHop, RequestOptions, VisitRequest, Visitor,
+};
 use news::FeedUrl;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -118,8 +120,14 @@ impl From<NoFeed> for DiscoveryFailure {
 
 async fn fetch_feed(visitor: &Visitor, request: &VisitRequest<'_>) -> Result<Discovered, NoFeed> {
     let url = request.url;
+    if let Some(gate) = request.gate {
+        gate.enter(url).await.map_err(held)?;
+    }
     let mut visit = visitor.visit(request).await;
     let arrived = Instant::now();
+    if let Some(why) = visit.held.take() {
+        return Err(held(HeldHop { why, wait: visit.retry_after }));
+    }
     let document = read_document(&visit).map_err(|failure| {
         let is_without_server = visit.hops.is_empty()
             && matches!(&visit.answer, FetchResult::Failed(failed)
@@ -144,6 +152,15 @@ async fn fetch_feed(visitor: &Visitor, request: &VisitRequest<'_>) -> Result<Dis
             Err(NoFeed::Page { feeds, is_of_its_host, failure: error.into() })
         }
     }
+}
+
+/// A host that the running daemon does not ask now, either.
+fn held(HeldHop { why, .. }: HeldHop) -> NoFeed {
+    let message = format!(
+        "{why}; newswire-ingestd keeps to that, so nothing was requested: try again then, or write the source into the list, \
+         from where it is visited in time"
+    );
+    NoFeed::Other(FeedFailure::of_status(&message).into())
 }
 
 /// The URL to write into the list: the target of the redirects only if all of them are permanent, and only if it may get the

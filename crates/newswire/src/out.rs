@@ -60,7 +60,12 @@ impl Paint {
     }
 }
 
-/// Escapes text from outside for a terminal.
+/// Escapes a sentence about a failure for a terminal, and leaves it whole: the remedy is at its end.
+pub(crate) fn whole(text: &str) -> String {
+    notation::escaped(text).into_owned()
+}
+
+/// Escapes text from outside for a terminal, and cuts it.
 pub(crate) fn safe(text: &str) -> String {
     Escaped(text).to_string()
 }
@@ -68,6 +73,17 @@ pub(crate) fn safe(text: &str) -> String {
 /// The time between two instants in the coarsest unit that is still precise enough: `90s`, `10m`, `2h`, `10d`.
 pub(crate) fn span(from: Timestamp, to: Timestamp) -> String {
     notation::approximate(to.since(from))
+}
+
+/// A number of things: `1 item`, `3 items`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Why a visit is due when it is, without the wait at its beginning: the text before it says that.
+pub(crate) fn reason(why: &str) -> String {
+    let rest = why.strip_prefix("in ").and_then(|rest| rest.split_once(": "));
+    whole(rest.filter(|(wait, _)| !wait.contains(' ')).map_or(why, |(_, reason)| reason))
 }
 
 /// Aligns columns; the last one is not padded. Cells must not contain colour codes.
@@ -92,6 +108,26 @@ mod tests {
     fn columns_are_aligned_by_characters_and_not_by_bytes() {
         let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
         assert_eq!(table(&[row("é", "x"), row("long", "y")]), ["é     x", "long  y"]);
+    }
+
+    #[test]
+    fn a_sentence_about_a_failure_is_not_cut_and_controls_no_terminal() {
+        let remedy = format!("{}\u{1b}[31m\n; put it into tls_ca_file", "why ".repeat(200));
+        let expected = format!("{}\\u{{1b}}[31m\\n; put it into tls_ca_file", "why ".repeat(200));
+        assert_eq!(whole(&remedy), expected);
+        assert!(safe(&remedy).ends_with('…'), "the control");
+    }
+
+    #[test]
+    fn one_thing_is_not_many_and_a_wait_is_said_once() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "item")), ["0 items", "1 item", "2 items"]);
+        for (why, reason_shown) in [
+            ("in 10s: a new source is visited often at first", "a new source is visited often at first"),
+            ("in half an hour: x", "in half an hour: x"),
+            ("first failure: retry in 10s", "first failure: retry in 10s"),
+        ] {
+            assert_eq!(reason(why), reason_shown);
+        }
     }
 
     #[test]

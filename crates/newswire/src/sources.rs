@@ -14,6 +14,7 @@ mod orders;
 mod refresh;
 mod remove;
 mod show;
+mod turns;
 
 use std::{path::PathBuf, time::Duration};
 

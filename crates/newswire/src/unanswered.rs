@@ -2,7 +2,7 @@
 
 use control::{ControlError, Problem};
 
-use crate::out::safe;
+use crate::out::whole;
 
 const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -10,7 +10,7 @@ const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 ///
 /// The text contains the sources of the error, so it must not be printed together with them.
 pub(crate) fn explain(error: &ControlError, daemon: &str) -> String {
-    let what = safe(&error.to_string());
+    let what = whole(&error.to_string());
     let remedy = match error {
         ControlError::Missing(_) | ControlError::Refused(_) => {
             let key =

@@ -84,6 +84,23 @@ impl CredentialFiles {
         Ok(Some(options))
     }
 
+    /// The message of such a failure, with the path of its file, for the operator alone.
+    #[must_use]
+    pub fn explain(&self, access: &Access, failure: &Failure) -> String {
+        let key = failure.message.split(':').next().unwrap_or_default();
+        let path = match (key, &access.credential) {
+            ("basic_file", Some(CredentialFile::Basic(path))) => Some(path),
+            ("bearer_file", Some(CredentialFile::Bearer(path))) => Some(path),
+            ("cookie_file", _) => access.cookie_file.as_ref(),
+            ("tls_ca_file", _) => access.tls_ca_file.as_ref(),
+            _ => None,
+        };
+        match path {
+            Some(path) => format!("{} ({})", failure.message, self.resolve(path).display()),
+            None => failure.message.clone(),
+        }
+    }
+
     async fn secret(&self, key: &str, path: &Path) -> Result<String, Failure> {
         let text = self.read(path, SECRET_BYTES_MAX).await;
         let text = text.map_err(|why| Failure::new(FailureClass::BadUrl, format!("{key}: {why}")))?;
@@ -148,6 +165,8 @@ mod tests {
             let failure = files.request_options(&basic(path)).await.unwrap_err();
             assert_eq!(failure.class, FailureClass::BadUrl, "{path}");
             assert!(failure.message.starts_with("basic_file: "), "{failure}");
+            let place = format!(" ({})", etc.path().join(path).display());
+            assert_eq!(files.explain(&basic(path), &failure), format!("{}{place}", failure.message));
             assert!(!failure.message.contains("TOPSECRET"), "{failure}");
         }
         let pinned = Access { tls_ca_file: Some("missing".into()), ..Access::default() };

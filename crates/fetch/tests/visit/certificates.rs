@@ -92,8 +92,8 @@ async fn a_missing_intermediate_is_named_with_its_issuer_and_cured_by_sending_or
         let address = serve_chain(incomplete, &key, Duration::ZERO).await;
         assert_eq!(
             why(&visit(&visitor, address).await),
-            "it does not send the certificate of The middle, which issued its own; its operator must add this intermediate \
-             certificate, or you put it into tls_ca_file of the source"
+            "its certificate comes from The middle, whose own it does not send; if that is an intermediate authority, the \
+             operator of the server must add it; if it is a private one, put its certificate into tls_ca_file of the source"
         );
         full(visit_trusting(&middle.pem(), address).await);
         full(visit_trusting(&pem(&leaf), address).await);
@@ -113,6 +113,38 @@ async fn an_unknown_authority_is_named() {
     assert!(why.starts_with("its certificate comes from Root of Ex"), "{why}");
     assert!(why.contains("which is not a trusted authority") && !why.contains('\u{202e}'), "{why}");
     full(visit_trusting(&root.pem(), address).await);
+}
+
+#[tokio::test]
+async fn an_unknown_authority_is_the_issuer_of_the_last_certificate_that_was_sent() {
+    let root = CertifiedIssuer::self_signed(named("The root"), KeyPair::generate().unwrap()).unwrap();
+    let middle =
+        CertifiedIssuer::signed_by(named("The middle"), KeyPair::generate().unwrap(), &root).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let trusted = visitor(&authority());
+    let unknown = "its certificate comes from The root, which is not a trusted authority; to trust it, put the certificate \
+                   of this authority into tls_ca_file of the source";
+    let besides = "; besides, it is for nas.local and no other name: correct the address, or put the certificate of the \
+                   server itself into tls_ca_file";
+    for (name, more) in [("feeds.example", ""), ("nas.local", besides)] {
+        let leaf = certificate(name).signed_by(&key, &middle).unwrap().der().clone();
+        let (middle_der, root_der) = (middle.der().clone(), root.der().clone());
+        for chain in [vec![leaf.clone(), middle_der.clone()], vec![leaf.clone(), middle_der, root_der]] {
+            let address = serve_chain(chain, &key, Duration::ZERO).await;
+            assert_eq!(why(&visit(&trusted, address).await), format!("{unknown}{more}"));
+            full(visit_trusting(&pem(&leaf), address).await);
+            if more.is_empty() {
+                full(visit_trusting(&root.pem(), address).await);
+            }
+        }
+        let address = serve_chain(vec![leaf], &key, Duration::ZERO).await;
+        let alone = why(&visit(&trusted, address).await);
+        assert!(
+            alone.starts_with("its certificate comes from The middle, whose own it does not send; "),
+            "{alone}"
+        );
+        assert_eq!(alone.ends_with(besides), !more.is_empty(), "{alone}");
+    }
 }
 
 #[tokio::test]
@@ -333,6 +365,61 @@ async fn a_server_that_wants_a_client_certificate_is_named_so() {
             Some(expected) => assert_eq!(why(&visit), expected, "{versions:?}"),
             None => assert_eq!(&full(visit).body[..], b"<rss/>"),
         }
+    }
+}
+
+/// A server that speaks TLS, and closes its connections without a word of TLS when it has read a request.
+async fn closing(config: ServerConfig, answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(answer).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_tls_session_that_ends_without_a_word_is_told_in_words() {
+    fetch::install_tls();
+    let trusted = authority();
+    let key = KeyPair::generate().unwrap();
+    let signed = certificate("feeds.example").signed_by(&key, &trusted).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap()).unwrap();
+    let ended = "the connection ended in the middle of the TLS session";
+    for (wants, answer, expected) in [
+        (
+            true,
+            &b""[..],
+            "tls: no trustworthy TLS session with feeds.example: it asked for a client certificate, which newswire does not \
+             have, and closed the connection before it answered"
+                .to_owned(),
+        ),
+        (false, b"", format!("truncated: feeds.example closed the connection before it answered: {ended}")),
+        (
+            false,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx",
+            format!("truncated: the body ended too early: {ended}"),
+        ),
+    ] {
+        let config = ServerConfig::builder();
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots.clone())).allow_unauthenticated();
+        let config = if wants {
+            config.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            config.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = config.with_single_cert(vec![signed.der().clone()], key).unwrap();
+        let address = closing(config, answer).await;
+        let visit = visit(&visitor(&trusted), address).await;
+        assert_eq!(failure(&visit).to_string(), expected);
     }
 }
 

@@ -441,6 +441,8 @@ async fn a23_the_size_of_the_head_is_bounded() {
             "{name}: {:?}",
             visit.answer
         );
+        let bounds = "is larger than 262144 bytes, or has more than 256 headers";
+        assert!(failure(&visit).message.ends_with(bounds), "{name}: {:?}", visit.answer);
     }
     // Too long to be stored, and so never sent back.
     let headers = format!("ETag: \"{}\"\r\nLast-Modified: {}\r\n", "e".repeat(1024), "l".repeat(1025));

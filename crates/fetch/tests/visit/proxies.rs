@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -290,11 +293,18 @@ enum Behaviour {
 }
 
 async fn behaving(behaviour: Behaviour) -> SocketAddr {
+    counted_behaving(behaviour).await.0
+}
+
+/// The same, and how many connections there were.
+async fn counted_behaving(behaviour: Behaviour) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let (address, connections) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&connections);
     tokio::spawn(async move {
         let mut open = Vec::new();
         while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
             assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
             match behaviour {
                 Hangs => open.push(stream),
@@ -302,7 +312,7 @@ async fn behaving(behaviour: Behaviour) -> SocketAddr {
             }
         }
     });
-    address
+    (address, connections)
 }
 
 /// What a visit through a proxy with credentials says; `PROXY` stands for its address.
@@ -391,7 +401,11 @@ async fn a_proxy_that_does_not_connect_is_named_with_the_reason() {
         ("http", interim, "it sent more than 65536 bytes of interim responses (1xx) and no answer"),
         ("http", b"SSH-2.0-x\r\n", "what it sent is not HTTP"),
         ("socks5", b"", closed),
-        ("socks5", b"\x05\x02", closed),
+        (
+            "socks5",
+            b"\x05\x02",
+            "it closed the connection when it had the user name and the password, which it may not accept",
+        ),
         ("socks5", b"SSH-2.0-x\r\n", "what it sent is not SOCKS5"),
         ("socks5", b"\x05\x00\x05\x02", "it answered that it does not allow this connection"),
         ("socks5", b"\x05\xff", login),
@@ -488,4 +502,50 @@ async fn a_socks_proxy_that_wants_no_login_is_used_also_with_one_in_its_address(
     let failure = failure(&visit_with(&visitor, "http://feeds.example/", None, None).await);
     let advice = "it wants a user name and a password; write them into its address";
     assert!(failure.message.ends_with(advice), "{failure}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_has_answered_is_asked_once_per_visit() {
+    for (scheme, behaviour, connections) in [
+        ("http", Says(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"), 1),
+        ("http", Says(b"HTTP/1.1 403 Forbidden\r\n\r\n"), 1),
+        ("http", Says(b"HTTP/1.1 429 Too Many Requests\r\n\r\n"), 1),
+        ("http", Says(b"HTTP/1.1 502 Bad Gateway\r\n\r\n"), 1),
+        ("http", Says(b"SSH-2.0-x\r\n"), 1),
+        ("socks5", Says(b"SSH-2.0-x\r\n"), 1),
+        ("socks5", Says(b"\x05\x02\x01\x01"), 1),
+        ("socks5", Says(b"\x05\xff"), 1),
+        // A password may have been tried.
+        ("socks5", Says(b"\x05\x02"), 1),
+        ("socks5", Says(b"\x05\x00\x05\x04"), 1),
+        // The control: what has not answered is asked once more.
+        ("http", Says(b""), 2),
+        ("socks5", Says(b""), 2),
+    ] {
+        let (address, asked) = counted_behaving(behaviour).await;
+        let proxy = ProxyUrl::try_new(&format!("{scheme}://user:wrong@{address}")).unwrap();
+        let (visitor, _) = without_names(Policy { proxy: Some(proxy), ..policy() });
+        let visit = visit_with(&visitor, TLS, None, None).await;
+        assert_eq!(class(&visit), FailureClass::Connect, "{scheme} {behaviour:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), connections, "{scheme} {behaviour:?}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_of_a_proxy_that_does_not_connect_is_read() {
+    let date = "Sun, 06 Nov 1994 08:59:37 GMT";
+    for (head, wait) in [
+        ("429 Too Many Requests\r\nRetry-After: 7200".to_owned(), Some(7200)),
+        ("503 Service Unavailable\r\nRetry-After: 90".to_owned(), Some(90)),
+        (format!("503 Service Unavailable\r\nRetry-After: {date}"), Some(600)),
+        ("429 Too Many Requests".to_owned(), None),
+    ] {
+        let head = format!("HTTP/1.1 {head}\r\n\r\n").into_bytes().leak();
+        let proxy = ProxyUrl::try_new(&format!("http://{}", behaving(Says(head)).await)).unwrap();
+        let (visitor, _) = without_names(Policy { proxy: Some(proxy), ..policy() });
+        let visit = visit_with(&visitor, TLS, None, None).await;
+        assert_eq!(class(&visit), FailureClass::Connect);
+        assert_eq!(visit.retry_after, wait.map(Duration::from_secs));
+        assert_eq!(visit.code, None, "no server has answered");
+    }
 }

@@ -21,12 +21,13 @@ use actix_web::{
 };
 use actix_web_lab::sse::{self, Sse};
 use control::{
-    IngestHealth, ListOrder, PauseAnswer, PauseOrder, Problem, ResumeOrder, SourceSelection, VisitAnswer,
-    VisitOrder, orders::ORDER_SOURCES_MAX, paths,
+    IngestHealth, ListOrder, PauseAnswer, PauseOrder, Problem, ResumeOrder, SourceSelection, TurnAnswer,
+    TurnOrder, VisitAnswer, VisitOrder, orders::ORDER_SOURCES_MAX, paths,
 };
 use daemon::admin::ReloadOrder;
+use fetch::HeldHop;
 use futures_util::{Stream as _, StreamExt as _, stream};
-use news::{Cursor, Pause, Seq, SourceInFull, Timestamp};
+use news::{Cursor, FeedUrl, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
@@ -35,7 +36,8 @@ use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher, StreamBlock}
 use super::{after_start::AfterStart, selection::SelectedSources, source_list, wire_log::WireLog};
 use crate::{
     lists::{ListBoard, ListReadRequest},
-    messages::{SetPause, VisitSources},
+    messages::{SetPause, TakeTurn, VisitSources},
+    queue::limiter::PAUSE_WAIT_MAX,
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     websub::{
         messages::{AcceptPush, CallbackSecret, LookupSecret, PushResult, VerifyIntent},
@@ -53,6 +55,7 @@ pub(crate) struct ControlState {
     pub(crate) list_orders: mpsc::Sender<ListReadRequest>,
     pub(crate) visits: Recipient<VisitSources>,
     pub(crate) pauses: Recipient<SetPause>,
+    pub(crate) turns: Recipient<TakeTurn>,
     pub(crate) reloads: mpsc::Sender<ReloadOrder>,
     pub(crate) clock: daemon::Clock,
     /// `None` while WebSub is off.
@@ -93,6 +96,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .route(paths::VISITS, web::post().to(visits))
         .route(paths::PAUSES, web::post().to(pauses))
         .route(paths::PAUSES_END, web::post().to(end_pauses))
+        .route(paths::TURNS, web::post().to(turns))
         .route(paths::RELOAD, web::post().to(reload))
         .route(paths::METRICS, web::get().to(metrics_text))
         .route("/websub/verifications", web::post().to(verification))
@@ -346,6 +350,19 @@ async fn visits(_: AfterStart, state: web::Data<ControlState>, order: web::Json<
         }
     }
     HttpResponse::Accepted().json(all)
+}
+
+async fn turns(_: AfterStart, state: web::Data<ControlState>, order: web::Json<TurnOrder>) -> HttpResponse {
+    let Ok(url) = FeedUrl::try_new(&order.url) else {
+        return problem(400, "bad-address", "url is not the address of a host");
+    };
+    match state.turns.send(TakeTurn(url)).timeout(PAUSE_WAIT_MAX + ACTOR_TIMEOUT).await {
+        Ok(Ok(())) => HttpResponse::Ok().json(TurnAnswer::default()),
+        Ok(Err(HeldHop { why, wait })) => {
+            HttpResponse::Ok().json(TurnAnswer { held: Some(why), wait_s: wait.map(|wait| wait.as_secs()) })
+        }
+        Err(_) => supervisor_busy(),
+    }
 }
 
 async fn pauses(

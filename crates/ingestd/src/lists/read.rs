@@ -261,7 +261,10 @@ async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<Lis
             Err(ReadFailure { why: report.held.unwrap_or_else(asks), is_throttled, wait })
         }
         FetchResult::Gone => Err(ReadFailure::new("the list is gone (410)")),
-        FetchResult::Failed(failure) => Err(ReadFailure::new(failure)),
+        // A proxy that does not connect may have asked to wait.
+        FetchResult::Failed(failure) => {
+            Err(ReadFailure { wait: report.retry_after, ..ReadFailure::new(failure) })
+        }
     }
 }
 

@@ -242,7 +242,7 @@ async fn a_read_that_ends_after_its_address_was_changed_says_where_the_copy_is_f
     assert!(!is_foreign(&mut test, &of_url("http://127.0.0.1:9/other")).await, "control");
     let list = test.lists.held[0].list.id.clone();
     let memory = ListMemory { reading: 1, is_trusted: false, ..ListMemory::default() };
-    let result = ReadResult::Changed { sources: 1, added: 1, removed: 1, refused: None };
+    let result = ReadResult::Changed { sources: 1, added: 1, removed: 1, refused: Vec::new() };
     test.lists.held[0].is_reading = true;
     test.lists.take(ListRead { list, memory, result });
     assert!(test.lists.merge(Vec::new()).await.unwrap().sources[0].has_foreign_address());

@@ -752,6 +752,17 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_that_asks_for_a_pause_instead_of_connecting_throttles_its_source_only() {
+        let wait = Duration::from_secs(72_000);
+        let failure = Failure::new(FailureClass::Connect, "it answered 429 Too Many Requests");
+        let refused =
+            FetchReport { code: None, retry_after: Some(wait), ..visit(0, FetchResult::Failed(failure)) };
+        let state = conclude(&SourceState::default(), &refused, ParseOutcome::NotParsed).state;
+        assert!(state.next_visit >= Some(NOW().plus(wait)), "{:?}", state.next_visit);
+        assert_eq!((state.host_asked, state.host_asked_until), (None, None));
+    }
+
+    #[test]
     fn a_pause_is_booked_to_the_host_that_asked_for_it() {
         let hop = |to: &str| fetch::RedirectHop {
             code: 302,

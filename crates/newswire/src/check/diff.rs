@@ -175,8 +175,8 @@ impl ItemDiff {
 fn print(diff: &DiffReport) -> anyhow::Result<()> {
     let paint = Paint::for_stdout();
     out::stdout_line(&paint.bold(&format!("{} -> {}", safe(&diff.old), safe(&diff.new))))?;
-    if let Some(FeedFailure { kind, message }) = &diff.error {
-        out::stdout_line(&format!("  {} {}", paint.bad(&format!("{kind}:")), safe(message)))?;
+    if let Some(failure) = &diff.error {
+        out::stdout_line(&super::failure_line(failure, paint))?;
     }
     let SentCounts { items, updates } = diff.sent;
     let nothing = diff.items.len() - items - updates;

@@ -19,11 +19,13 @@ use super::{
     now,
     options::SourceOptions,
     orders, show,
+    turns::DaemonTurns,
 };
 use crate::{
     address, check,
+    config_file::UsageError,
     discover::{Discovered, DiscoveryFailure, discover},
-    out::{self, safe},
+    out::{self, safe, whole},
 };
 
 /// How long another command may keep the list locked.
@@ -44,7 +46,7 @@ pub(super) struct AddArgs {
 
 pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow::Result<Exit> {
     let started = now();
-    let urls = address::candidates(&arguments.url)?;
+    let urls = address::candidates(&arguments.url).map_err(|bad| UsageError(bad.to_string()))?;
     let options = &arguments.source;
     let any_id = SourceId::try_new("feed")?;
     let drafts = urls.iter().map(|url| options.source(&any_id, url)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -54,7 +56,7 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     }
     file.check_writable()?;
     drop(file);
-    let found = fetch(context, &drafts, arguments.allow_private).await?;
+    let (found, refusal) = fetch(context, &drafts, arguments.allow_private).await?;
     tell_others(&found);
 
     let file = open(context).await?;
@@ -69,18 +71,26 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
     let mut line = format!("added {id} [{}] {name}: {}", source.category, source.url);
     if is_visited {
         // What the document has; what is recorded of it, the daemon says.
-        line += &format!(", its document has {items} items");
+        line += &format!(", its document has {}", out::count(items, "item"));
     }
     tell_of_lists(context, &file, &source).await;
     let proxy = check::proxy(&context.config)?;
+    let refusal = refusal.filter(|_| is_visited);
     // Before the list has it: the document is there whichever command makes the daemon reload.
-    let handover = handover::offer(context, &source, proxy.as_ref(), &found.visit, found.arrived).await;
+    let handover = match refusal {
+        // The daemon visits it itself, or says why it does not.
+        Some(_) => Handover::NotVisited,
+        None => handover::offer(context, &source, proxy.as_ref(), &found.visit, found.arrived).await,
+    };
     file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
     let path = file.path().to_owned();
     drop(file);
     out::stdout_line(&line)?;
     let reload = orders::reload(context).await?;
     let exit = reload.print(&path);
+    if let (Exit::Ok, Some(why)) = (exit, &refusal) {
+        return report_refusal(context, &id, why, reload.is_running(), started).await;
+    }
     match (exit, reload.is_running()) {
         (Exit::Ok, true) => report(context, &id, handover, items, started).await,
         (Exit::Ok, false) => {
@@ -166,21 +176,25 @@ async fn tell_of_lists(context: &CommandContext, file: &ListFile, source: &Sourc
     }
 }
 
-/// Fetches the first of the sources that its server serves, with the settings that it will have.
+/// Fetches the first of the sources that its server serves, with the settings that it will have; and why the daemon would
+/// not request it.
 async fn fetch(
     context: &CommandContext,
     drafts: &[Source],
     allow_private: bool,
-) -> anyhow::Result<Discovered> {
+) -> anyhow::Result<(Discovered, Option<String>)> {
+    let turns = DaemonTurns::new(context);
     fetch::install_tls();
     let visitor = Visitor::try_new(check::policy(&context.config, allow_private)?)?;
     let files =
         CredentialFiles::new(&context.list, std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into));
-    let mut last = None;
+    let (mut before, mut last) = (None, None);
     for source in drafts {
         let request_options = files.request_options(&source.access).await.map_err(|failure| {
             anyhow::anyhow!(
-                "{failure}; a path is relative to {}, and a bare name is looked up in $CREDENTIALS_DIRECTORY if that is set",
+                "{}: {}; a path is relative to {}, and a bare name is looked up in $CREDENTIALS_DIRECTORY if that is set",
+                failure.class,
+                whole(&files.explain(&source.access, &failure)),
                 context.list.parent().unwrap_or(&context.list).display()
             )
         })?;
@@ -189,23 +203,34 @@ async fn fetch(
             timeout_first_byte: source.timeout_first_byte,
             body_bytes_max: source.body_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
             options: request_options.as_ref(),
+            gate: Some(&turns),
             ..VisitRequest::new(&source.url, now())
         };
         match discover(&visitor, &request).await {
-            Ok(found) => return Ok(found),
+            Ok(found) => {
+                let request = VisitRequest { url: &found.url, ..request };
+                let refusal = visitor.refusal_without_private(&request, &found.visit);
+                return Ok((found, refusal));
+            }
             // Nothing was requested: there is no such server. A certificate that is not trusted is no reason to do without.
-            Err(failure) if failure.is_without_server => last = Some(failure),
-            Err(failure) => return Err(explain(failure, drafts, source)),
+            Err(failure) if failure.is_without_server => before = last.replace(failure),
+            Err(failure) => return Err(explain(failure, last, drafts, source)),
         }
     }
     match (last, drafts.last()) {
-        (Some(failure), Some(source)) => Err(explain(failure, drafts, source)),
+        (Some(failure), Some(source)) => Err(explain(failure, before, drafts, source)),
         _ => anyhow::bail!("there is no address to fetch"),
     }
 }
 
 /// The failure with its address, and with a remedy if the scheme was a guess.
-fn explain(failure: DiscoveryFailure, drafts: &[Source], source: &Source) -> anyhow::Error {
+/// `before` is the failure over https, if this one is over http.
+fn explain(
+    failure: DiscoveryFailure,
+    before: Option<DiscoveryFailure>,
+    drafts: &[Source],
+    source: &Source,
+) -> anyhow::Error {
     let is_guess = drafts.len() > 1 && source.url.secret().scheme() == "https";
     let is_network =
         [FailureClass::Tls, FailureClass::Timeout, FailureClass::BadHttp, FailureClass::Truncated]
@@ -216,7 +241,8 @@ fn explain(failure: DiscoveryFailure, drafts: &[Source], source: &Source) -> any
     } else {
         ""
     };
-    anyhow::anyhow!("{}: {}{remedy}", source.url, failure.failure)
+    let before = before.map(|before| format!("; before that, over https: {}", before.failure));
+    anyhow::anyhow!("{}: {}{remedy}{}", source.url, failure.failure, before.unwrap_or_default())
 }
 
 fn tell_others(found: &Discovered) {
@@ -237,6 +263,36 @@ fn describe(file: &ListFile, found: &Discovered, options: &SourceOptions) -> any
     let mut options = options.clone();
     (options.name, options.language) = (name, options.language.or(language));
     options.source(&id, &found.url)
+}
+
+/// Says that the daemon does not visit a source that was added with `--allow-private`, unless it runs with other settings
+/// than its file has.
+async fn report_refusal(
+    context: &CommandContext,
+    id: &SourceId,
+    why: &str,
+    is_running: bool,
+    started: Timestamp,
+) -> anyhow::Result<Exit> {
+    let until = "--allow-private counts for this command only, and newswire-ingestd reads fetch.allow";
+    if !is_running {
+        out::stderr_line(&format!("it does not visit {id} when it starts: {}; {until}", whole(why)));
+        return Ok(Exit::Failure);
+    }
+    match handover::recorded(context, id, started).await {
+        Ok(SourceStatus { last_error: None, .. }) => {
+            out::stderr_line(&format!("newswire-ingestd has visited {id}"));
+            Ok(Exit::Ok)
+        }
+        Ok(SourceStatus { last_error: Some(error), .. }) => {
+            out::stderr_line(&format!("newswire-ingestd does not visit {id}: {}; {until}", whole(&error)));
+            Ok(Exit::Failure)
+        }
+        Err(_) => {
+            out::stderr_line(&format!("newswire-ingestd does not visit {id}: {}; {until}", whole(why)));
+            Ok(Exit::Failure)
+        }
+    }
 }
 
 /// Says what the running daemon, which has the source now, makes of the document.
@@ -266,7 +322,8 @@ async fn report(
         // It was started meanwhile.
         Handover::NotRunning => out::stderr_line(&format!("newswire-ingestd visits {id} now")),
         Handover::NotVisited => out::stderr_line(&format!(
-            "{id} is disabled: it is not visited, and none of the {items} items of its document is recorded"
+            "{id} is disabled: it is not visited, and nothing of its document ({}) is recorded",
+            out::count(items, "item")
         )),
     }
     Ok(Exit::Ok)

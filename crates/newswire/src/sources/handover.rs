@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{CommandContext, show::ListedSource};
 use crate::{
-    out::{safe, span},
+    out::{reason, span, whole},
     unanswered,
 };
 
@@ -121,7 +121,7 @@ pub(super) async fn recorded(
 /// One line about a recorded document with so many items. The error is why the daemon could not use it.
 pub(super) fn describe(status: &SourceStatus, items: usize, now: Timestamp) -> Result<String, String> {
     if let Some(error) = &status.last_error {
-        return Err(safe(error));
+        return Err(whole(error));
     }
     let recorded = match &status.flooding {
         Some(flooding) if flooding.waiting_items > 0 => {
@@ -137,11 +137,11 @@ pub(super) fn describe(status: &SourceStatus, items: usize, now: Timestamp) -> R
         _ => "has recorded its items".to_owned(),
     };
     if let Some(pause) = &status.paused {
-        return Ok(format!("{recorded}; {}", safe(&pause.why())));
+        return Ok(format!("{recorded}; {}", whole(&pause.why())));
     }
     let next = status.next_visit.map_or_else(
         || "it is not visited again".to_owned(),
         |next| format!("visits it in {}", span(now, next.max(now))),
     );
-    Ok(format!("{recorded} and {next}: {}", safe(&status.why)))
+    Ok(format!("{recorded} and {next}: {}", reason(&status.why)))
 }

@@ -22,7 +22,7 @@ use super::{
     now,
     orders::{self, ListReload},
 };
-use crate::out::{self, safe};
+use crate::out::{self, safe, whole};
 
 /// Arguments of `newswire sources import`.
 #[derive(Debug, Args)]
@@ -121,7 +121,7 @@ fn print_result(
             "{}:{}: {name}{}",
             safe(&arguments.opml),
             refused.line,
-            safe(&refused.reason)
+            whole(&refused.reason)
         ));
     }
     let (added, known, refused) = (plan.added.len(), plan.known.len(), plan.refused.len());

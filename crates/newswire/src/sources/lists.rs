@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{CommandContext, now, orders};
-use crate::out::{self, safe, span};
+use crate::out::{self, safe, span, whole};
 
 /// How long an ordered read that has begun is waited for.
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -141,9 +141,9 @@ impl ListProgress {
 
     fn text(&self) -> String {
         match self {
-            Self::Waiting(reason) => format!("waits: {}", safe(reason)),
+            Self::Waiting(reason) => format!("waits: {}", whole(reason)),
             Self::Running => "is read now".to_owned(),
-            Self::NotTaken(error) => format!("was not taken: {}", safe(error)),
+            Self::NotTaken(error) => format!("was not taken: {}", whole(error)),
             Self::Read => "was read".to_owned(),
             Self::Removed => "has left the list of sources".to_owned(),
         }
@@ -187,7 +187,7 @@ fn described(list: &ListStatus) -> String {
 pub(super) fn tell_failing(lists: &[ListStatus]) {
     for list in lists.iter().filter(|list| list.is_failing()) {
         let error = list.error.as_deref().unwrap_or_default();
-        out::stderr_line(&format!("list {}: {}", list.id, safe(error)));
+        out::stderr_line(&format!("list {}: {}", list.id, whole(error)));
     }
 }
 

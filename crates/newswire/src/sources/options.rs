@@ -9,6 +9,7 @@ use sources::opml;
 use toml::Value;
 
 use super::orders::duration;
+use crate::config_file::UsageError;
 
 /// Every key of a source except its address. What is not given is left to `sources.toml`'s defaults.
 #[derive(Clone, Debug, Default, Args)]
@@ -145,12 +146,12 @@ impl SourceOptions {
     /// The source with these settings; without `--id` its id is `id`.
     ///
     /// # Errors
-    /// Every mistake in them, one per line, each with its option.
+    /// [`UsageError`] with every mistake in them, one per line, each with its option.
     pub(super) fn source(&self, id: &SourceId, url: &FeedUrl) -> anyhow::Result<Source> {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
         let twice = names.iter().enumerate().find(|(n, name)| names[..*n].contains(name));
         if let Some((_, name)) = twice {
-            anyhow::bail!("--header: `{}` is given twice", news::Escaped(name));
+            return Err(UsageError(format!("--header: `{}` is given twice", news::Escaped(name))).into());
         }
         let mut text = format!("[[source]]\nurl = {}\n", Value::String(url.secret().as_str().to_owned()));
         if self.id.is_none() {
@@ -164,7 +165,7 @@ impl SourceOptions {
                 let key = option(&complaint.key);
                 Complaint { line: None, key, ..complaint }.to_string()
             });
-            anyhow::anyhow!(lines.collect::<Vec<_>>().join("\n"))
+            UsageError(lines.collect::<Vec<_>>().join("\n"))
         })?;
         read.sources.into_iter().next().ok_or_else(|| anyhow::anyhow!("the settings make no source"))
     }
@@ -311,7 +312,9 @@ mod tests {
             ("--tag=", "--tag: "),
             ("--id=A b", "--id: "),
         ] {
-            let complaint = source(&[word]).unwrap_err().to_string();
+            let error = source(&[word]).unwrap_err();
+            assert!(error.is::<UsageError>(), "{word}");
+            let complaint = error.to_string();
             assert!(complaint.starts_with(option) && complaint.lines().count() == 1, "{word}: {complaint}");
             assert!(!complaint.contains("TOPSECRET"), "{complaint}");
         }

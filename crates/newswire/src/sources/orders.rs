@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use control::{
     CatalogueChanges, ControlError, ControlSocket, PauseAnswer, PauseOrder, ReloadAnswer, ResumeOrder,
     SourceSelection, orders::ORDER_SOURCES_MAX, paths,
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::CommandContext;
 use crate::{
-    out::{self, safe},
+    out::{self, safe, whole},
     reload, unanswered,
 };
 
@@ -28,9 +28,10 @@ const RELOAD_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Arguments of `newswire sources pause`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["ids", "category"]))]
 pub(super) struct PauseArgs {
     /// Ids of the sources
-    #[arg(required_unless_present = "category", value_name = "ID")]
+    #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Pause all sources of this category; may be given several times
     #[arg(long, value_name = "CATEGORY")]
@@ -45,9 +46,10 @@ pub(super) struct PauseArgs {
 
 /// Arguments of `newswire sources resume`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["ids", "category"]))]
 pub(super) struct ResumeArgs {
     /// Ids of the sources
-    #[arg(required_unless_present = "category", value_name = "ID")]
+    #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Resume all sources of this category that are paused; may be given several times
     #[arg(long, value_name = "CATEGORY")]
@@ -74,6 +76,7 @@ pub(super) async fn pause(context: &CommandContext, arguments: PauseArgs) -> any
     let for_s = duration.map(|duration| duration.as_secs());
     let mut exit = Exit::Ok;
     for (sources, select) in parts(&ids, category) {
+        let is_selection = select.is_some();
         let order = PauseOrder::<String> {
             sources,
             for_s,
@@ -83,6 +86,12 @@ pub(super) async fn pause(context: &CommandContext, arguments: PauseArgs) -> any
             coming: false,
         };
         let answer: PauseAnswer = send(context, paths::PAUSES, &order).await?;
+        if is_selection && answer.done.is_empty() && answer.unknown_categories.is_empty() {
+            out::stderr_line(
+                "none of these sources was paused: all of them are disabled in the list of sources",
+            );
+            exit = Exit::Failure;
+        }
         print_each(&answer.done, "is paused")?;
         let disabled =
             print_each(&answer.disabled, "is disabled in the list of sources, so it is not visited anyway")?;
@@ -253,7 +262,7 @@ impl ListReload {
             }
             Self::Refused { complaints } => {
                 out::stderr_line("newswire-ingestd keeps its old list:");
-                complaints.iter().for_each(|complaint| out::stderr_line(&safe(complaint)));
+                complaints.iter().for_each(|complaint| out::stderr_line(&whole(complaint)));
                 Exit::Failure
             }
         }

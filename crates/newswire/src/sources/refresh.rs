@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use control::{SourceSelection, VisitAnswer, VisitOrder, orders::ORDER_SOURCES_MAX, paths};
 use daemon::Exit;
 use news::{SourceStatus, Timestamp};
@@ -12,13 +12,14 @@ use super::{
     orders::{BEGIN_WITHIN, print_each, print_unknown_categories, send},
     show,
 };
-use crate::out::{self, safe};
+use crate::out::{self, count, safe, whole};
 
 /// Arguments of `newswire sources refresh`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["ids", "all", "failing", "category"]))]
 pub(super) struct RefreshArgs {
     /// Ids of the sources
-    #[arg(required_unless_present_any = ["all", "failing", "category"], value_name = "ID")]
+    #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Visit every source, except disabled and paused ones
     #[arg(long, conflicts_with_all = ["ids", "failing", "category"])]
@@ -92,7 +93,7 @@ fn print_left_out(answer: &VisitAnswer, order: &VisitOrder) -> std::io::Result<(
     }
     for (ids, what) in [(&answer.busy, "ordered already"), (&answer.paused, "paused, so not visited")] {
         if !ids.is_empty() {
-            out::stdout_line(&format!("{}: {what}", count(ids.len())))?;
+            out::stdout_line(&format!("{}: {what}", count(ids.len(), "source")))?;
         }
     }
     Ok(())
@@ -123,11 +124,14 @@ async fn print_progress(
     let mut counts: Vec<_> = counts.into_iter().map(|(progress, n)| (progress.text(), n)).collect();
     counts.sort_by_key(|(text, n)| (Reverse(*n), text.clone()));
     for (text, n) in counts.iter().take(REASONS_MAX) {
-        out::stdout_line(&format!("{}: {text}", count(*n)))?;
+        out::stdout_line(&format!("{}: {text}", count(*n, "source")))?;
     }
     let rest: usize = counts.iter().skip(REASONS_MAX).map(|(_, n)| n).sum();
     if rest > 0 {
-        out::stdout_line(&format!("{}: other reasons; `newswire sources list` shows them", count(rest)))?;
+        out::stdout_line(&format!(
+            "{}: other reasons; `newswire sources list` shows them",
+            count(rest, "source")
+        ))?;
     }
     Ok(())
 }
@@ -165,17 +169,13 @@ fn progress(source: &SourceStatus, ordered_at: Timestamp) -> VisitProgress {
 impl VisitProgress {
     fn text(&self) -> String {
         match self {
-            Self::Ended(how) => format!("was visited: {}", safe(how)),
+            Self::Ended(how) => format!("was visited: {}", whole(how)),
             Self::Running => "is being visited".to_owned(),
-            Self::Waiting(reason) => format!("waits: {}", safe(reason)),
+            Self::Waiting(reason) => format!("waits: {}", whole(reason)),
             Self::Ordered => "is visited next".to_owned(),
             Self::Removed => "has left the list of sources".to_owned(),
         }
     }
-}
-
-fn count(sources: usize) -> String {
-    if sources == 1 { "1 source".to_owned() } else { format!("{sources} sources") }
 }
 
 #[cfg(test)]
@@ -194,6 +194,16 @@ mod tests {
         let words = std::iter::once("refresh").chain(arguments.split_whitespace());
         let line = CommandLine::try_parse_from(words)?;
         Ok(line.refresh.orders().iter().map(|order| serde_json::to_string(order).unwrap()).collect())
+    }
+
+    #[test]
+    fn an_order_that_chooses_nothing_is_told_every_way_to_choose() {
+        for arguments in ["", "--full"] {
+            let told = orders(arguments).unwrap_err().to_string();
+            for way in ["<ID", "--all", "--failing", "--category"] {
+                assert!(told.contains(way), "{arguments}: {told}");
+            }
+        }
     }
 
     #[test]

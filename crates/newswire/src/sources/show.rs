@@ -13,7 +13,7 @@ use serde::{
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{CommandContext, lists, now, orders::explain};
-use crate::out::{self, safe, span};
+use crate::out::{self, safe, span, whole};
 
 /// Arguments of `newswire sources list`.
 #[derive(Debug, Args)]
@@ -233,9 +233,9 @@ pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowAr
 /// One row per value; nested values are named `outer.inner`.
 fn flatten(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
     let text = |value: &Value| match value {
-        Value::String(text) => safe(text),
+        Value::String(text) => whole(text),
         Value::Null => "-".to_owned(),
-        other => safe(&other.to_string()),
+        other => whole(&other.to_string()),
     };
     match value {
         Value::Object(fields) => {
