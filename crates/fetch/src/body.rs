@@ -147,7 +147,9 @@ impl Document<'_> {
     /// Takes what the decoder has, through a buffer.
     async fn push_decoded(&mut self, decoder: &mut ContentDecoder, piece: &mut [u8]) -> Result<(), Failure> {
         loop {
-            match decoder.read(piece)? {
+            let read = decoder.read(piece)?;
+            self.room.decoder_has(decoder.bytes() + piece.len(), self.bytes.capacity());
+            match read {
                 0 => return Ok(()),
                 bytes => self.push(&piece[..bytes]).await?,
             }

@@ -1,13 +1,21 @@
-//! Removes the content codings of a body (RFC 9110, section 8.4), piece by piece and without ever having more than a few
-//! kilobytes of it in memory.
+//! Removes the content codings of a body (RFC 9110, section 8.4), piece by piece. Besides a few kilobytes of the body it has
+//! the windows of the decoders in memory, and says how much that is ([`ContentDecoder::bytes`]).
 //!
 //! ```text
 //!   body ─► stage (the coding that was applied last) ─► … ─► stage (the one applied first) ─► document
 //! ```
 
+mod brotli;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use brotli::CountedBrotli;
 use bytes::{Buf as _, BytesMut};
 use compression_codecs::{
-    BrotliDecoder, DecodeV2, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder,
+    DecodeV2, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder,
     core::util::{PartialBuffer, WriteBuffer},
     zstd::params::DParameter,
 };
@@ -22,6 +30,14 @@ const PIECE_BYTES: usize = 16 * 1024;
 const OVERHEAD_BYTES: usize = 64 * 1024;
 /// Largest window of zstd, as a power of two: 8 MiB (RFC 9659).
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Longest block of zstd (RFC 8878, section 3.1.1.2).
+const ZSTD_BLOCK_BYTES_MAX: usize = 128 * 1024;
+/// What a decoder has besides its window: its state, and the buffers around it.
+const STATE_BYTES: usize = 32 * 1024;
+/// The same of zstd, with its tables and literals.
+const ZSTD_STATE_BYTES: usize = 96 * 1024;
+/// The window of deflate (RFC 1951, section 2).
+const DEFLATE_WINDOW_BYTES: usize = 32 * 1024;
 /// The first bytes of a member of a gzip file; no feed begins with them.
 pub(crate) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -160,6 +176,11 @@ impl ContentDecoder {
         self.stages[0].is_complete = true;
     }
 
+    /// Bytes of memory that it has: the windows, as far as they are filled, and what the decoders have besides.
+    pub(crate) fn bytes(&self) -> usize {
+        self.stages.iter().map(Stage::bytes).sum()
+    }
+
     /// Reads the next bytes of the document. 0: the decoder needs more of the body, or the document is complete.
     ///
     /// # Errors
@@ -227,6 +248,10 @@ struct Stage {
     /// Bytes of input so far, and their maximum.
     received: usize,
     max: usize,
+    /// Bytes of output so far.
+    made: usize,
+    /// What the decoder has allocated, if it counts that.
+    allocated: Arc<AtomicUsize>,
 }
 
 impl Stage {
@@ -240,6 +265,8 @@ impl Stage {
             looks_plain: false,
             received: 0,
             max,
+            made: 0,
+            allocated: Arc::default(),
         }
     }
 
@@ -253,6 +280,23 @@ impl Stage {
         }
         self.input.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// Bytes of memory that it has.
+    fn bytes(&self) -> usize {
+        let decoder = match (&self.position, self.coding) {
+            (Position::Start | Position::Plain | Position::End, _) => 0,
+            (_, ContentCoding::Gzip | ContentCoding::GzipFile | ContentCoding::Deflate) => {
+                STATE_BYTES + DEFLATE_WINDOW_BYTES
+            }
+            (_, ContentCoding::Brotli) => STATE_BYTES + self.allocated.load(Ordering::Relaxed),
+            (_, ContentCoding::Zstd) => {
+                // The memory of a window that is not filled yet is not in use.
+                let window = (1 << ZSTD_WINDOW_LOG_MAX) + 2 * ZSTD_BLOCK_BYTES_MAX;
+                ZSTD_STATE_BYTES + self.received.min(ZSTD_BLOCK_BYTES_MAX) + self.made.min(window)
+            }
+        };
+        decoder + self.input.capacity()
     }
 
     fn step(&mut self, out: &mut [u8]) -> Result<Step, DecodeError> {
@@ -311,7 +355,7 @@ impl Stage {
             ContentCoding::Gzip | ContentCoding::GzipFile => Box::new(GzipDecoder::new()),
             ContentCoding::Deflate if has_zlib_head(&self.input) => Box::new(ZlibDecoder::new()),
             ContentCoding::Deflate => Box::new(DeflateDecoder::new()),
-            ContentCoding::Brotli => Box::new(BrotliDecoder::new()),
+            ContentCoding::Brotli => Box::new(CountedBrotli::new(&self.allocated)),
             ContentCoding::Zstd => {
                 Box::new(ZstdDecoder::new_with_params(&[DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)]))
             }
@@ -349,6 +393,7 @@ impl Stage {
             return Err(self.corrupt(&"the decoder makes no progress"));
         }
         self.input.advance(used);
+        self.made = self.made.saturating_add(made);
         self.position = if is_done { Position::Between(decoder) } else { Position::Member(decoder) };
         Ok((made > 0).then_some(Step::Made(made)))
     }

@@ -236,3 +236,35 @@ fn a_window_of_zstd_may_have_8_mib_and_no_more() {
     assert_eq!(decode_whole(&[ContentCoding::Zstd], &frame(23)), Ok(b"<rss/>".to_vec()));
     assert_eq!(class(decode_whole(&[ContentCoding::Zstd], &frame(24))), FailureClass::BadEncoding);
 }
+
+#[test]
+fn a_window_of_brotli_has_16_mib_at_most() {
+    // The mark of a large window (which RFC 7932, section 9.1 does not allow), and its 30 bits.
+    let body = [0x11, 0x1e, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    let failure = decode_whole(&[ContentCoding::Brotli], &body).unwrap_err();
+    assert_eq!(failure.class, FailureClass::BadEncoding, "{failure}");
+}
+
+#[test]
+fn a_decoder_says_what_it_has_and_has_nothing_at_its_end() {
+    let document = "<item>a text with an end</item>".repeat(30_000);
+    for form in FORMS {
+        let body = encode(form, document.as_bytes());
+        let mut decoder = ContentDecoder::new(&[coding(form)], 1 << 20).unwrap();
+        assert_eq!(decoder.bytes(), 0, "{form}");
+        let (mut piece, mut most, mut made) = ([0; 4096], 0, 0);
+        decoder.push(&body).unwrap();
+        decoder.end();
+        loop {
+            match decoder.read(&mut piece).unwrap() {
+                0 => break,
+                bytes => made += bytes,
+            }
+            most = most.max(decoder.bytes());
+        }
+        assert_eq!(made, document.len(), "{form}");
+        let least = if ["br", "zstd"].contains(&form) { document.len() } else { DEFLATE_WINDOW_BYTES };
+        assert!((least..=3 * least + (1 << 20)).contains(&most), "{form}: {most} of {least}");
+        assert!(decoder.bytes() <= body.len() + 64 * 1024, "{form}: {}", decoder.bytes());
+    }
+}

@@ -19,6 +19,20 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// Spaces in zstd: a frame with a window of 8 MiB, and blocks of one byte that is repeated.
+pub(crate) fn zstd_spaces(len: usize) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 13 << 3];
+    let mut rest = len;
+    while rest > 0 {
+        let block = rest.min(128 * 1024);
+        rest -= block;
+        let header = u32::from(rest == 0) | 1 << 1 | u32::try_from(block).unwrap() << 3;
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.push(b' ');
+    }
+    frame
+}
+
 #[tokio::test]
 async fn a_complete_body_is_read_in_every_framing() {
     let gzipped = gzip(b"<rss/>");

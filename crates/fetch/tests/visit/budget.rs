@@ -1,7 +1,10 @@
 //! Bodies whose caller has a budget for them.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,7 +13,7 @@ use news::{FeedUrl, Timestamp};
 
 use crate::{
     NOW_MS,
-    bodies::{gzip, head},
+    bodies::{gzip, head, zstd_spaces},
     class, failure, full,
     origin::*,
     policy,
@@ -22,6 +25,8 @@ struct SlowBudget {
     wait: Duration,
     is_wanted: bool,
     asked: Mutex<Vec<usize>>,
+    /// The most that was held.
+    held: AtomicUsize,
 }
 
 impl SlowBudget {
@@ -34,6 +39,10 @@ impl ByteBudget for SlowBudget {
     fn grow_to(&self, bytes: usize) -> RoomWait<'_> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
         Box::pin(tokio::time::sleep(self.wait))
+    }
+
+    fn hold(&self, bytes: usize) {
+        self.held.fetch_max(bytes, Ordering::Relaxed);
     }
 
     fn is_wanted(&self) -> bool {
@@ -84,12 +93,12 @@ async fn room_is_asked_for_before_the_body_has_it_and_after_decoding() {
     let asked = budget.asked();
     assert!(asked.is_sorted() && asked.last() >= Some(&body.len()), "{asked:?}");
     assert!(asked.len() < 30, "as much again each time: {asked:?}");
-    // Never more than the longest body.
+    // Never more than the longest body, and its decoder.
     let strict = Policy { body_bytes_max: 1_000_000, ..policy() };
     let budget = SlowBudget::default();
     let visit = visit(strict, &origin.url("/"), &budget).await;
     assert_eq!(class(&visit), FailureClass::TooLarge, "{}", failure(&visit));
-    assert!(budget.asked().iter().all(|bytes| *bytes <= 1_000_000), "{:?}", budget.asked());
+    assert!(budget.asked().iter().all(|bytes| *bytes <= 1_100_000), "{:?}", budget.asked());
 }
 
 #[tokio::test]
@@ -109,4 +118,24 @@ async fn a_body_whose_memory_others_wait_for_must_arrive_and_not_only_drip() {
     );
     let alone = visit(policy, &origin.url("/"), &SlowBudget::default()).await;
     assert_eq!(full(alone).body.len(), 106_000, "nothing else waits");
+}
+
+#[tokio::test]
+async fn what_a_decoder_has_counts_as_well_and_follows_the_document() {
+    let gzip_spaces: fn(usize) -> Vec<u8> = |len| gzip(&vec![b' '; len]);
+    for (coding, encode, window) in [("gzip", gzip_spaces, 64_000), ("zstd", zstd_spaces, 2_900_000)] {
+        let held = async |len| {
+            let body = encode(len);
+            let headers = format!("Content-Encoding: {coding}\r\nContent-Length: {}\r\n", body.len());
+            let origin = Origin::always(vec![head(&headers), say(&body)]).await;
+            let budget = SlowBudget::default();
+            assert_eq!(full(visit(policy(), &origin.url("/"), &budget).await).body.len(), len, "{coding}");
+            let asked = budget.asked().last().copied().unwrap_or_default();
+            asked.max(budget.held.load(Ordering::Relaxed))
+        };
+        let (long, short) = (held(3_000_000).await, held(20_000).await);
+        assert!(long >= 3_000_000 + window, "{coding}: {long}");
+        assert!(long <= 2 * 3_000_000 + window + 500_000, "{coding}: {long}");
+        assert!(short <= 256 * 1024, "{coding}: a short document fits into what is reserved: {short}");
+    }
 }

@@ -206,6 +206,10 @@ impl ByteBudget for ListBudget {
         })
     }
 
+    fn hold(&self, bytes: usize) {
+        self.0.hold(bytes);
+    }
+
     fn is_wanted(&self) -> bool {
         self.0.is_wanted()
     }

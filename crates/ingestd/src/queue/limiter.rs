@@ -295,7 +295,7 @@ impl VisitPermit {
     }
 
     /// Ready when others wait for the slot; never on probation, and never once a large part of a document has arrived: then
-    /// it is not the server that lets others wait.
+    /// it is not the server that lets others wait. One that waits for memory itself is in the way of those that need little.
     pub(crate) fn poll_preempted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(signal) = &mut self.preempted else { return Poll::Pending };
         match Pin::new(signal).poll(cx) {

@@ -6,12 +6,13 @@
 //!          ─► resized to the document ─► queue of the recorder ─► commit ─► dropped
 //! ```
 //!
-//! Visits grow within seven eighths of the budget; the rest is for the reservations of others, so that visits that fit into
-//! theirs go on while a few large or slow ones use up everything else. When the budget is used up, no further visit is
-//! admitted. The first visit that needs more than its part goes beyond it, and the others that need more wait until it has
-//! ended or the room suffices again; then comes the oldest of them. So they never wait for each other for ever, and the most
-//! that is in use is the budget and one visit. While others wait, a large body must arrive faster than otherwise
-//! ([`MemoryShare::is_wanted`]).
+//! Visits grow within three quarters of the budget; the rest is for the reservations of others, so that visits that fit into
+//! theirs go on while large or slow ones use up everything else. The first visit that needs more than its part goes beyond
+//! it, and the others that need more wait until it has ended or the room suffices again; then comes the oldest of them. So
+//! they never wait for each other for ever. Without the one that goes beyond, no more than the budget is in use: when that
+//! is used up, no further visit is admitted, and the limiter may preempt one that waits. So the most that is in use is the
+//! budget and one visit, and what decoders have that no one could foresee ([`MemoryShare::hold`]). While others wait, a large
+//! body must arrive faster than otherwise ([`MemoryShare::is_wanted`]).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,7 +30,7 @@ pub(crate) const RESERVED_BYTES_MIN: usize = 256 * 1024;
 /// A visit reserves at most this part of the budget at its start.
 const RESERVED_SHARE: usize = 16;
 /// This part of the budget is only for reservations.
-const RESERVATIONS_SHARE: usize = 8;
+const RESERVATIONS_SHARE: usize = 4;
 /// From this part of the budget on, a body is large: others that wait need what it has.
 const LARGE_SHARE: usize = 32;
 /// How many of the last visits decide what is reserved for the next one.
@@ -186,7 +187,9 @@ impl Shares {
     }
 
     fn has_room(&self) -> bool {
-        self.used == 0 || self.used + self.reserved() <= self.max
+        let beyond = self.overdrawing.and_then(|ticket| self.by_ticket.get(&ticket));
+        let others = self.used - beyond.map_or(0, |share| share.bytes);
+        self.used == 0 || others + self.reserved() <= self.max
     }
 
     /// Up to here visits may grow beyond what they have reserved.
@@ -228,6 +231,29 @@ impl MemoryShare {
         Some(MemoryWait { share: self, grant })
     }
 
+    /// The visit has `bytes` in total already, whether there is room for them or not: a decoder takes what a body asks it for.
+    pub(crate) fn hold(&self, bytes: usize) {
+        let mut shares = self.budget.shares();
+        let Some(share) = shares.by_ticket.get_mut(&self.ticket) else { return };
+        share.needed = share.needed.max(bytes);
+        if let Some(more) = bytes.checked_sub(share.bytes).filter(|more| *more > 0) {
+            let part = shares.take(self.ticket, more);
+            self.budget.0.metrics.add(part, more);
+        }
+    }
+
+    /// The visit now has `bytes` and nothing besides; what it has reserved stays, and the rest is free for others.
+    pub(crate) fn shrink_to(&self, bytes: usize) {
+        let mut shares = self.budget.shares();
+        let Some(share) = shares.by_ticket.get_mut(&self.ticket) else { return };
+        let less = share.bytes.saturating_sub(bytes.max(RESERVED_BYTES_MIN));
+        share.bytes -= less;
+        let part = share.part;
+        shares.used -= less;
+        self.budget.0.metrics.remove(part, less);
+        self.budget.serve(shares);
+    }
+
     /// The visit now uses `bytes` for this, whether there is room for them or not: they are in use already.
     pub(crate) fn use_for(&self, part: MemoryPart, bytes: usize) {
         let mut shares = self.budget.shares();
@@ -264,13 +290,12 @@ impl MemoryShare {
         }
     }
 
-    /// Whether the visit needed more than is reserved for each.
+    /// Whether the visit needed more than is reserved for each, and has it.
     pub(crate) fn has_grown(&self) -> bool {
-        self.budget
-            .shares()
-            .by_ticket
-            .get(&self.ticket)
-            .is_some_and(|share| share.needed > RESERVED_BYTES_MIN)
+        let shares = self.budget.shares();
+        let share = shares.by_ticket.get(&self.ticket);
+        share.is_some_and(|share| share.needed > RESERVED_BYTES_MIN)
+            && !shares.waiting.contains_key(&self.ticket)
     }
 
     /// Whether this is a large share, and other visits wait for room.

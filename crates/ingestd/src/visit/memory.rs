@@ -52,6 +52,10 @@ impl ByteBudget for VisitMemory {
         Box::pin(self.grow_to(bytes, Activity::Fetching))
     }
 
+    fn hold(&self, bytes: usize) {
+        self.share.hold(bytes);
+    }
+
     fn is_wanted(&self) -> bool {
         self.share.is_wanted()
     }

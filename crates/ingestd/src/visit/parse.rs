@@ -31,6 +31,8 @@ pub(super) async fn parse_body(
     memory: &VisitMemory,
     body: FetchedBody,
 ) -> (ParseOutcome, Option<Duration>) {
+    // The decoders are gone.
+    memory.share().shrink_to(body.bytes.len());
     // Before the parser's permit: a visit that has that never waits for memory.
     let bytes = PARSED_COPIES * body.bytes.len();
     memory.grow_to(bytes, Activity::Parsing).await;

@@ -277,6 +277,27 @@ async fn a_visit_whose_document_arrives_is_not_preempted_and_another_one_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_visit_that_waits_for_memory_gives_way_to_one_that_may_need_little() {
+    let limiter = limiter(3, 1, 0);
+    timed(&limiter, async {
+        let mut large = limiter.enqueue(&at("a"), Normal).await;
+        let mut waiting = limiter.enqueue(&at("b"), Normal).await;
+        let mut other = limiter.enqueue(&at("c"), Normal).await;
+        let _queued = limiter.enqueue(&at("d"), Normal);
+        assert!(large.memory().grow_to(2 * MEMORY).is_none(), "it goes beyond the budget");
+        let memory = waiting.memory();
+        let _waits = memory.grow_to(2 * RESERVED_BYTES_MIN).expect("there is no room");
+        tokio::select! {
+            biased;
+            () = std::future::poll_fn(|cx| large.poll_preempted(cx)) => panic!("it has its memory"),
+            () = std::future::poll_fn(|cx| waiting.poll_preempted(cx)) => {}
+            () = std::future::poll_fn(|cx| other.poll_preempted(cx)) => panic!("the oldest comes first"),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_host_without_visits_is_removed_unless_its_429s_led_to_a_spacing() {
     let limiter = limiter(8, 1, 1);
     let hosts = || limiter.0.scheduler.borrow().hosts();
