@@ -15,8 +15,8 @@ use std::{
 };
 
 use news::{
-    Attempt, Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, Item, Pause, Seq, Source, SourceId,
-    SourceState, Timestamp, VisitStatus, WebSubState,
+    Attempt, Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, Item, Pause, Seq, Source,
+    SourceId, SourceState, Timestamp, VisitStatus, WebSubState,
 };
 
 use seen::{Classification, ItemStatus, SeenSet};

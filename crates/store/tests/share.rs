@@ -6,7 +6,9 @@ mod visits;
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use news::{Attempt, Cursor, Event, EventKind, FloodingBound, Item, Seq, Source, SourceState, Timestamp, VisitStatus};
+use news::{
+    Attempt, Cursor, Event, EventKind, FloodingBound, Item, Seq, Source, SourceState, Timestamp, VisitStatus,
+};
 use proptest::prelude::*;
 use store::{
     AppendedVisit, EventTotals, LogReader, LogWriter, Retention, SourceShare, StoreOptions, VisitRecord,

@@ -134,6 +134,9 @@ mod tests {
         assert!(reloader.read().unwrap().changes.is_empty());
         let reloader = reloader.for_sections(&["store", "fetch.interval_min"]);
         let changes = reloader.read().unwrap().changes;
-        assert_eq!(changes.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["fetch.interval_min"]);
+        assert_eq!(
+            changes.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(),
+            ["fetch.interval_min"]
+        );
     }
 }

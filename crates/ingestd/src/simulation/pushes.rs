@@ -88,7 +88,10 @@ fn hub_requests_to_one_host_are_paced_and_wait_for_its_retry_after() {
         };
         assert!(errors.iter().filter(names_it).count() >= 18, "{errors:?}");
         let refused = "http-status: the hub answered 429 and asked for a pause of 1h";
-        assert!(errors.iter().any(|error| error.starts_with("at 20") && error.ends_with(refused)), "{errors:?}");
+        assert!(
+            errors.iter().any(|error| error.starts_with("at 20") && error.ends_with(refused)),
+            "{errors:?}"
+        );
     }
 }
 
