@@ -10,8 +10,18 @@ use sources::CredentialFiles;
 
 use crate::queue::limiter::VisitLimits;
 
-/// The sections of the configuration that this daemon uses.
-pub(crate) const SECTIONS: &[&str] = &["daemon", "ingestd", "store", "fetch", "wire", "log"];
+/// The sections of the configuration that this daemon uses, and what it uses of another one.
+pub(crate) const SECTIONS: &[&str] = &[
+    "daemon",
+    "ingestd",
+    "store",
+    "fetch",
+    "wire",
+    "log",
+    "gateway.ring_events",
+    "gateway.ring_bytes",
+    "gateway.public_url",
+];
 
 pub(crate) fn interval_bounds(config: &Config) -> IntervalBounds {
     IntervalBounds { interval_min: config.fetch.interval_min, interval_max: config.fetch.interval_max }
@@ -72,4 +82,30 @@ pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> an
         move || counted.clients_evicted(),
     );
     Ok(visitor)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use daemon::config::{self, Reloader};
+
+    use super::*;
+
+    #[test]
+    fn a_reload_reports_the_keys_of_the_gateway_that_this_daemon_uses_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("newswire.toml");
+        fs::write(&file, "").unwrap();
+        let loaded = config::load(Some(&file), []).unwrap();
+        let reloader = Reloader::new(Some(file.clone()), loaded).for_sections(SECTIONS);
+        let changed =
+            "ring_events = 9\nring_bytes = 99999\npublic_url = \"https://n.example\"\nclients_max = 9\n";
+        fs::write(&file, format!("[gateway]\n{changed}")).unwrap();
+        let mut changes = reloader.read().unwrap().changes;
+        changes.sort_by(|a, b| a.key.cmp(&b.key));
+        let reported: Vec<_> = changes.iter().map(|change| (change.key.as_str(), change.live)).collect();
+        let expected = ["gateway.public_url", "gateway.ring_bytes", "gateway.ring_events"];
+        assert_eq!(reported, expected.map(|key| (key, false)));
+    }
 }

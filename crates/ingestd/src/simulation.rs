@@ -10,6 +10,7 @@ mod pacing;
 mod politeness;
 mod pushes;
 mod quiet;
+mod settings;
 
 use std::{
     cell::{Cell, RefCell},

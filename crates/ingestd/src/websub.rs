@@ -12,6 +12,7 @@
 
 pub(crate) mod actor;
 pub(crate) mod discovery;
+pub(crate) mod due;
 pub(crate) mod interval;
 pub(crate) mod messages;
 pub(crate) mod pushes;

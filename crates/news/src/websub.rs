@@ -181,6 +181,8 @@ pub struct PushStatus {
     pub last_push: Option<Timestamp>,
     /// The last error.
     pub error: Option<String>,
+    /// When the next request to the hub is due: the first one, another attempt, or the renewal of the lease.
+    pub next_request: Option<Timestamp>,
 }
 
 impl From<&WebSubState> for PushStatus {
@@ -196,6 +198,7 @@ impl From<&WebSubState> for PushStatus {
                 since: Some(subscription.since),
                 lease_end: subscription.lease_end,
                 last_push: subscription.last_push,
+                next_request: Some(subscription.next_try),
                 error: match (&subscription.error, ahead) {
                     (Some(error), Some(ahead)) => Some(format!("{error}; {ahead}")),
                     (error, ahead) => error.clone().or(ahead),

@@ -15,8 +15,8 @@ use std::{
 };
 
 use news::{
-    Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, HeldHost, Item, Pause, Seq, Source,
-    SourceId, SourceState, Timestamp, VisitStatus, WebSubState,
+    Attempt, Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, HeldHost, Item, Pause, Seq,
+    Source, SourceId, SourceState, Timestamp, VisitStatus, WebSubState,
 };
 
 use seen::{Classification, ItemStatus, SeenSet};
@@ -57,6 +57,8 @@ pub struct NewsPlan {
     pub sooner: Option<SoonerVisit>,
     /// The visits before were as usual, so that new items end a silence of the source, not of its visits.
     pub was_watched: bool,
+    /// The document has only what has changed (226): an item that is absent has not left the feed.
+    pub is_delta: bool,
 }
 
 /// The next visit of a source that turns out to publish much.
@@ -192,6 +194,31 @@ struct DocumentVisit<'a> {
     unchanged_visits: u32,
     /// What waited before it.
     waited: &'a WaitingItems,
+    /// The document may not have all that the feed has.
+    is_incomplete: bool,
+}
+
+impl DocumentVisit<'_> {
+    /// What has waited and still does, although the document with these keys does not have it. Of a complete one, that is
+    /// lost.
+    fn absent<'k>(&self, keys: impl Iterator<Item = &'k str>, result: &mut AppendedVisit) -> WaitingItems {
+        let absent = self.waited.missing_from(keys);
+        if self.is_incomplete {
+            return absent;
+        }
+        result.lost = absent.count();
+        WaitingItems::default()
+    }
+}
+
+/// After so many visits in a row whose document was cut off, that is all there is.
+const CUT_OFF_MAX: usize = 8;
+
+/// Whether a document was cut off, and may be whole at the next visit.
+fn is_cut_off(state: &SourceState) -> bool {
+    let is_partial = |attempt: &&Attempt| attempt.status == VisitStatus::Partial;
+    state.last_status == Some(VisitStatus::Partial)
+        && state.attempts.iter().rev().take_while(is_partial).count() < CUT_OFF_MAX
 }
 
 impl LogWriter {
@@ -282,17 +309,18 @@ impl LogWriter {
         let is_document =
             !items.is_empty() || matches!(state.last_status, Some(VisitStatus::New | VisitStatus::Partial));
         let was_flooding = state.flooding.is_some();
+        let mut waiting = 0;
         if is_document {
             let unchanged_visits =
                 if items.is_empty() { 0 } else { std::mem::take(&mut state.unchanged_visits) };
             let waited =
                 if was_flooding { self.waiting_items(commit, &source.id)? } else { WaitingItems::default() };
-            let visit = DocumentVisit { source: &source, now, unchanged_visits, waited: &waited };
-            let waits = self.add_items(commit, &visit, items, &mut result)?;
-            if state.last_status == Some(VisitStatus::Partial) {
-                // What waited may be in the rest of the document.
-                result.lost = 0;
-            }
+            let is_incomplete = plan.is_delta || is_cut_off(&state);
+            let visit =
+                DocumentVisit { source: &source, now, unchanged_visits, waited: &waited, is_incomplete };
+            let mut waits = self.add_items(commit, &visit, items, &mut result)?;
+            result.lost += waits.limit(result.deferred);
+            waiting = waits.count();
             if waits != waited {
                 commit.waiting.insert(source.id.clone(), waits);
             }
@@ -308,7 +336,7 @@ impl LogWriter {
             state.warnings.push(FLAPPING.to_owned());
         }
         if is_document {
-            self.note_flooding(&mut state, &source, &result, now);
+            self.note_flooding(&mut state, &source, &result, waiting, now);
         }
         if result.absorbed > 0 || (result.waiting && result.held == 0) {
             state.updates_damped = true;
@@ -345,20 +373,28 @@ impl LogWriter {
     }
 
     /// What waits must be in the status, and the next visits must read the document again: the same bytes are not skipped,
-    /// and the request is without validators, as far as `full_visits` allows it.
+    /// and the request is without validators, as far as `full_visits` allows it. `waiting` counts also what this document does
+    /// not have.
     fn note_flooding(
         &self,
         state: &mut SourceState,
         source: &Source,
         result: &AppendedVisit,
+        waiting: u32,
         now: Timestamp,
     ) {
         let before = state.flooding.take();
-        if result.deferred == 0 {
+        if waiting == 0 {
             return;
         }
-        let (items, bytes) = (result.deferred, result.deferred_bytes);
-        let bound = result.bound.unwrap_or_default();
+        let known = before.as_ref().map(|before| before.flooding);
+        let bound = result.bound.or(known.map(|known| known.bound)).unwrap_or_default();
+        // Of the size of what is absent, only the average is known.
+        let absent = u64::from(waiting.saturating_sub(result.deferred));
+        let absent_bytes = known.map_or(0, |known| {
+            known.waiting_bytes.saturating_mul(absent) / u64::from(known.waiting_items.max(1))
+        });
+        let (items, bytes) = (waiting, result.deferred_bytes + absent_bytes);
         let was_full = before.is_some() && state.asked_in_full == Some(now);
         let full_visits = before.as_ref().map_or(0, |before| before.full_visits);
         let since = before.as_ref().map_or(now, |before| before.flooding.since);
@@ -428,7 +464,6 @@ impl LogWriter {
         result.waiting = classification.waiting;
         result.held = count(ItemStatus::Held);
         result.absorbed = count(ItemStatus::Absorbed);
-        result.lost = visit.waited.missing_from(classification.items.iter().map(|item| item.key.as_str()));
         Ok(classification)
     }
 
@@ -440,13 +475,13 @@ impl LogWriter {
         items: Vec<Item>,
         result: &mut AppendedVisit,
     ) -> Result<WaitingItems, AppendError> {
-        let mut waits = WaitingItems::default();
         if items.is_empty() {
-            result.lost = visit.waited.missing_from(std::iter::empty());
-            return Ok(waits);
+            return Ok(visit.absent(std::iter::empty(), result));
         }
         let &DocumentVisit { source, now, .. } = visit;
         let classification = self.classify(commit, visit, &items, result)?;
+        let keys = classification.items.iter().map(|item| item.key.as_str());
+        let mut waits = visit.absent(keys, result);
         if !classification.changed {
             return Ok(waits);
         }

@@ -11,6 +11,9 @@ use crate::{
     record::{self, Damage},
 };
 
+/// So many are remembered of a source of which the documents have only a part, or as many as the last document has.
+const WAITING_MAX: usize = 4096;
+
 /// The items that wait, by the hashes of their keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WaitingItems(Vec<u64>);
@@ -47,13 +50,23 @@ impl WaitingItems {
         pieces::replace(db, batch, &key, record::seal(&[&hashes]))
     }
 
-    /// How many of them are not among the keys of a document.
-    pub(crate) fn missing_from<'a>(&self, keys: impl Iterator<Item = &'a str>) -> u32 {
+    /// Those that are not among the keys of a document.
+    pub(crate) fn missing_from<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Self {
         if self.0.is_empty() {
-            return 0;
+            return Self::default();
         }
         let there: HashSet<_> = keys.map(|key| news::stable_hash(key.as_bytes())).collect();
-        let missing = self.0.iter().filter(|hash| !there.contains(hash)).count();
-        u32::try_from(missing).unwrap_or(u32::MAX)
+        Self(self.0.iter().copied().filter(|hash| !there.contains(hash)).collect())
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Forgets the first of them that are too many, but never the last `kept`. Returns how many.
+    pub(crate) fn limit(&mut self, kept: u32) -> u32 {
+        let over = self.0.len().saturating_sub(WAITING_MAX.max(kept as usize));
+        self.0.drain(..over);
+        u32::try_from(over).unwrap_or(u32::MAX)
     }
 }

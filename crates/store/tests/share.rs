@@ -6,7 +6,9 @@ mod visits;
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use news::{Cursor, Event, EventKind, FloodingBound, Item, Seq, Source, SourceState, Timestamp, VisitStatus};
+use news::{
+    Attempt, Cursor, Event, EventKind, FloodingBound, Item, Seq, Source, SourceState, Timestamp, VisitStatus,
+};
 use proptest::prelude::*;
 use store::{
     AppendedVisit, EventTotals, LogReader, LogWriter, Retention, SourceShare, StoreOptions, VisitRecord,
@@ -393,6 +395,114 @@ fn what_leaves_the_feed_while_it_waits_is_counted_and_told() {
     assert_eq!((fifth.lost, fifth.state.flooding.is_some()), (0, true), "no document, no loss");
     let last = writer.append(vec![visited(&flood, Vec::new(), 0, fifth.state)]).unwrap().remove(0);
     assert_eq!((last.lost, last.state.flooding), (4, None), "an empty document has none of it");
+}
+
+/// A visit whose document may not have all that the feed has.
+fn incomplete(source: &Arc<Source>, items: Vec<Item>, state: SourceState, is_delta: bool) -> VisitRecord {
+    let mut record = visited(source, items, 0, state);
+    record.plan.is_delta = is_delta;
+    if !is_delta {
+        record.state.last_status = Some(VisitStatus::Partial);
+        let attempt = attempt(VisitStatus::Partial);
+        Attempt::push(&mut record.state.attempts, attempt);
+    }
+    record
+}
+
+fn attempt(status: VisitStatus) -> Attempt {
+    let at = Timestamp::from_millis(0);
+    Attempt { at, status, code: Some(200), took_ms: 0, body_bytes: 0, new: 0, updated: 0, class: None }
+}
+
+/// A full log, and a source of which five items wait.
+fn waiting(dir: &Path) -> (LogWriter, Arc<Source>, SourceState) {
+    let (mut writer, _) = open(dir, &options(8, u64::MAX, 25, ENDLESS));
+    let flood = source("flood");
+    append(&mut writer, &source("other"), items("o", 0..8), 0);
+    let record = visited(&flood, items("f", 0..7), 0, SourceState::default());
+    let first = writer.append(vec![record]).unwrap().remove(0);
+    assert_eq!((first.new, first.deferred), (2, 5));
+    (writer, flood, first.state)
+}
+
+#[test]
+fn what_waits_still_does_after_a_document_that_was_cut_off_or_has_only_the_changes() {
+    for is_delta in [false, true] {
+        // All known, nothing at all, and some of what waits.
+        for (there, absent) in [(0..2, 5), (0..0, 5), (0..4, 3)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut writer, flood, state) = waiting(dir.path());
+            let before = state.flooding.clone().unwrap().flooding;
+            let record = incomplete(&flood, items("f", there.clone()), state, is_delta);
+            let cut = writer.append(vec![record]).unwrap().remove(0);
+            assert_eq!((cut.new, cut.lost, cut.deferred), (0, 0, 5 - absent), "{there:?}");
+            let flooding = cut.state.flooding.clone().unwrap().flooding;
+            assert_eq!((flooding, cut.state.body_hash), (before, None), "{there:?}");
+            // The whole document, which has lost two of them, while three more wait.
+            let whole = visited(&flood, items("f", 4..10), 0, cut.state);
+            let whole = writer.append(vec![whole]).unwrap().remove(0);
+            assert_eq!((whole.deferred, whole.lost), (6, 2), "{there:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_document_that_was_cut_off_has_is_recorded_and_waits_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut flood, state) = waiting(dir.path());
+    let (writer_state, bytes) = (state.clone(), state.flooding.unwrap().flooding.waiting_bytes);
+    for n in 0..30 {
+        append(&mut writer, &source("other"), items(&format!("x{n}"), 0..1), 0);
+    }
+    // It may record again, one item a visit.
+    Arc::make_mut(&mut flood).new_bytes_max = Some(1);
+    let record = incomplete(&flood, items("f", 0..3), writer_state, false);
+    let cut = writer.append(vec![record]).unwrap().remove(0);
+    let flooding = cut.state.flooding.clone().unwrap().flooding;
+    assert_eq!((cut.new, cut.deferred, flooding.waiting_items), (1, 0, 4));
+    assert_eq!(flooding.waiting_bytes, bytes / 5 * 4, "items of the same size");
+    let mut state = cut.state;
+    for left in (0..4).rev() {
+        append(&mut writer, &source("other"), items(&format!("y{left}"), 0..8), 0);
+        let record = visited(&flood, items("f", 0..7), 0, state);
+        let part = writer.append(vec![record]).unwrap().remove(0);
+        assert_eq!((part.new, part.deferred, part.lost), (1, left, 0));
+        state = part.state;
+    }
+    assert_eq!(state.flooding, None);
+}
+
+#[test]
+fn a_document_that_is_always_cut_off_is_all_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, flood, mut state) = waiting(dir.path());
+    let mut cut_off = 0;
+    let lost = loop {
+        let record = incomplete(&flood, items("f", 0..3), state, false);
+        let cut = writer.append(vec![record]).unwrap().remove(0);
+        cut_off += 1;
+        if cut.lost > 0 {
+            break cut.lost;
+        }
+        state = cut.state;
+        assert!(state.flooding.is_some() && cut_off < 20);
+    };
+    assert_eq!((cut_off, lost), (8, 4));
+}
+
+#[test]
+fn no_more_waits_than_is_remembered_of_a_source_whatever_its_documents_leave_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, flood, mut state) = waiting(dir.path());
+    let mut lost = 0;
+    for n in 0..9 {
+        let new = items(&format!("n{n}"), 0..500);
+        let delta = writer.append(vec![incomplete(&flood, new, state, true)]).unwrap().remove(0);
+        state = delta.state;
+        lost += delta.lost;
+        assert!(state.flooding.as_ref().unwrap().flooding.waiting_items <= 4096);
+    }
+    assert_eq!(lost, 5 + 9 * 500 - 4096);
 }
 
 #[test]

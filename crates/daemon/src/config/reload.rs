@@ -15,7 +15,7 @@ pub struct Reloader {
     /// The file of `--config`.
     file: Option<PathBuf>,
     loaded: Loaded,
-    /// The sections that this process reads.
+    /// The sections, and single keys of others, that this process reads.
     sections: &'static [&'static str],
 }
 
@@ -42,7 +42,7 @@ impl Reloader {
         Self { file, loaded, sections: &[] }
     }
 
-    /// Reports only changes in `sections`; another process reads the others.
+    /// Reports only changes in `sections`, each a section or a single key; another process reads the others.
     #[must_use]
     pub fn for_sections(self, sections: &'static [&'static str]) -> Self {
         Self { sections, ..self }
@@ -69,7 +69,8 @@ impl Reloader {
         next.take_live(&new)?;
         let is_ours = |change: &ConfigChange| {
             let section = change.key.split('.').next().unwrap_or_default();
-            self.sections.is_empty() || self.sections.contains(&section)
+            let key = change.key.as_str();
+            self.sections.is_empty() || self.sections.contains(&section) || self.sections.contains(&key)
         };
         let changes = self.loaded.changes(&new).into_iter().filter(is_ours).collect();
         Ok(CheckedConfig { next, changes })
@@ -129,7 +130,13 @@ mod tests {
     fn a_process_reports_changes_of_its_own_sections_only() {
         let (_directory, file, reloader) = reloader("");
         let reloader = reloader.for_sections(&["gateway"]);
-        fs::write(&file, "[fetch]\ninterval_min = \"1m\"\n").unwrap();
+        fs::write(&file, "[fetch]\ninterval_min = \"1m\"\nin_flight = 9\n").unwrap();
         assert!(reloader.read().unwrap().changes.is_empty());
+        let reloader = reloader.for_sections(&["store", "fetch.interval_min"]);
+        let changes = reloader.read().unwrap().changes;
+        assert_eq!(
+            changes.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(),
+            ["fetch.interval_min"]
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use reqwest::Method;
 use super::{
     MONDAY_MS, Servers, SimulatedDaemon, directory,
     pacing::{RecordingServers, gaps, sources},
-    simulate,
+    simulate, source,
 };
 use crate::websub::messages::{AcceptPush, PushResult, VerifyIntent};
 
@@ -26,6 +26,8 @@ const HOUR_MS: i64 = 3_600_000;
 const BEGAN_MS: i64 = 960_000;
 /// A host that can be held.
 const HUB: &str = "hub.example.net";
+/// A source that its server, which is that of the feed, asks to wait.
+const BUSY: &str = "busy";
 
 async fn start(store: &std::path::Path, clock: &Clock, servers: &Arc<RecordingServers>) -> SimulatedDaemon {
     let servers = Arc::clone(servers) as Arc<dyn Servers>;
@@ -82,11 +84,14 @@ fn hub_requests_to_one_host_are_paced_and_wait_for_its_retry_after() {
         assert!(requests.len() >= 30, "all are asked afterwards: {requests:?}");
         assert!(errors.len() >= 18, "{errors:?}");
         let names_it = |error: &&String| {
-            error.starts_with("the hub was not asked: example.net asked for a pause, which is over in")
+            error.contains(": the hub was not asked: example.net asked for a pause, which is over in")
         };
         assert!(errors.iter().filter(names_it).count() >= 18, "{errors:?}");
         let refused = "http-status: the hub answered 429 and asked for a pause of 1h";
-        assert!(errors.iter().any(|error| error == refused), "{errors:?}");
+        assert!(
+            errors.iter().any(|error| error.starts_with("at 20") && error.ends_with(refused)),
+            "{errors:?}"
+        );
     }
 }
 
@@ -96,27 +101,25 @@ struct PushedFeed {
     clock: Clock,
     /// When the pushes to it begin.
     began_ms: i64,
-    /// When the feed has its second item.
-    second_ms: Arc<AtomicI64>,
+    /// How many items the feed has.
+    items: Arc<AtomicUsize>,
     servers: Arc<RecordingServers>,
     directory: tempfile::TempDir,
 }
 
 impl PushedFeed {
-    /// `status` of the feed by time; anything but 200 has a `Retry-After` of an hour.
+    /// `status` of the feed by time; anything but 200 has a `Retry-After` of an hour. [`BUSY`] always asks for ten minutes.
     async fn start(change: impl Fn(&mut Source), status: fn(i64) -> u16) -> Self {
-        let second_ms = Arc::new(AtomicI64::new(i64::MAX));
-        let published = Arc::clone(&second_ms);
+        let items = Arc::new(AtomicUsize::new(1));
+        let published = Arc::clone(&items);
         let servers = RecordingServers::with_items(
             move |now_ms, _, request| match *request.method() {
                 Method::POST => (202, String::new()),
+                _ if request.url().path().ends_with(BUSY) => (429, "retry-after: 600".to_owned()),
                 _ if status(now_ms) != 200 => (status(now_ms), "retry-after: 3600".to_owned()),
                 _ => names_hub(HUB),
             },
-            move |now_ms, _| {
-                let items = if now_ms >= published.load(Ordering::Relaxed) { 2 } else { 1 };
-                (0..items).map(|n| format!("item-{n}")).collect()
-            },
+            move |_, _| (0..published.load(Ordering::Relaxed)).rev().map(|n| format!("item-{n}")).collect(),
         );
         let (clock, directory) = (Clock::from_tokio(MONDAY_MS), directory());
         let daemon = start(directory.path(), &clock, &servers).await;
@@ -124,7 +127,7 @@ impl PushedFeed {
         change(&mut catalogue[0]);
         daemon.apply(catalogue).await;
         sleep(Duration::from_secs(10)).await;
-        let mut feed = Self { daemon, clock, began_ms: 0, second_ms, servers, directory };
+        let mut feed = Self { daemon, clock, began_ms: 0, items, servers, directory };
         assert!(feed.verify(864_000).await);
         // Visits pause for twice as long each time: more than 5 minutes ago was one, and the next comes in minutes. So the first
         // push is looked at at once.
@@ -146,8 +149,14 @@ impl PushedFeed {
         self.daemon.websub.as_ref().unwrap().send(verify).await.unwrap()
     }
 
-    async fn restart(mut self, every: Duration) -> Self {
+    async fn restart(self, every: Duration) -> Self {
+        let clock = self.clock.clone();
+        self.restart_at(clock, every).await
+    }
+
+    async fn restart_at(mut self, clock: Clock, every: Duration) -> Self {
         self.daemon.stop().await;
+        self.clock = clock;
         self.daemon = start(self.directory.path(), &self.clock, &self.servers).await;
         let mut catalogue = sources("feed", 0..1);
         catalogue[0].every = Some(every);
@@ -175,7 +184,12 @@ impl PushedFeed {
     }
 
     fn publish(&self) {
-        self.second_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.items.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Items that were recorded.
+    fn recorded(&self) -> u64 {
+        self.daemon.registry.get("feed-0").unwrap().state().counts.items
     }
 
     fn why(&self) -> String {
@@ -185,7 +199,7 @@ impl PushedFeed {
     /// Visits since the pushes began, in seconds.
     fn visits(&self) -> Vec<i64> {
         let all = self.servers.requests("feed-0.example");
-        let since = all.iter().filter(|(at, _)| *at >= self.began_ms);
+        let since = all.iter().filter(|(at, id)| *at >= self.began_ms && id == "feed-0");
         since.map(|(at, _)| (at - self.began_ms) / 1000).collect()
     }
 }
@@ -446,4 +460,113 @@ fn a_feed_that_names_another_hub_at_each_visit_changes_it_once_a_day() {
     assert!(visits > 200, "{visits}");
     assert_eq!(asked, [0, 0, 24, 48, 72], "the first, the first change, and one a day: in hours");
     assert_eq!(changed / HOUR_MS, 72);
+}
+
+#[test]
+fn a_hub_whose_push_waits_is_not_silent() {
+    simulate(async {
+        let every = Duration::from_secs(3600);
+        let feed = PushedFeed::start(|source| source.every = Some(every), |_| 200).await;
+        assert_eq!(feed.push().await, PushResult::Taken);
+        // During the visit for the first one.
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!((feed.push().await, feed.visits()), (PushResult::Taken, vec![0]));
+        feed.sleep_until(600).await;
+        feed.publish();
+        feed.sleep_until(3620).await;
+        assert_eq!((feed.recorded(), feed.subscription().state), (2, PushState::Verified));
+        feed.sleep_until(2 * 3600).await;
+        feed.publish();
+        feed.sleep_until(4 * 3600).await;
+        assert_eq!((feed.recorded(), feed.subscription().state), (3, PushState::Silent), "control");
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_hub_is_not_silent_if_the_second_look_waits_long_for_its_host() {
+    simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.sleep_until(10).await;
+        let busy = source(BUSY, &format!("http://feed-0.example/{BUSY}"));
+        feed.daemon.apply(sources("feed", 0..1).into_iter().chain([busy]).collect()).await;
+        feed.sleep_until(300).await;
+        assert_eq!(feed.visits(), [0], "its host has asked for a pause");
+        feed.publish();
+        feed.sleep_until(700).await;
+        assert!(feed.visits()[1] > 600, "{:?}", feed.visits());
+        assert_eq!((feed.recorded(), feed.subscription().state), (2, PushState::Verified));
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_hub_is_not_silent_if_what_it_pushed_is_recorded_in_parts() {
+    simulate(async {
+        // Each visit records one item.
+        let feed = PushedFeed::start(|source| source.new_bytes_max = Some(1), |_| 200).await;
+        for _ in 0..4 {
+            feed.publish();
+        }
+        assert_eq!(feed.push().await, PushResult::Taken);
+        for _ in 0..100 {
+            sleep(Duration::from_secs(600)).await;
+            assert_eq!(feed.subscription().state, PushState::Verified, "{}", feed.recorded());
+        }
+        assert_eq!(feed.recorded(), 5);
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_hub_is_not_silent_if_visits_have_failed_since_its_push() {
+    simulate(async {
+        let status = |now_ms| if (BEGAN_MS..BEGAN_MS + 3 * HOUR_MS).contains(&now_ms) { 429 } else { 200 };
+        let feed = PushedFeed::start(|_| {}, status).await;
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.publish();
+        feed.sleep_until(100).await;
+        assert_eq!(feed.push().await, PushResult::Held);
+        feed.sleep_until(24 * 3600).await;
+        assert!(feed.visits().len() > 2, "{:?}", feed.visits());
+        assert_eq!((feed.recorded(), feed.subscription().state), (2, PushState::Verified));
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn the_status_shows_no_look_for_a_push_at_a_time_that_does_not_hold_any_more() {
+    simulate(async {
+        let every = Duration::from_secs(6 * 3600);
+        let mut feed = PushedFeed::start(|source| source.every = Some(every), |_| 200).await;
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.sleep_until(4).await;
+        let set_back = Clock::from_tokio(feed.clock.now_millis() - HOUR_MS);
+        feed = feed.restart_at(set_back, every).await;
+        sleep(Duration::from_secs(6)).await;
+        let status = feed.daemon.registry.get("feed-0").unwrap().status();
+        assert_eq!(status.why, "one more look for a push");
+        let wait_ms = status.next_visit.unwrap().millis() - feed.clock.now_millis();
+        assert!((0..61_000).contains(&wait_ms), "{wait_ms}");
+        sleep(Duration::from_secs(70)).await;
+        let status = feed.daemon.registry.get("feed-0").unwrap().status();
+        assert!(!status.why.contains("push"), "{}", status.why);
+        feed.daemon.stop().await;
+    });
+}
+
+#[test]
+fn another_address_without_a_topic_of_its_own_is_subscribed_by_its_own_url() {
+    simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        let (old, asked) = (feed.subscription(), feed.servers.requests(HUB).len());
+        let other = "http://other.example/feed-0";
+        feed.daemon.apply(vec![source("feed-0", other)]).await;
+        sleep(Duration::from_secs(20)).await;
+        let new = feed.subscription();
+        assert_eq!((old.topic.reveal(), new.topic.reveal()), ("http://feed-0.example/feed-0", other));
+        assert_eq!((old.hub, feed.servers.requests(HUB).len()), (new.hub, asked + 2), "one ends, one begins");
+        feed.daemon.stop().await;
+    });
 }

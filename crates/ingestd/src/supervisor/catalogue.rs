@@ -8,12 +8,12 @@ use news::{Source, SourceId};
 use super::{
     SupervisedSource, Supervisor,
     first_visits::{StartingSource, plan_first_visits, restore_state},
-    new_beginning::{CatalogueFacts, has_new_request},
+    new_beginning::{Beginning, CatalogueFacts, has_new_request},
 };
 use crate::{
     messages::{ApplyCatalogue, CatalogueDiff, OwnSources, RecordPauses, RecordRemovals},
     status::activity::Activity,
-    visit::source_actor::StopAfterVisit,
+    visit::source_actor::{StopAfterVisit, VisitNow},
     websub::messages::ReviewSubscriptions,
 };
 
@@ -127,9 +127,14 @@ impl Supervisor {
             self.record_pauses.do_send(RecordPauses(pauses));
         }
         plan_first_visits(&mut starting, now, self.ctx.interval_bounds.get());
-        for StartingSource { source, state, .. } in starting {
-            let document = documents.remove(&source.id);
+        for StartingSource { source, state, beginning } in starting {
+            let (id, document) = (source.id.clone(), documents.remove(&source.id));
             self.start_source(source, state, document);
+            let actor = self.sources.get(&id).and_then(|supervised| supervised.actor.as_ref());
+            if let Some(actor) = actor.filter(|_| beginning == Beginning::Look) {
+                // The mailbox of a new actor has room.
+                actor.try_send(VisitNow).ok();
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct StartingSource {
     pub(super) source: Source,
     pub(super) state: SourceState,
-    beginning: Beginning,
+    pub(super) beginning: Beginning,
 }
 
 /// Gives each new source a first visit and each overdue one its own next visit.
@@ -43,7 +43,7 @@ pub(super) fn plan_first_visits(sources: &mut [StartingSource], now: Timestamp, 
         let StartingSource { source, state, beginning } = &mut sources[indexes[index]];
         let why = match beginning {
             Beginning::Planned => std::mem::take(&mut state.why),
-            Beginning::Same | Beginning::New => "due since before the start".to_owned(),
+            Beginning::Same | Beginning::Look | Beginning::New => "due since before the start".to_owned(),
         };
         let next = Next { at: Some(at), why };
         let next = defer_overdue(next, source, state, bounds, now, fastrand::f64());

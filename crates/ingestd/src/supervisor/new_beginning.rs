@@ -19,6 +19,8 @@ pub(super) enum Beginning {
     Same,
     /// Its interval or its limits: the next visit was planned again.
     Planned,
+    /// The same of a gone or failing source: it is looked at now, as if that was ordered, and its next visit stays.
+    Look,
     /// Its address or its request settings, or it was not in the catalogue for a time: it is visited as a new source.
     New,
 }
@@ -70,7 +72,7 @@ pub(super) fn adapt(
     if has_plan || state.last_visit.is_none() {
         return Beginning::Same;
     }
-    let next = plan_again(source, state, bounds, now, fastrand::f64());
+    let Some(next) = plan_again(source, state, bounds, now, fastrand::f64()) else { return Beginning::Look };
     (state.next_visit, state.why) = (next.at, next.why);
     Beginning::Planned
 }
@@ -117,7 +119,8 @@ fn begin_at_new_address(
         (state.last_news, state.last_success) = (None, None);
         (state.news, state.silences) = (NewsRhythm::default(), Silences::default());
         if let Some(websub) = &mut state.websub {
-            // What the other feed named does not make this one wait.
+            // What the other feed named does not make this one wait, and is not its topic. Its subscription ends.
+            (websub.hub, websub.topic) = (None, None);
             (websub.hub_changed, websub.named) = (None, None);
         }
     }
@@ -316,8 +319,10 @@ mod tests {
         }
         let mut failing = visited(&old, VisitStatus::Error);
         failing.quarantine = None;
-        adapted(&mut failing, &quick);
-        assert_eq!((failing.next_visit, failing.failures), (Some(now()), 3));
+        assert_eq!(adapted(&mut failing, &quick), Beginning::Look);
+        assert_eq!((failing.next_visit, failing.failures), (Some(now().plus(DAY)), 3));
+        failing = SourceState { plan: 1, next_visit: None, ..failing };
+        assert_eq!((adapted(&mut failing, &quick), failing.next_visit), (Beginning::Planned, Some(now())));
         let mut throttled = visited(&old, VisitStatus::Throttled);
         adapted(&mut throttled, &quick);
         assert_eq!(throttled.next_visit, Some(now().plus(DAY)));

@@ -348,7 +348,7 @@ impl VisitOutcome {
             answers
         };
         let next = next_visit(&facts, inputs.jitter);
-        let next = relax_interval(next, &facts, state.websub.as_deref(), inputs.before.last_visit);
+        let next = relax_interval(next, &facts, state.websub.as_deref(), inputs.before.last_success);
         let sooner =
             if self.items.is_empty() { None } else { sooner(&facts, &next, items_since, inputs.jitter) };
         state.next_visit = next.at;
@@ -357,7 +357,8 @@ impl VisitOutcome {
             state.gone_in_a_row = 0;
             state.why.push_str(", then at another URL");
         }
-        self.plan = NewsPlan { since: items_since, sooner, was_watched: was_watched(inputs) };
+        let is_delta = matches!(&report.answer, FetchResult::Full(full) if full.is_delta);
+        self.plan = NewsPlan { since: items_since, sooner, was_watched: was_watched(inputs), is_delta };
         let host = answering_host(inputs, report);
         let longest = match report.code {
             Some(429) => server_interval_max(inputs.interval_bounds),
@@ -442,14 +443,15 @@ fn cache_life(
 }
 
 /// Plans the next visit of a source again, after a change of its interval or its limits. The wait that its server asked for
-/// stays, and so does a quarantine; a failing source is visited now, because the change may be the remedy.
+/// stays, and so does a quarantine. `None` for a failing source: its plan stays, and it is looked at now, because the change
+/// may be the remedy.
 pub(crate) fn plan_again(
     source: &Source,
     state: &SourceState,
     interval_bounds: IntervalBounds,
     now: Timestamp,
     jitter: f64,
-) -> Next {
+) -> Option<Next> {
     let planned = || Next { at: state.next_visit, why: state.why.clone() };
     let at_once = || Next { at: Some(now), why: "its settings have changed".to_owned() };
     let since = last_look(state, now);
@@ -465,15 +467,17 @@ pub(crate) fn plan_again(
         let next = next_visit(&facts, jitter);
         Next { at: next.at.map(|at| at.max(now)), ..next }
     };
-    match state.last_status {
+    let next = match state.last_status {
         _ if state.next_visit.is_some() && state.quarantine.is_some() => planned(),
         Some(VisitStatus::Throttled) if state.next_visit.is_some() => planned(),
         Some(status @ (VisitStatus::Throttled | VisitStatus::Gone)) if state.next_visit.is_none() => {
             after(status)
         }
         Some(status) if status.is_healthy() => after(status),
+        _ if state.next_visit.is_some() => return None,
         _ => at_once(),
-    }
+    };
+    Some(next)
 }
 
 /// Defers the visit of an overdue source past the hours and days that its last document skips, unless it was in a burst when
@@ -659,6 +663,16 @@ mod tests {
         assert_eq!(validators(request_hash(&source, 1), &state, NOW()), (None, None), "other credentials");
         source.url = FeedUrl::try_new("https://example.org/other").unwrap();
         assert_eq!(validators(request_hash(&source, 0), &state, NOW()), (None, None));
+    }
+
+    #[test]
+    fn the_store_is_told_that_a_document_has_only_what_has_changed() {
+        for is_delta in [false, true] {
+            let FetchResult::Full(document) = full("x") else { unreachable!() };
+            let answer = FetchResult::Full(Full { is_delta, ..document });
+            let outcome = conclude(&SourceState::default(), &visit(226, answer), ParseOutcome::SameBytes);
+            assert_eq!(outcome.plan.is_delta, is_delta);
+        }
     }
 
     #[test]

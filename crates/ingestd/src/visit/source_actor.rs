@@ -187,20 +187,22 @@ impl SourceActor {
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         let found = appended.new.saturating_add(appended.updated);
         let visit = VisitFindings { started, found, is_healthy: status.is_healthy() };
-        self.report_to_websub(visit, appended.new, before.last_visit);
+        // What waited, and the rest of a document that was cut off, may have been there at the visit before.
+        let was_complete = before.flooding.is_none() && before.last_status != Some(VisitStatus::Partial);
+        self.report_to_websub(visit, was_complete && appended.new > 0, before.last_success);
         let notice = SourceNotice { report, health: self.entry.full_status() };
         let json = serde_json::to_string(&notice).expect("every field of a notice has a JSON form");
         // An error means that no gateway is connected.
         self.ctx.notices.send(wire::Notice::Source(json.into())).ok();
     }
 
-    /// The visit found `new` items: checks whether the hub had announced them.
-    fn report_to_websub(&self, visit: VisitFindings, new: u32, previous_visit: Option<Timestamp>) {
+    /// If the feed has something that it did not have when it was last seen: checks whether the hub had announced it.
+    fn report_to_websub(&self, visit: VisitFindings, has_news: bool, last_seen: Option<Timestamp>) {
         let Some(websub) = &self.ctx.websub else { return };
         let now = self.ctx.now();
-        let missed = new > 0
+        let missed = has_news
             && self.entry.update_subscription(|subscription| {
-                subscription::detect_missed_push(subscription, now, previous_visit)
+                subscription::detect_missed_push(subscription, now, last_seen)
             }) == Some(true);
         if missed {
             self.ctx.metrics.websub.missed.inc();

@@ -2,7 +2,7 @@
 //! pushes. The state is in the entries of the sources, a copy of it in the store.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Write as _,
     panic::AssertUnwindSafe,
     rc::Rc,
@@ -23,6 +23,7 @@ use notation::humanize;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{
+    due::DueDates,
     messages::{
         AcceptPush, CallbackSecret, LookupSecret, PushResult, ReviewSubscriptions, SourceVisited,
         VerifyIntent, VisitFindings,
@@ -69,7 +70,7 @@ pub(crate) struct WebSubActor {
     by_callback: HashMap<String, Arc<SourceEntry>>,
     unsubscribing: HashMap<String, Unsubscription>,
     /// When which subscription is due; may be out of date, the entry of the source decides.
-    due: BTreeSet<(Timestamp, SourceId)>,
+    due: DueDates,
     /// Sources with a request to their hub in progress.
     requesting: HashSet<SourceId>,
     /// Pushes that are not settled yet.
@@ -122,7 +123,7 @@ impl WebSubActor {
             public_url,
             by_callback: HashMap::new(),
             unsubscribing: HashMap::new(),
-            due: BTreeSet::new(),
+            due: DueDates::default(),
             requesting: HashSet::new(),
             pushes: BTreeMap::new(),
             is_restored: false,
@@ -184,7 +185,7 @@ impl WebSubActor {
         }
         let Some(subscription) = entry.websub().and_then(|w| w.subscription) else { return PushState::None };
         self.by_callback.insert(subscription.id.reveal().to_owned(), Arc::clone(entry));
-        self.due.insert((subscription::next_due(&subscription), entry.source.id.clone()));
+        self.due.set(&entry.source.id, subscription::next_due(&subscription));
         if !self.is_restored {
             self.restore_push(entry, &subscription, self.ctx.now());
         }
@@ -208,6 +209,7 @@ impl WebSubActor {
         entry.set_subscription(None);
         self.mark_unsaved(entry);
         self.by_callback.remove(subscription.id.reveal());
+        self.due.remove(&entry.source.id);
         let was_requested = subscription.tries > 0 || subscription.lease_end.is_some();
         if !was_requested {
             return;
@@ -241,8 +243,9 @@ impl WebSubActor {
             self.ctx.notices.send(wire::Notice::Catalogue).ok();
             (self.has_unannounced, self.last_announced) = (false, Some(now));
         }
-        while self.requesting.len() < REQUESTS_MAX && self.due.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, source)) = self.due.pop_first() else { break };
+        while self.requesting.len() < REQUESTS_MAX
+            && let Some(source) = self.due.pop(now)
+        {
             self.process_due(&source, now, actor_ctx);
         }
         let due = self.pushes.iter().filter(|(_, pushes)| pushes.is_due(now));
@@ -277,7 +280,7 @@ impl WebSubActor {
             self.send_request(&entry.source, &subscription, HubMode::Subscribe, actor_ctx);
         }
         if !is_requesting {
-            self.due.insert((subscription::next_due(&subscription), source.clone()));
+            self.due.set(source, subscription::next_due(&subscription));
         }
     }
 
@@ -359,7 +362,7 @@ impl WebSubActor {
             }
             Ok(()) => tracing::debug!(%source, "hub accepted the subscription request"),
         }
-        self.due.insert((due, source.clone()));
+        self.due.set(source, due);
         self.mark_unsaved(&entry);
     }
 
@@ -397,7 +400,7 @@ impl WebSubActor {
             self.has_unannounced = true;
             tracing::info!(%source, status = after.as_str(), before = before.as_str(), "subscription changed");
         }
-        self.due.insert((due, source.clone()));
+        self.due.set(source, due);
         self.mark_unsaved(&entry);
         true
     }
@@ -417,7 +420,7 @@ impl WebSubActor {
         });
         let Some((due, earliest)) = planned.flatten() else { return PushResult::Unverified };
         let source = entry.source.id.clone();
-        self.due.insert((due, source.clone()));
+        self.due.set(&source, due);
         self.mark_unsaved(&entry);
         if takes_no_push(&entry, now) {
             return PushResult::Held;
@@ -502,9 +505,10 @@ impl WebSubActor {
         self.mark_unsaved(entry);
     }
 
-    /// Brings the pushes that wait up to date.
+    /// Brings the pushes that wait up to date, and what the subscriptions say about them.
     fn review_pushes(&mut self, now: Timestamp) {
         let (registry, bounds) = (&self.registry, self.ctx.interval_bounds.get());
+        let mut changed = Vec::new();
         self.pushes.retain(|source, pushes| {
             let Some(entry) = registry.get(source.as_str()) else { return false };
             let state = entry.state();
@@ -514,8 +518,14 @@ impl WebSubActor {
             let earliest = earliest_visit(&subscription, &entry.source, state.last_visit, bounds, now);
             let reported = Timestamp::from_millis(now.millis() - REPORTED_MS);
             pushes.review(earliest, state.last_visit, reported, now);
+            if pushes.unsettled() != subscription.unsettled {
+                changed.push(entry);
+            }
             !pushes.is_settled()
         });
+        for entry in changed {
+            self.keep_unsettled(&entry);
+        }
     }
 
     /// At the start: what was unsettled at the last stop still is.

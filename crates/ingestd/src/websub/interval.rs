@@ -11,12 +11,12 @@ pub(crate) fn relax_interval(
     usual: Next,
     input: &ScheduleInput<'_>,
     websub: Option<&WebSubState>,
-    previous_visit: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
 ) -> Next {
     let Some(subscription) = websub.and_then(|websub| websub.subscription.as_ref()) else { return usual };
     let is_news = input.outcome == ScheduleOutcome::Healthy;
     let is_healthy = is_news || input.outcome == ScheduleOutcome::Unchanged;
-    let was_announced = !is_news || subscription::was_announced(subscription, input.now, previous_visit);
+    let was_announced = !is_news || subscription::was_announced(subscription, input.now, last_seen);
     let is_effective =
         is_healthy && was_announced && subscription::is_effective(subscription, input.now, is_news);
     let (Some(at), None, true) = (usual.at, input.every, is_effective) else { return usual };

@@ -140,14 +140,14 @@ impl HubFailure {
 
 /// The hub did not accept the request. A current lease stays.
 pub(crate) fn request_failed(subscription: &mut HubSubscription, now: Timestamp, failure: &HubFailure) {
-    let error = failure.error.as_str();
-    subscription.error = Some(truncated(error));
     if let Some(wait) = failure.wait {
         subscription.next_try = subscription.next_try.max(now.plus(wait));
     }
     if matches!(subscription.state, PushState::Pending) {
-        fail(subscription, now, error);
+        fail(subscription, now, &failure.error);
     }
+    // It may name a pause, which counts from then.
+    subscription.error = Some(format!("at {now}: {}", truncated(&failure.error)));
 }
 
 /// The hub verified the subscription. `jitter` is from 0 to 1.
@@ -212,28 +212,32 @@ fn repeats_fruitful(subscription: &HubSubscription, came: Timestamp) -> bool {
     subscription.last_fruitful_push.is_some_and(|fruitful| came.since(fruitful) <= PUSH_REPEATS)
 }
 
-/// Whether the hub had announced what a visit finds now: there was a push since the visit before it, or a short time ago,
-/// or the visit came because of one.
+/// Whether the hub had announced what a visit finds now: there was a push since the last visit that has seen the feed, or a
+/// short time ago, or one that no visit has settled, or the visit came because of one, however long it has waited for its
+/// host since.
 pub(crate) fn was_announced(
     subscription: &HubSubscription,
     now: Timestamp,
-    previous_visit: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
 ) -> bool {
     let is_recent = |at| now.since(at) <= PUSH_COVERS;
-    let is_since = |push| previous_visit.is_none_or(|visit| push >= visit) || is_recent(push);
-    subscription.last_push.is_some_and(is_since) || subscription.last_push_visit.is_some_and(is_recent)
+    let is_since = |push| last_seen.is_none_or(|seen| push >= seen) || is_recent(push);
+    let is_for_push = |ordered| last_seen.is_none_or(|seen| ordered > seen) || is_recent(ordered);
+    subscription.unsettled != UnsettledPushes::default()
+        || subscription.last_push.is_some_and(is_since)
+        || subscription.last_push_visit.is_some_and(is_for_push)
 }
 
 /// A visit found something new. Returns whether the hub should have pushed it and did not; the hub is then silent,
-/// and gets another request later.
+/// and gets another request later. `last_seen` is when the last visit ended that has seen the feed.
 pub(crate) fn detect_missed_push(
     subscription: &mut HubSubscription,
     now: Timestamp,
-    previous_visit: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
 ) -> bool {
-    let verified_then = previous_visit.is_some_and(|visit| subscription.since <= visit);
+    let verified_then = last_seen.is_some_and(|seen| subscription.since <= seen);
     let promised = subscription.state == PushState::Verified && verified_then;
-    if !promised || was_announced(subscription, now, previous_visit) {
+    if !promised || was_announced(subscription, now, last_seen) {
         return false;
     }
     set_state(subscription, PushState::Silent, now);
@@ -375,6 +379,10 @@ mod tests {
             mark_requested(&mut one, at(0));
             request_failed(&mut one, at(0), &HubFailure { wait: Some(wait), ..refused("429") });
             assert_eq!(next_due(&one), next, "the longer of the two");
+            let websub = WebSubState { subscription: Some(one.clone()), ..WebSubState::default() };
+            let status = news::PushStatus::from(&websub);
+            assert_eq!((status.state, status.next_request), (PushState::Failed, Some(next)));
+            assert_eq!(status.error, Some(format!("at {}: 429", at(0))), "a pause counts from then");
         }
     }
 
@@ -454,10 +462,11 @@ mod tests {
         record_push(&mut one, at(1000));
         let mut missed = one.clone();
         assert!(!detect_missed_push(&mut one, at(1065), Some(at(1001))), "a minute later");
-        // Both visits waited for their host.
+        // Both visits waited for their host, the second since it was ordered.
         assert!(detect_missed_push(&mut missed, at(1400), Some(at(1200))));
-        one.last_push_visit = Some(at(1395));
+        one.last_push_visit = Some(at(1235));
         assert!(!detect_missed_push(&mut one, at(1400), Some(at(1200))));
+        assert!(detect_missed_push(&mut one, at(2400), Some(at(1401))), "that visit has ended");
     }
 
     #[test]
