@@ -32,7 +32,7 @@ use crate::{
     headers, hop_gate,
     limits::{Deadline, TimeLimits},
     links,
-    proxy::{login_advice_for, status_line},
+    proxy::{self, login_advice_for, status_line},
     userinfo::{basic_of, has_credentials, without_credentials},
 };
 
@@ -402,7 +402,7 @@ impl Visitor {
             410 => Ok(FetchResult::Gone),
             _ => {
                 let proxy = self.proxy(request.options);
-                let is_read = |proxy: &&ProxyUrl| !proxy.is_socks() && at.secret().scheme() == "http";
+                let is_read = |proxy: &&ProxyUrl| proxy::reads(proxy, Some(at.secret().scheme()));
                 Err(refused(&response, proxy.filter(is_read)))
             }
         }
