@@ -20,6 +20,10 @@ pub struct DocumentHead {
     pub source: String,
     /// Hash of the address and the request settings of the source; the document counts for exactly these.
     pub request_hash: u64,
+    /// The same of the source as it is listed, without `fetch.proxy`; 0 from an older tool. A daemon that has another
+    /// `fetch.proxy` until its next start uses the document all the same.
+    #[serde(default)]
+    pub listed_hash: u64,
     /// How long ago it arrived, in milliseconds.
     pub age_ms: u64,
     /// The address that it came from, after all redirects, without user name and password.

@@ -69,6 +69,10 @@ pub struct PauseOrder<T = String> {
     /// Other sources, however many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub select: Option<SourceSelection>,
+    /// The pause is kept for those of `sources` that are not in the catalogue yet (they are in [`PauseAnswer::unknown`]): they
+    /// have it before their first visit if they are listed within three minutes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub coming: bool,
 }
 
 /// `POST /pauses/end`: resume sources.

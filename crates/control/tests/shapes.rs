@@ -168,6 +168,7 @@ fn orders_and_their_answers_read_and_write_unchanged() {
     );
     round_trip::<PauseOrder>(r#"{"sources":["a"],"for_s":100,"reason":"r"}"#);
     round_trip::<PauseOrder>(r#"{"sources":["a"],"until":"2020-01-01T00:00:00Z"}"#);
+    round_trip::<PauseOrder>(r#"{"sources":["a"],"coming":true}"#);
     let nulls = json!({"sources": ["a"], "for_s": null, "until": null, "reason": null});
     assert_eq!(serde_json::from_value::<PauseOrder>(nulls).unwrap().for_s, None);
     round_trip::<ResumeOrder>(r#"{"sources":["a"]}"#);

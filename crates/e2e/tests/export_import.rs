@@ -111,12 +111,23 @@ async fn an_export_with_secrets_and_its_import_keep_every_key_and_every_pause() 
     );
     let text = fs::read_to_string(stack.path("all.opml")).unwrap();
     assert!(text.contains("header-SECRET") && !text.contains("file-SECRET"), "{text}");
+    let requests = origin.requests("bearer").len();
     let told = import_into_an_empty_list(&stack, "all.opml").await.join("\n");
     for (id, keys) in [("all", "headers, basic_file, cookie_file, proxy"), ("bearer", "bearer_file, proxy")] {
         assert!(told.contains(&format!("{id}: takes {keys}")), "{told}");
     }
     assert_eq!(read_list(&stack), list);
     assert_eq!(settings(&stack).await, before);
+    let is_visited = async || {
+        let (out, _) = sources(&stack, &["show", "user", "--json"]).await;
+        (!serde_json::from_str::<Value>(&out).unwrap()["last_visit"].is_null()).then_some(())
+    };
+    wait_for("a visit of a source that is not paused", SOON, is_visited).await.unwrap();
+    assert_eq!(
+        origin.requests("bearer").len(),
+        requests,
+        "a paused one is not visited once before its pause"
+    );
     // Once more is the same, byte for byte, and nothing new.
     sources(&stack, &["export", "--with-secrets", "again.opml"]).await;
     assert_eq!(fs::read_to_string(stack.path("again.opml")).unwrap(), text);

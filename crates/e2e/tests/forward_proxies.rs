@@ -107,6 +107,15 @@ async fn an_added_feed_is_requested_once_whichever_proxy_it_has() {
         assert_eq!(origin.requests(id).len(), 1, "{id}: {}", text(&added));
     }
     assert_eq!((for_all.count("inherits.example"), own.count("own.example")), (1, 1));
+    // Edited, and not in use before the daemon is restarted.
+    let later = ForwardProxy::start().await.unwrap();
+    stack.set("fetch.proxy", &format!("{:?}", later.url("http", CREDENTIALS)));
+    let url = later.name("later.example", &origin.add_feed("later", DocumentFormat::Rss)).unwrap();
+    origin.publish("later", "The first");
+    let added = run(&stack, Binary::Newswire, &["sources", "add", &url, "--id", "later"]).await;
+    assert!(added.status.success(), "{}", text(&added));
+    assert!(text(&added).contains("newswire-ingestd has recorded its items"), "{}", text(&added));
+    assert_eq!((origin.requests("later").len(), later.count("later.example")), (1, 1), "{}", text(&added));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

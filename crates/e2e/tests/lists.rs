@@ -347,3 +347,32 @@ async fn an_own_source_wins_over_the_list() {
     origin.set_document("planet", &opml(&[("Alpha", &a), ("Beta", &b), ("Gamma", &format!("{a}?c"))]));
     wait_ids(&stack, &["mine", "planet-beta", "planet-gamma", "planet-gamma-2"]).await;
 }
+
+#[tokio::test]
+async fn the_log_names_the_first_ten_outlines_that_are_no_feed_with_their_reasons() {
+    let (_origin, [a]) = origin(["a"]).await;
+    let mut stack = stack(&list("own", "file = \"own.opml\""));
+    let mut text =
+        format!("<opml xmlns:newswire='urn:newswire:opml'>\n<outline text='Alpha' xmlUrl='{a}'/>\n");
+    for n in 3..=14 {
+        let key = if n % 2 == 0 { "every='often'" } else { "tags='no tag'" };
+        writeln!(text, "<outline text='bad\u{202e}{n}' xmlUrl='{a}?{n}' newswire:{key}/>").unwrap();
+    }
+    fs::write(stack.path("own.opml"), text + "</opml>").unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    let process = stack.process(Binary::Ingestd).unwrap();
+    let lines = wait_for("the lines", SOON, async || {
+        let log = process.log();
+        let lines: Vec<_> =
+            log.lines().filter(|line| line.contains("is no feed")).map(str::to_owned).collect();
+        (lines.len() == 10).then_some(lines)
+    });
+    let lines = lines.await.unwrap();
+    for (n, line) in (3..).zip(&lines) {
+        let reason = if n % 2 == 0 { "newswire:every: " } else { "tags" };
+        assert!(line.contains(&format!("line {n}: bad{n}: ")) && line.contains(reason), "{line}");
+    }
+    let log = stack.process(Binary::Ingestd).unwrap().log();
+    let total = log.lines().find(|line| line.contains("list of feeds has outlines that are no feed"));
+    assert!(total.is_some_and(|line| line.contains("items=12")), "{log}");
+}

@@ -15,9 +15,10 @@ pub(crate) fn is_forbidden(c: char) -> bool {
         || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// Text without what [`is_forbidden`]. What separates lines or words becomes a space, so that none grow together, and C1
+/// Text without characters that control terminals or reorder lines, and without noncharacters. What separates lines or words becomes a space, so that none grow together, and C1
 /// controls become the characters of windows-1252 that they stand for.
-pub(crate) fn drop_forbidden(text: Cow<'_, str>) -> Cow<'_, str> {
+#[must_use]
+pub fn drop_forbidden(text: Cow<'_, str>) -> Cow<'_, str> {
     if !has_forbidden(&text) {
         return text;
     }

@@ -10,7 +10,7 @@ use news::Escaped;
 pub(crate) struct WantsClientCertificate;
 
 /// There were too many interim responses.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("more than {bytes_max} bytes of interim responses (1xx) and no answer")]
 pub(crate) struct EndlessInterim {
     pub(crate) bytes_max: usize,

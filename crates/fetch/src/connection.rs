@@ -4,13 +4,9 @@
 use std::{
     convert::Infallible,
     future::{Ready, poll_fn, ready},
-    io,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     vec,
 };
@@ -32,30 +28,24 @@ use rustls::{
     ClientConfig,
     pki_types::{IpAddr, ServerName},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_service::Service;
 
 use crate::{
     BadPolicy, Policy,
-    cause::EndlessInterim,
     certificate::CertificateFields,
+    head_bounds::{HeadMeter, MeteredStream},
     limits::Deadline,
     proxy,
     stream::{BoxError, BoxStream, ConnectPhase, ConnectionTask, http, is_https},
-    tls,
+    tls::{self, OwnCertificates},
     userinfo::{basic_of, credentials, without_credentials},
 };
 
 /// Accepted media types, best first. `*/*` because some servers refuse a list that does not name their type.
 const ACCEPTED: &str = "application/atom+xml, application/rss+xml, application/feed+json, application/rdf+xml;q=0.9, \
      application/xml;q=0.8, text/xml;q=0.8, application/json;q=0.7, */*;q=0.1";
-
-/// Maximum number of bytes of all interim responses (1xx) before the response.
-const INTERIM_BYTES_MAX: usize = 64 * 1024;
 
 /// The headers of every request.
 ///
@@ -109,13 +99,27 @@ struct ProxyRoute {
     /// Without user name and password.
     address: Uri,
     authorization: Option<HeaderValue>,
+    /// For a proxy that is reached over TLS.
+    tls: Arc<ClientConfig>,
 }
 
 impl ProxyRoute {
-    fn new(proxy: &ProxyUrl) -> Result<Self, BadPolicy> {
+    /// `for_servers` are the settings for servers, `own` the certificates of the source, in PEM.
+    fn new(
+        proxy: &ProxyUrl,
+        policy: &Policy,
+        own: Option<&str>,
+        for_servers: &Arc<ClientConfig>,
+    ) -> Result<Self, BadPolicy> {
         let url = proxy.secret();
         let address = without_credentials(url).as_str().parse().map_err(BadPolicy::Proxy)?;
-        Ok(Self { proxy: proxy.clone(), address, authorization: basic_of(url) })
+        let tls = match own {
+            Some(own) if is_https(&address) => {
+                Arc::new(tls::client_config(policy, OwnCertificates::Besides(own))?)
+            }
+            _ => Arc::clone(for_servers),
+        };
+        Ok(Self { proxy: proxy.clone(), address, authorization: basic_of(url), tls })
     }
 
     fn reads(&self, to: &Uri) -> bool {
@@ -141,8 +145,11 @@ impl HttpClient {
     /// [`BadPolicy`] if no visit can succeed with them.
     pub(crate) fn try_new(policy: &Policy, profile: &ConnectionProfile) -> Result<Self, BadPolicy> {
         let headers = headers(policy)?;
-        let tls = Arc::new(tls::client_config(policy, profile.authorities_pem.as_deref())?);
-        let proxy = profile.proxy(policy).map(ProxyRoute::new).transpose()?;
+        let own = profile.authorities_pem.as_deref();
+        let only = own.map_or(OwnCertificates::Absent, OwnCertificates::Only);
+        let tls = Arc::new(tls::client_config(policy, only)?);
+        let route = |proxy| ProxyRoute::new(proxy, policy, own, &tls);
+        let proxy = profile.proxy(policy).map(route).transpose()?;
         Ok(Self(Arc::new(ClientSettings { headers, tls, proxy })))
     }
 
@@ -170,16 +177,15 @@ impl HttpClient {
         let (mut certificate_until, mut is_certificate_wanted) = (None, false);
         if is_https(to) {
             times.handshake = Some(Instant::now());
-            let (session, is_wanted) = self.handshake(to.host().unwrap_or_default(), stream).await?;
+            let (session, is_wanted) = handshake(&self.0.tls, to.host().unwrap_or_default(), stream).await?;
             (certificate_until, is_certificate_wanted) = (not_after(&session), is_wanted);
             stream = Box::new(session);
         }
-        let interim = Arc::<InterimMeter>::default();
-        let stream = MeteredStream { stream, meter: Arc::clone(&interim) };
+        let (stream, head) = MeteredStream::new(stream);
         let (sender, connection) = http().handshake(TokioIo::new(stream)).await?;
         let task = ConnectionTask(tokio::spawn(connection));
         times.connected = Some(Instant::now());
-        Ok(Connection { sender, task, remote, certificate_until, is_certificate_wanted, interim })
+        Ok(Connection { sender, task, remote, certificate_until, is_certificate_wanted, head })
     }
 
     /// A request as it is sent over a connection of this client: `Host` first, then the headers of every request, which
@@ -216,7 +222,7 @@ impl HttpClient {
         if is_https(&route.address) {
             *phase = ConnectPhase::ProxyHandshake;
             let host = route.address.host().unwrap_or_default();
-            stream = Box::new(self.handshake(host, stream).await?.0);
+            stream = Box::new(handshake(&route.tls, host, stream).await?.0);
         }
         *phase = ConnectPhase::Tunnel;
         let login = credentials(route.proxy.secret());
@@ -230,19 +236,20 @@ impl HttpClient {
         }
         Ok((stream, remote))
     }
+}
 
-    async fn handshake(
-        &self,
-        host: &str,
-        stream: BoxStream,
-    ) -> Result<(TlsStream<BoxStream>, bool), BoxError> {
-        let name = match host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
-            Ok(ip) => ServerName::IpAddress(IpAddr::from(ip)),
-            Err(_) => ServerName::try_from(host.to_owned())?,
-        };
-        let connector = TlsConnector::from(Arc::clone(&self.0.tls));
-        tls::noting_certificate_requests(connector.connect(name, stream)).await
-    }
+/// A TLS session with a host, and whether that asked for a certificate.
+async fn handshake(
+    settings: &Arc<ClientConfig>,
+    host: &str,
+    stream: BoxStream,
+) -> Result<(TlsStream<BoxStream>, bool), BoxError> {
+    let name = match host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
+        Ok(ip) => ServerName::IpAddress(IpAddr::from(ip)),
+        Err(_) => ServerName::try_from(host.to_owned())?,
+    };
+    let connector = TlsConnector::from(Arc::clone(settings));
+    tls::noting_certificate_requests(connector.connect(name, stream)).await
 }
 
 /// When the certificate of the server expires.
@@ -288,7 +295,7 @@ pub(crate) struct Connection {
     remote: SocketAddr,
     certificate_until: Option<Timestamp>,
     is_certificate_wanted: bool,
-    interim: Arc<InterimMeter>,
+    head: Arc<HeadMeter>,
 }
 
 impl Connection {
@@ -308,8 +315,8 @@ impl Connection {
     }
 
     /// How far the head of the response has come, once the request is being sent.
-    pub(crate) fn head_progress(&self) -> HeadProgress {
-        HeadProgress(Arc::clone(&self.interim))
+    pub(crate) fn head_progress(&self) -> Arc<HeadMeter> {
+        Arc::clone(&self.head)
     }
 
     /// Sends a request, and waits for the head of the response. The connection is closed when its body is dropped.
@@ -319,72 +326,12 @@ impl Connection {
     pub(crate) async fn exchange(
         mut self,
         mut request: Request<reqwest::Body>,
-    ) -> hyper::Result<Response<ConnectedBody>> {
-        let interim = self.interim;
-        hyper::ext::on_informational(&mut request, move |_| interim.note());
+    ) -> Result<Response<ConnectedBody>, BoxError> {
+        let head = Arc::clone(&self.head);
+        hyper::ext::on_informational(&mut request, move |_| head.note_interim());
         let response = self.sender.send_request(request).await?;
+        self.head.complete()?;
         Ok(response.map(|body| ConnectedBody { body, _task: self.task }))
-    }
-}
-
-/// How far the head of a response has come.
-pub(crate) struct HeadProgress(Arc<InterimMeter>);
-
-impl HeadProgress {
-    /// Whether a part of it was read, interim responses (1xx) apart.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.0.read.load(Ordering::Relaxed) > self.0.interim.load(Ordering::Relaxed)
-    }
-}
-
-/// How much was read so far, and how much of it when the last interim response (1xx) was complete. hyper reads and forgets
-/// any number of them.
-#[derive(Default)]
-struct InterimMeter {
-    read: AtomicUsize,
-    interim: AtomicUsize,
-}
-
-impl InterimMeter {
-    /// Notes that an interim response is complete.
-    fn note(&self) {
-        self.interim.store(self.read.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-}
-
-/// A connection from which nothing more is read after too many interim responses.
-struct MeteredStream {
-    stream: BoxStream,
-    meter: Arc<InterimMeter>,
-}
-
-impl AsyncRead for MeteredStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.meter.interim.load(Ordering::Relaxed) > INTERIM_BYTES_MAX {
-            return Poll::Ready(Err(io::Error::other(EndlessInterim { bytes_max: INTERIM_BYTES_MAX })));
-        }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.meter.read.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
-        read
-    }
-}
-
-impl AsyncWrite for MeteredStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -85,7 +85,7 @@ pub(crate) async fn send(
     let (first_byte, progress) = (limits.first_byte(), connection.head_progress());
     match timeout_at(first_byte.at, connection.exchange(client.outgoing(request))).await {
         Ok(Ok(response)) => Ok(Head { response: boxed(response), times, remote, certificate_until }),
-        Ok(Err(e)) => Err(error(failure::of_head(&e, to, is_certificate_wanted))),
+        Ok(Err(e)) => Err(error(failure::of_head(&*e, to, is_certificate_wanted))),
         Err(_) if progress.has_begun() => {
             let doing = format!("waiting for the end of the head that {to} had begun");
             Err(error(first_byte.failure(&doing)))

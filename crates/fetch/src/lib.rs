@@ -23,6 +23,7 @@ mod decode;
 mod exchange;
 mod failure;
 mod guard;
+mod head_bounds;
 mod headers;
 mod hop_gate;
 mod limits;

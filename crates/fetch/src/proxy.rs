@@ -1,6 +1,6 @@
 //! Through a proxy to the host of a request: `CONNECT` of HTTP (RFC 9110, section 9.3.6) and SOCKS5 (RFC 1928, RFC 1929).
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header::HOST};
 use http_body_util::Empty;
@@ -10,7 +10,8 @@ use news::ProxyUrl;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
-    cause::is_closed,
+    cause::{EndlessInterim, causes, is_closed},
+    head_bounds::MeteredStream,
     stream::{BoxStream, ConnectionTask, http, is_https},
     userinfo::has_credentials,
 };
@@ -46,6 +47,8 @@ pub(crate) enum ProxyError {
     Socks(&'static str),
     #[error("{0} is longer than 255 bytes")]
     TooLong(&'static str),
+    #[error("it sent {0}")]
+    EndlessInterim(EndlessInterim),
     #[error("it closed the connection before it answered")]
     Closed,
     #[error("{0}")]
@@ -58,9 +61,19 @@ impl From<io::Error> for ProxyError {
     }
 }
 
+impl From<EndlessInterim> for ProxyError {
+    fn from(endless: EndlessInterim) -> Self {
+        Self::EndlessInterim(endless)
+    }
+}
+
 impl From<hyper::Error> for ProxyError {
     fn from(error: hyper::Error) -> Self {
-        if error.is_parse() { Self::NotHttp } else { Self::Closed }
+        match causes(&error).find_map(|cause| cause.downcast_ref::<EndlessInterim>()) {
+            Some(endless) => Self::EndlessInterim(*endless),
+            None if error.is_parse() => Self::NotHttp,
+            None => Self::Closed,
+        }
     }
 }
 
@@ -102,9 +115,13 @@ pub(crate) async fn tunnel(
     headers.extend(more);
     let mut request = Request::connect(uri).body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
     *request.headers_mut() = headers;
+    let (stream, head) = MeteredStream::new(stream);
+    let note = Arc::clone(&head);
+    hyper::ext::on_informational(&mut request, move |_| note.note_interim());
     let (mut sender, connection) = http().handshake(TokioIo::new(stream)).await?;
     let _task = ConnectionTask(tokio::spawn(connection.with_upgrades()));
     let response = sender.send_request(request).await?;
+    head.complete()?;
     match response.status() {
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => return Err(ProxyError::WantsLogin { has_login }),
         status if !status.is_success() => return Err(ProxyError::Status(status)),
@@ -112,8 +129,8 @@ pub(crate) async fn tunnel(
     }
     let upgraded = hyper::upgrade::on(response).await?;
     // Fails for another type only. A server of TLS never speaks first.
-    let parts = upgraded.downcast::<TokioIo<BoxStream>>().map_err(|_| ProxyError::NotHttp)?;
-    if parts.read_buf.is_empty() { Ok(parts.io.into_inner()) } else { Err(ProxyError::NotHttp) }
+    let parts = upgraded.downcast::<TokioIo<MeteredStream>>().map_err(|_| ProxyError::NotHttp)?;
+    if parts.read_buf.is_empty() { Ok(parts.io.into_inner().into_inner()) } else { Err(ProxyError::NotHttp) }
 }
 
 /// Asks a proxy that speaks SOCKS5 for a connection. With a login, the proxy chooses whether it wants it.

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use news::{Escaped, FeedUrl, Timestamp};
+use news::{Escaped, FeedUrl, ProxyUrl, Timestamp};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use url::Url;
 
@@ -39,6 +39,8 @@ pub struct FetchReport {
     /// When the certificate of a server of this visit has expired. It is trusted all the same, because it is one of the
     /// source's own.
     pub certificate_expired: Option<Timestamp>,
+    /// The proxy that read the last request: it may have answered itself. `None` if it only passed bytes on.
+    pub read_by: Option<ProxyUrl>,
 }
 
 /// The result of a visit.
@@ -212,7 +214,22 @@ impl FetchReport {
             body_bytes: 0,
             held: None,
             certificate_expired: None,
+            read_by: None,
         }
+    }
+
+    /// What answered last, as the subject of a sentence: one cannot always know whether that was a proxy.
+    #[must_use]
+    pub fn answerer(&self) -> String {
+        answerer(self.read_by.as_ref())
+    }
+}
+
+/// See [`FetchReport::answerer`].
+pub(crate) fn answerer(read_by: Option<&ProxyUrl>) -> String {
+    match read_by {
+        Some(proxy) => format!("the server, or the proxy {proxy} in front of it,"),
+        None => "the server".to_owned(),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 /// Maximum number of headers of a response.
 const HEADERS_MAX: usize = 256;
 /// Longest head of a response in bytes, and largest buffer of a connection.
-const HEAD_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const HEAD_BYTES_MAX: usize = 256 * 1024;
 /// Any error of a connection or a body.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 

@@ -18,28 +18,45 @@ use crate::{
     verifier::CertificateVerifier,
 };
 
-/// The TLS settings for a policy, and for a source that trusts only the certificates in `only`, in PEM: those that they
-/// have signed, and themselves.
+/// Certificates of a source, in PEM. Those that they have signed are trusted, and they themselves.
+#[derive(Clone, Copy)]
+pub(crate) enum OwnCertificates<'a> {
+    /// It has none.
+    Absent,
+    /// Trusted instead of all others: for the server of the feed.
+    Only(&'a str),
+    /// Trusted besides all others: for a proxy, which is mostly not the server's.
+    Besides(&'a str),
+}
+
+/// The TLS settings for a policy, and for a source with certificates of its own.
 ///
 /// # Errors
 /// [`BadPolicy`] if certificates cannot be read, or there are none.
-pub(crate) fn client_config(policy: &Policy, only: Option<&str>) -> Result<ClientConfig, BadPolicy> {
+pub(crate) fn client_config(policy: &Policy, own: OwnCertificates<'_>) -> Result<ClientConfig, BadPolicy> {
     let provider = CryptoProvider::get_default().cloned();
     let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
     let algorithms = provider.signature_verification_algorithms;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(BadPolicy::Tls)?;
-    let more = policy.authorities_pem.as_deref().map(certificates).transpose()?.unwrap_or_default();
-    let verifier = match only.map(certificates).transpose()? {
-        Some(own) => CertificateVerifier::new(of_roots(own.clone(), provider)?, algorithms).pinning(own),
+    let mut more = policy.authorities_pem.as_deref().map(certificates).transpose()?.unwrap_or_default();
+    let pinned = match own {
+        OwnCertificates::Absent => Vec::new(),
+        OwnCertificates::Only(pem) | OwnCertificates::Besides(pem) => certificates(pem)?,
+    };
+    let verifier = if let OwnCertificates::Only(_) = own {
+        CertificateVerifier::new(of_roots(pinned.clone(), provider)?, algorithms)
+    } else {
+        more.extend(pinned.iter().cloned());
         // Without the certificate authorities of the machine (a container without ca-certificates) plain HTTP still
         // works, and each https visit fails with the class `tls`: more useful than a daemon that does not start.
-        None => match Verifier::new_with_extra_roots(more.iter().cloned(), Arc::clone(&provider)) {
+        match Verifier::new_with_extra_roots(more.iter().cloned(), Arc::clone(&provider)) {
             Ok(verifier) => CertificateVerifier::new(Some(Arc::new(verifier)), algorithms),
             Err(_) => CertificateVerifier::new(of_roots(more, provider)?, algorithms),
-        },
+        }
     };
+    let verifier = verifier.pinning(pinned);
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

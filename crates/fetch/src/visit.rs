@@ -33,6 +33,7 @@ use crate::{
     limits::{Deadline, TimeLimits},
     links,
     proxy::{self, login_advice_for, status_line},
+    report::answerer,
     userinfo::{basic_of, has_credentials, without_credentials},
 };
 
@@ -132,6 +133,7 @@ struct VisitProgress<'a> {
     retry_after: Option<Duration>,
     remote: Option<SocketAddr>,
     certificate_expired: Option<Timestamp>,
+    read_by: Option<ProxyUrl>,
     body_bytes: u64,
 }
 
@@ -195,6 +197,7 @@ impl Visitor {
             retry_after: None,
             remote: None,
             certificate_expired: None,
+            read_by: None,
             body_bytes: 0,
         };
         let answer = Box::pin(self.follow_redirects(request, &mut progress)).await;
@@ -246,6 +249,8 @@ impl Visitor {
             let outgoing = build_request(request, &at, progress);
             let response = self.send(&route, outgoing, progress).await?;
             progress.record_response(&response, &at);
+            let is_read = |proxy: &&ProxyUrl| proxy::reads(proxy, Some(at.secret().scheme()));
+            progress.read_by = route.proxy.as_ref().filter(is_read).cloned();
             if let Some(gate) = request.gate {
                 gate.answered(&at, response.status().as_u16(), progress.retry_after);
             }
@@ -400,11 +405,7 @@ impl Visitor {
             )),
             429 | 503 => Ok(FetchResult::Throttled),
             410 => Ok(FetchResult::Gone),
-            _ => {
-                let proxy = self.proxy(request.options);
-                let is_read = |proxy: &&ProxyUrl| proxy::reads(proxy, Some(at.secret().scheme()));
-                Err(refused(&response, proxy.filter(is_read)))
-            }
+            _ => Err(refused(&response, progress.read_by.as_ref())),
         }
     }
 
@@ -504,6 +505,7 @@ impl VisitProgress<'_> {
             body_bytes: self.body_bytes,
             held: self.held,
             certificate_expired: self.certificate_expired,
+            read_by: self.read_by,
         }
     }
 }
@@ -566,8 +568,7 @@ fn refused(response: &Response, proxy: Option<&ProxyUrl>) -> Failure {
         Some(proxy) if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             format!("the proxy {proxy} answered {line}; {}", login_advice_for(proxy))
         }
-        Some(proxy) => format!("the server, or the proxy {proxy} in front of it, answered {line}{hint}"),
-        None => format!("the server answered {line}{hint}"),
+        proxy => format!("{} answered {line}{hint}", answerer(proxy)),
     };
     Failure::new(FailureClass::HttpStatus, message)
 }

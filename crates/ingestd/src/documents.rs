@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use control::{DocumentAnswer, DocumentHead, Problem};
 use fetch::{FetchReport, FetchResult, Freshness, Full, HeaderLinks, RedirectHop, validator_key};
-use news::{FeedUrl, Source, SourceId};
+use news::{FeedUrl, ProxyChoice, ProxyUrl, Source, SourceId};
 use tokio::time::Instant;
 
 /// How long a document is kept for its source.
@@ -34,6 +34,7 @@ struct Documents {
 pub(crate) struct FetchedDocument {
     source: SourceId,
     request_hash: u64,
+    listed_hash: u64,
     arrived: Instant,
     received: Instant,
     url: FeedUrl,
@@ -79,13 +80,16 @@ impl FetchedDocuments {
         Ok(DocumentAnswer { kept_s: KEPT_FOR.as_secs() })
     }
 
-    /// The document of a source that was added, if there is one for exactly this request.
-    pub(crate) fn take(&self, source: &Source) -> Option<FetchedDocument> {
+    /// The document of a source that was added, if there is one for exactly this request. `proxy` is that of sources without
+    /// a choice of their own; the tool may have used the one that the daemon has after its next start.
+    pub(crate) fn take(&self, source: &Source, proxy: Option<&ProxyUrl>) -> Option<FetchedDocument> {
         let mut documents = self.documents();
         let at = documents.kept.iter().position(|document| document.source == source.id)?;
         let document = documents.kept.swap_remove(at);
         drop(documents);
-        if document.request_hash == source.request_hash() {
+        if document.request_hash == source.request_hash()
+            || document.listed_hash == as_listed(source, proxy).request_hash()
+        {
             return Some(document);
         }
         let reason = "the list has another address or other request settings for its source";
@@ -101,6 +105,15 @@ impl FetchedDocuments {
             tracing::warn!(source = %document.source, reason = "its source was not listed", "document not used");
         }
     }
+}
+
+/// A source without the proxy that it inherits.
+fn as_listed(source: &Source, proxy: Option<&ProxyUrl>) -> Source {
+    let mut listed = source.clone();
+    if proxy.is_some() && listed.access.proxy.as_ref().and_then(ProxyChoice::proxy) == proxy {
+        listed.access.proxy = None;
+    }
+    listed
 }
 
 impl FetchedDocument {
@@ -139,6 +152,7 @@ impl FetchedDocument {
         Ok(Self {
             source: SourceId::try_new(&head.source).map_err(|_| "source")?,
             request_hash: head.request_hash,
+            listed_hash: head.listed_hash,
             arrived: now.checked_sub(Duration::from_millis(head.age_ms)).unwrap_or(now),
             received: now,
             url: url(&head.url, "url")?,
@@ -210,7 +224,7 @@ mod tests {
         };
         documents.add(sent, Bytes::from_static(b"<rss/>")).unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
-        let report = documents.take(&source("a")).unwrap().into_report();
+        let report = documents.take(&source("a"), None).unwrap().into_report();
         let FetchResult::Full(full) = &report.answer else { panic!("it has a document") };
         assert_eq!((&full.body[..], full.etag.as_deref()), (&b"<rss/>"[..], Some("\"v\"")));
         assert_eq!(full.body_hash, fetch::body_hash(b"<rss/>"));
@@ -218,26 +232,51 @@ mod tests {
         assert_eq!((report.code, report.hops.len(), report.is_conditional), (Some(200), 1, false));
         assert_eq!(report.cache.fresh_for, Some(Duration::from_secs(30)), "as long as is left");
         assert_eq!(report.links.hub, FeedUrl::try_new("https://hub.example/").ok());
-        assert!(documents.take(&source("a")).is_none(), "it counts once");
+        assert!(documents.take(&source("a"), None).is_none(), "it counts once");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_document_counts_for_its_own_request_and_for_a_minute() {
         let documents = documents();
         documents.add(head("a"), Bytes::new()).unwrap();
-        assert!(documents.take(&source("b")).is_none());
+        assert!(documents.take(&source("b"), None).is_none());
         let mut other = source("a");
         other.access.user_agent = Some("other/1".to_owned());
-        assert!(documents.take(&other).is_none());
-        assert!(documents.take(&source("a")).is_none(), "it was given up");
+        assert!(documents.take(&other, None).is_none());
+        assert!(documents.take(&source("a"), None).is_none(), "it was given up");
         documents.add(head("a"), Bytes::new()).unwrap();
         tokio::time::advance(KEPT_FOR - Duration::from_secs(1)).await;
         documents.remove_expired();
-        assert!(documents.take(&source("a")).is_some());
+        assert!(documents.take(&source("a"), None).is_some());
         documents.add(head("a"), Bytes::new()).unwrap();
         tokio::time::advance(KEPT_FOR).await;
         documents.remove_expired();
-        assert!(documents.take(&source("a")).is_none());
+        assert!(documents.take(&source("a"), None).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_counts_also_while_the_daemon_has_another_proxy_for_all() {
+        let [old, new] =
+            ["http://old.example:3128", "socks5://new.example"].map(|url| ProxyUrl::try_new(url).ok());
+        let with = |proxy: &Option<ProxyUrl>| {
+            let mut source = source("a");
+            source.inherit_proxy(proxy.as_ref());
+            source
+        };
+        let is_used = |ours: &Option<ProxyUrl>, theirs: &Option<ProxyUrl>| {
+            let documents = documents();
+            let (request_hash, listed_hash) = (with(theirs).request_hash(), source("a").request_hash());
+            documents.add(DocumentHead { request_hash, listed_hash, ..head("a") }, Bytes::new()).unwrap();
+            documents.take(&with(ours), ours.as_ref()).is_some()
+        };
+        for (ours, theirs) in [(&old, &new), (&old, &None), (&None, &new), (&None, &None), (&old, &old)] {
+            assert!(is_used(ours, theirs), "{ours:?} {theirs:?}");
+        }
+        // One that the list names is another request.
+        let documents = documents();
+        let (request_hash, listed_hash) = (with(&new).request_hash(), with(&new).request_hash());
+        documents.add(DocumentHead { request_hash, listed_hash, ..head("a") }, Bytes::new()).unwrap();
+        assert!(documents.take(&with(&old), old.as_ref()).is_none());
     }
 
     #[tokio::test(start_paused = true)]

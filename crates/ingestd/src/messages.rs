@@ -48,6 +48,8 @@ pub(crate) struct SetPause {
     pub(crate) ids: Vec<String>,
     /// `None` ends the pause.
     pub(crate) pause: Option<Pause>,
+    /// Those that are not listed yet get the pause when they are.
+    pub(crate) is_for_coming: bool,
 }
 
 /// To the recorder: append the items and the state of a visit to the log. Answered when they are on disk.

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod clock_jump;
+mod coming_pauses;
 mod first_visits;
 mod liveness;
 mod new_beginning;
@@ -25,7 +26,7 @@ use control::{PauseAnswer, VisitAnswer};
 use news::{Pause, Source, SourceId, SourceState};
 use tokio::time::Instant;
 
-use self::clock_jump::ClockReading;
+use self::{clock_jump::ClockReading, coming_pauses::ComingPauses};
 use crate::{
     documents::{FetchedDocument, FetchedDocuments},
     messages::{LogClosed, RecordPauses, RecordRemovals, SetPause, Stop, VisitSources},
@@ -63,6 +64,7 @@ pub(crate) struct Supervisor {
     check_every: Duration,
     /// Of sources that are about to be listed.
     documents: FetchedDocuments,
+    coming_pauses: ComingPauses,
 }
 
 struct SupervisedSource {
@@ -102,6 +104,7 @@ impl Supervisor {
             last_checked: None,
             check_every: CHECK_EVERY,
             documents: FetchedDocuments::default(),
+            coming_pauses: ComingPauses::default(),
         }
     }
 
@@ -188,6 +191,7 @@ impl Actor for Supervisor {
             supervisor.ctx.limiter.remove_idle_hosts();
             supervisor.check_clock();
             supervisor.documents.remove_expired();
+            supervisor.coming_pauses.remove_expired();
         });
     }
 }
@@ -223,6 +227,9 @@ impl Handler<SetPause> for Supervisor {
     fn handle(&mut self, order: SetPause, _: &mut Self::Context) -> Self::Result {
         let (ids, answer) = self.check_pause(&order);
         let pause = order.pause;
+        if let Some(pause) = pause.as_ref().filter(|_| order.is_for_coming) {
+            self.coming_pauses.keep(&answer.unknown, pause);
+        }
         let pauses = ids.iter().map(|id| (id.clone(), pause.clone())).collect();
         let recorded = self.record_pauses.send(RecordPauses(pauses)).into_actor(self);
         Box::pin(recorded.map(move |recorded, supervisor, _| {

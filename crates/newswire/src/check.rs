@@ -261,7 +261,7 @@ fn now() -> Timestamp {
 }
 
 fn report(url: &FeedUrl, visit: &FetchReport, settings: PlanSettings) -> FeedReport {
-    let document = read_document(&visit.answer).and_then(|read| read.map_err(FeedFailure::from));
+    let document = read_document(visit).and_then(|read| read.map_err(FeedFailure::from));
     let fetch = describe(visit, document.as_ref().ok(), settings, now());
     // `Display` of a feed URL hides its secrets.
     FeedReport::new(&url.to_string(), document, Some(fetch))

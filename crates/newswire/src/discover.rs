@@ -54,7 +54,7 @@ impl FeedFailure {
         Self { kind: kind.to_owned(), message: message.into() }
     }
 
-    fn of_status(message: &str) -> Self {
+    fn of_status(message: impl Into<String>) -> Self {
         Self::new(FailureClass::HttpStatus.as_str(), message)
     }
 }
@@ -120,7 +120,7 @@ async fn fetch_feed(visitor: &Visitor, request: &VisitRequest<'_>) -> Result<Dis
     let url = request.url;
     let mut visit = visitor.visit(request).await;
     let arrived = Instant::now();
-    let document = read_document(&visit.answer).map_err(|failure| {
+    let document = read_document(&visit).map_err(|failure| {
         NoFeed::Other(DiscoveryFailure { failure, is_without_server: is_without_server(&visit) })
     })?;
     match document {
@@ -177,8 +177,8 @@ fn has_secrets(request: &VisitRequest<'_>) -> bool {
 ///
 /// # Errors
 /// The outer error says why the visit returned no document, the inner one why the document is not a feed.
-pub(crate) fn read_document(result: &FetchResult) -> Result<Result<FeedDocument, FeedError>, FeedFailure> {
-    match result {
+pub(crate) fn read_document(visit: &FetchReport) -> Result<Result<FeedDocument, FeedError>, FeedFailure> {
+    match &visit.answer {
         FetchResult::Full(full) => {
             let content_type = full.content_type.as_deref();
             Ok(feed::read(&full.body, &Hints { url: Some(&full.url), content_type, language: None }))
@@ -190,7 +190,7 @@ pub(crate) fn read_document(result: &FetchResult) -> Result<Result<FeedDocument,
             Err(FeedFailure::of_status("the server answered 304 to a request without validators"))
         }
         FetchResult::Throttled => {
-            Err(FeedFailure::of_status("the server throttles requests; try again later"))
+            Err(FeedFailure::of_status(format!("{} throttles requests; try again later", visit.answerer())))
         }
         FetchResult::Gone => Err(FeedFailure::of_status("the feed is gone (410)")),
     }

@@ -33,10 +33,15 @@ pub struct ListReading {
     pub sources: Vec<Source>,
     /// Outlines that are no feed.
     pub refused: usize,
-    /// The first of them: its line, and why.
-    pub first_refused: Option<(usize, String)>,
+    /// The first of them, at most [`ListReading::SHOWN_MAX`]: each with its line and the reason.
+    pub first_refused: Vec<(usize, String)>,
     /// The first fault of the document: its line, and what it is. Feeds may be missing because of it.
     pub fault: Option<(usize, String)>,
+}
+
+impl ListReading {
+    /// Of so many outlines that are no feed it is said why.
+    pub const SHOWN_MAX: usize = 10;
 }
 
 /// Reads a document of a list whose sources were `before`, and from which others have `left`. Blocks for seconds if it is
@@ -71,7 +76,8 @@ pub fn read(
     };
     let sources = plan.added.into_iter().map(with_id).collect();
     let refused = plan.refused.len();
-    let first_refused = plan.refused.into_iter().next().map(|refused| (refused.line, refused.reason));
+    let shown = plan.refused.into_iter().take(ListReading::SHOWN_MAX);
+    let first_refused = shown.map(|refused| (refused.line, refused.described())).collect();
     Ok(ListReading { sources, refused, first_refused, fault: opml.faults.into_iter().next() })
 }
 
@@ -316,8 +322,46 @@ mod tests {
         assert_eq!((source.id.as_str(), source.category.as_str()), ("planet-x", "z"));
         assert_eq!(source.access, news::Access::default());
         assert_eq!((source.body_bytes_max, source.new_bytes_max), (None, None));
-        assert_eq!((reading.refused, reading.first_refused), (1, Some((2, "no xmlUrl".to_owned()))));
+        assert_eq!((reading.refused, reading.first_refused), (1, vec![(2, "no feed: no xmlUrl".to_owned())]));
         assert!(read(&list(""), b"<html>Not found</html>", &[], &LeftFeeds::default()).is_err());
+    }
+
+    #[test]
+    fn of_many_bad_outlines_the_first_ten_are_told_each_with_its_own_reason() {
+        let mut text = "<opml xmlns:newswire='urn:newswire:opml'>\n".to_owned();
+        for n in 2..=30 {
+            let attributes = match n % 3 {
+                0 => "xmlUrl='ftp://a.example/'".to_owned(),
+                1 => format!("xmlUrl='https://{n}.example/' newswire:every='often'"),
+                _ => format!("xmlUrl='https://{n}.example/' newswire:category='no word'"),
+            };
+            text += &format!("<outline text='{n}' {attributes}/>\n");
+        }
+        text += "<outline text='good' xmlUrl='https://good.example/'/></opml>";
+        let reading = read(&list(""), text.as_bytes(), &[], &LeftFeeds::default()).unwrap();
+        assert_eq!((reading.sources.len(), reading.refused), (1, 29));
+        let lines: Vec<_> = reading.first_refused.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, (2..12).collect::<Vec<_>>());
+        for (line, reason) in &reading.first_refused {
+            let expected = ["ftp:", "newswire:every: ", "category"][line % 3];
+            assert!(reason.starts_with(&format!("{line}: ")) && reason.contains(expected), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_an_outline_has_no_characters_that_reorder_or_control_a_line() {
+        let text = "<opml><outline text='news\u{202e}gpj.exe\u{2066}x\u{9b}31m\u{1b}[2J\ty\u{2028}z\u{feff}' \
+                    category='a\u{202e}b' xmlUrl='https://a.example/'/></opml>";
+        let source = read(&list(""), text.as_bytes(), &[], &LeftFeeds::default()).unwrap().sources.remove(0);
+        assert_eq!(source.name, "newsgpj.exex 31m [2J y z");
+        assert_eq!(
+            (source.id.as_str(), source.tags),
+            ("planet-newsgpj-exex-31m-2j-y-z", vec!["a-b".to_owned()])
+        );
+        let folders = "<opml><outline text='w\u{202e}o\u{7}rld'><outline text='a' xmlUrl='https://a.example/'/></outline></opml>";
+        let source =
+            read(&list(""), folders.as_bytes(), &[], &LeftFeeds::default()).unwrap().sources.remove(0);
+        assert_eq!(source.category, "w-o-rld");
     }
 
     #[test]

@@ -85,6 +85,17 @@ pub struct RefusedOutline {
     pub reason: String,
 }
 
+impl RefusedOutline {
+    /// Which outline it is, and why it is not imported.
+    #[must_use]
+    pub fn described(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name}: {}", self.reason),
+            None => self.reason.clone(),
+        }
+    }
+}
+
 /// Plans an import; `category` overrides the categories of the list. Keys about requests, such as files with credentials
 /// and proxies, are ignored: a foreign list must not choose them.
 #[must_use]
@@ -140,10 +151,11 @@ fn word(text: &str) -> Option<String> {
     (!word.is_empty() && word.chars().all(|c| is_part(c) || c == '-')).then(|| word.to_owned())
 }
 
-/// A name that the catalogue accepts: one line, not too long.
+/// A name that the catalogue accepts: one line, not too long, and as in the title of a feed without characters that control
+/// a terminal or reorder a line.
 #[must_use]
 pub fn name(text: &str) -> Option<String> {
-    let line = text.replace(char::is_control, " ");
+    let line = feed::drop_forbidden(text.replace(char::is_control, " ").into());
     let line = line.trim();
     let name = line[..line.floor_char_boundary(Catalogue::TEXT_BYTES_MAX)].trim_end();
     (!name.is_empty()).then(|| name.to_owned())
@@ -851,6 +863,7 @@ mod tests {
                     );
                     let least = |d: Duration| d.max(Duration::from_secs(1));
                     let [every, timeout, first_byte] = durations.map(|duration| duration.map(least));
+                    let name = feed::drop_forbidden(name.into());
                     (source.name, source.category, source.tags) = (name.trim().to_owned(), category, tags);
                     (source.country, source.language, source.enabled) = (country, language, enabled);
                     source.ignores_freshness = ignores_freshness;

@@ -90,6 +90,73 @@ async fn endless_interim_responses_end_after_64_kib() {
     }
 }
 
+/// The same bytes as a server may send them: at once, in packets of 1000 bytes, and with pauses that no bound falls on.
+fn cut(text: &str) -> [(&'static str, Script); 3] {
+    let (first, rest) = text.split_at(60_001);
+    let paused = vec![say(first), Step::Wait(Duration::from_millis(30)), say(rest)];
+    let packets = text.as_bytes().chunks(1000).map(say).collect();
+    [("one write", vec![say(text)]), ("packets", packets), ("a pause", paused)]
+}
+
+#[tokio::test]
+async fn a_head_has_256_kib_and_not_a_few_more() {
+    let sized = |bytes: usize| {
+        let (status, end) = ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n", "\r\n\r\n");
+        let mut head = status.to_owned();
+        while head.len() + 4000 < bytes {
+            head += &format!("X-Fill: {}\r\n", "v".repeat(2000));
+        }
+        let fill = bytes - head.len() - "X-Fill: ".len() - end.len();
+        format!("{head}X-Fill: {}{end}<rss/>", "v".repeat(fill))
+    };
+    for bytes in [262_000, 262_144] {
+        for (name, script) in cut(&sized(bytes)) {
+            assert_eq!(&full(visit_script(script).await).body[..], b"<rss/>", "{bytes} bytes, {name}");
+        }
+    }
+    for bytes in [262_145, 265_000, 400_000, 500_000] {
+        for (name, script) in cut(&sized(bytes)) {
+            let visit = visit_script(script).await;
+            assert_eq!(
+                failure(&visit).to_string(),
+                "bad-http: what 127.0.0.1 sent is not HTTP: message head is too large",
+                "{bytes} bytes, {name}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn interim_responses_have_64_kib_together_and_not_a_few_more() {
+    let sized = |bytes: usize, hint: usize| {
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "a".repeat(hint));
+        let mut hints = hint.repeat(bytes / hint.len());
+        let left = bytes - hints.len();
+        let end = "HTTP/1.1 103 \r\nX: \r\n\r\n";
+        if left >= end.len() {
+            hints += &end.replace("X: ", &format!("X: {}", "b".repeat(left - end.len())));
+        }
+        format!("{hints}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<rss/>")
+    };
+    for hint in [100, 3000, 60_000] {
+        for bytes in [65_000, 65_536] {
+            for (name, script) in cut(&sized(bytes, hint)) {
+                assert_eq!(&full(visit_script(script).await).body[..], b"<rss/>", "{bytes}, {name}");
+            }
+        }
+        for bytes in [65_600, 69_000, 80_000, 100_000] {
+            for (name, script) in cut(&sized(bytes, hint)) {
+                let visit = visit_script(script).await;
+                assert_eq!(
+                    failure(&visit).to_string(),
+                    "bad-http: 127.0.0.1 sent more than 65536 bytes of interim responses (1xx) and no answer",
+                    "{bytes} bytes, {name}"
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_large_document_is_not_mistaken_for_an_interim_response() {
     let body = vec![b'x'; 3_000_000];

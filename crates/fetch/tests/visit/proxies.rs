@@ -12,6 +12,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
 };
+use tokio_rustls::rustls;
 
 use self::Behaviour::{Hangs, Says};
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     guard::{Scripted, ips, scripted_with},
     origin::*,
     policy,
-    tls::{authority, certificate, serve},
+    tls::{Authority, authority, certificate, serve},
     visit_with,
 };
 
@@ -142,6 +143,57 @@ async fn tls_goes_through_a_proxy_of_any_kind_and_names_the_host() {
     let visit = visit_with(&visitor, "http://feeds.example/", None, None).await;
     assert_eq!(&full(visit).body[..], b"<rss/>");
     assert_eq!(resolver.lookups.load(std::sync::atomic::Ordering::SeqCst), 1, "the proxy");
+}
+
+/// A proxy that is reached over TLS and tunnels everything to one address.
+async fn tunnel_over_tls(authority: &Authority, target: SocketAddr) -> SocketAddr {
+    fetch::install_tls();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let signed = certificate("proxy.example").signed_by(&key, authority).unwrap();
+    let key = key.serialize_der().try_into().unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![signed.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust the certificate closes.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            let mut target = TcpStream::connect(target).await.unwrap();
+            copy_bidirectional(&mut stream, &mut target).await.ok();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn the_authorities_of_a_source_are_for_its_server_only_and_a_proxy_may_have_those_or_the_usual_ones() {
+    let (usual, own, unknown) = (authority(), authority(), authority());
+    for (proxy, server, expected) in [
+        (&usual, &own, None),
+        (&own, &own, None),
+        (&usual, &usual, Some(FailureClass::Tls)),
+        (&own, &usual, Some(FailureClass::Tls)),
+        (&unknown, &own, Some(FailureClass::Connect)),
+    ] {
+        let target = serve(certificate("feeds.example"), Some(server)).await;
+        let address = tunnel_over_tls(proxy, target).await;
+        let proxy = ProxyUrl::try_new(&format!("https://proxy.example:{}", address.port())).unwrap();
+        let policy = Policy { authorities_pem: Some(usual.pem()), proxy: Some(proxy), ..policy() };
+        let (visitor, _) = scripted_with(policy, vec![ips(&["127.0.0.1"])]);
+        let options = RequestOptions::default().with_authorities(own.pem());
+        let url = FeedUrl::try_new(TLS).unwrap();
+        let now = Timestamp::from_millis(NOW_MS);
+        let request = VisitRequest { options: Some(&options), ..VisitRequest::new(&url, now) };
+        let visit = visitor.visit(&request).await;
+        match expected {
+            None => assert_eq!(&full(visit).body[..], b"<rss/>"),
+            Some(expected) => assert_eq!(class(&visit), expected, "{visit:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -303,10 +355,31 @@ async fn a_proxy_that_answers_instead_of_the_server_is_named() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_may_have_asked_for_fewer_requests_is_named_without_its_password() {
+    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+        let address = behaving(Says(format!("HTTP/1.1 {status}\r\n\r\n").leak().as_bytes())).await;
+        let proxy = ProxyUrl::try_new(&format!("http://user:TOPSECRET@{address}")).unwrap();
+        let (visitor, _) = without_names(Policy { proxy: Some(proxy), ..policy() });
+        let visit = visit_with(&visitor, PLAIN, None, None).await;
+        assert_eq!(visit.answer.as_str(), "throttled");
+        let expected = format!("the server, or the proxy http://…@{address} in front of it,");
+        assert_eq!(visit.answerer(), expected);
+        // Without a proxy, and through one that cannot read the request.
+        let origin = Origin::always(vec![say(format!("HTTP/1.1 {status}\r\n\r\n"))]).await;
+        assert_eq!(crate::visit(&origin.url("/")).await.answerer(), "the server");
+        let socks = Proxy::socks(origin.address, None).await;
+        let (visitor, _) = without_names(Policy { proxy: Some(socks.url("socks5", "")), ..policy() });
+        let visit = visit_with(&visitor, PLAIN, None, None).await;
+        assert_eq!((visit.answer.as_str(), visit.answerer()), ("throttled", "the server".to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_that_does_not_connect_is_named_with_the_reason() {
     let login = "it does not accept the user name and the password in its address";
     let after_407 = format!("it answered 407 Proxy Authentication Required; {login}");
     let closed = "it closed the connection before it answered";
+    let interim: &[u8] = "HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n".repeat(2000).leak().as_bytes();
     for (scheme, bytes, expected) in [
         ("http", &b"HTTP/1.1 407 Go away\r\n\r\n"[..], after_407.as_str()),
         ("http", b"HTTP/1.1 403 Go away\r\nContent-Length: 4\r\n\r\nevil", "it answered 403 Forbidden"),
@@ -315,6 +388,7 @@ async fn a_proxy_that_does_not_connect_is_named_with_the_reason() {
         ("http", b"HTTP/1.1 503 Go away\r\n\r\n", "it answered 503 Service Unavailable"),
         ("http", b"HTTP/1.1 599 Go away\r\n\r\n", "it answered 599"),
         ("http", b"", closed),
+        ("http", interim, "it sent more than 65536 bytes of interim responses (1xx) and no answer"),
         ("http", b"SSH-2.0-x\r\n", "what it sent is not HTTP"),
         ("socks5", b"", closed),
         ("socks5", b"\x05\x02", closed),

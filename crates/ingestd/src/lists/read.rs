@@ -219,6 +219,7 @@ async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<Lis
     let report = ctx.visitor.visit(&request).await;
     let is_trusted = ctx.visitor.is_from_inside(&request, &report);
     let before = ListMemory { is_trusted, fingerprint, ..job.memory.clone() };
+    let answerer = report.answerer();
     match report.answer {
         FetchResult::Full(Full { is_delta: true, .. }) => {
             Err(ReadFailure::new("the server sent only what is new (226), which is not the list"))
@@ -236,7 +237,8 @@ async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<Lis
         }
         FetchResult::Throttled => {
             let (is_throttled, wait) = (report.held.is_none(), report.retry_after);
-            let asks = || format!("the server asks for fewer requests ({})", report.code.unwrap_or_default());
+            let code = report.code.unwrap_or_default();
+            let asks = || format!("{answerer} asks for fewer requests ({code})");
             Err(ReadFailure { why: report.held.unwrap_or_else(asks), is_throttled, wait })
         }
         FetchResult::Gone => Err(ReadFailure::new("the list is gone (410)")),

@@ -8,8 +8,8 @@ pub(crate) enum ReadResult {
         sources: usize,
         added: usize,
         removed: usize,
-        /// The first outline that is no feed: its line, and why.
-        refused: Option<(usize, String)>,
+        /// The first outlines that are no feed: each with its line and the reason.
+        refused: Vec<(usize, String)>,
     },
     /// The same sources.
     Unchanged,

@@ -132,7 +132,7 @@ impl IngestMetrics {
             ),
             items_lost: registry.add(
                 "newswire_ingestd_items_lost_total",
-                "Items that a visit left to later ones, and that their feed no longer had then: they were never recorded",
+                "Items that a visit left to later ones, and that their feed no longer had then, or whose source got another address first: they were never recorded",
             ),
             body_bytes: registry
                 .add("newswire_ingestd_body_bytes_total", "Bytes of response bodies, after decompression"),

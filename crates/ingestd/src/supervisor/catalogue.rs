@@ -11,7 +11,7 @@ use super::{
     new_beginning::{CatalogueFacts, has_new_request},
 };
 use crate::{
-    messages::{ApplyCatalogue, CatalogueDiff, OwnSources, RecordRemovals},
+    messages::{ApplyCatalogue, CatalogueDiff, OwnSources, RecordPauses, RecordRemovals},
     status::activity::Activity,
     visit::source_actor::StopAfterVisit,
     websub::messages::ReviewSubscriptions,
@@ -102,15 +102,30 @@ impl Supervisor {
         let now = self.ctx.now();
         let mut stored_states = std::mem::take(&mut self.stored_states);
         let mut documents = HashMap::new();
+        let mut pauses = Vec::new();
         let restored = sources.into_iter().map(|(source, is_added)| {
             if is_added && source.enabled {
-                documents.extend(self.documents.take(&source).map(|document| (source.id.clone(), document)));
+                let document = self.documents.take(&source, self.ctx.visitor.default_proxy());
+                documents.extend(document.map(|document| (source.id.clone(), document)));
             }
             let state = stored_states.remove(&source.id).unwrap_or_default();
             let request_hash = self.request_hashes.get(&source.id).copied();
-            restore_state(&self.ctx, source, state, CatalogueFacts { is_added, request_hash }, now)
+            let facts = CatalogueFacts { is_added, request_hash };
+            let mut starting = restore_state(&self.ctx, source, state, facts, now);
+            if let Some(pause) = self.coming_pauses.take(&starting.source.id)
+                && starting.source.enabled
+                && pause.is_active(now)
+            {
+                pauses.push((starting.source.id.clone(), Some(pause.clone())));
+                starting.state.paused = Some(pause);
+            }
+            starting
         });
         let mut starting: Vec<_> = restored.collect();
+        if !pauses.is_empty() {
+            // Without waiting: until they are on disk, the entries have them.
+            self.record_pauses.do_send(RecordPauses(pauses));
+        }
         plan_first_visits(&mut starting, now, self.ctx.interval_bounds.get());
         for StartingSource { source, state, .. } in starting {
             let document = documents.remove(&source.id);

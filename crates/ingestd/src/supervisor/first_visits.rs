@@ -9,7 +9,7 @@ use notation::humanize;
 use super::new_beginning::{Beginning, CatalogueFacts, adapt};
 use crate::{
     queue::host::Host,
-    visit::{context::VisitContext, crash_guard::CRASHES_MAX, outcome::defer_overdue},
+    visit::{context::VisitContext, crash_guard::CRASHES_MAX, outcome::defer_overdue, redirects::url_hash},
 };
 
 /// A source that is about to start.
@@ -62,9 +62,15 @@ pub(super) fn restore_state(
     now: Timestamp,
 ) -> StartingSource {
     let bounds = ctx.interval_bounds.get();
+    let waiting = state.flooding.as_ref().map_or(0, |flooding| flooding.flooding.waiting_items);
+    let has_same_url = state.moves.home == url_hash(&source.url);
     let beginning = adapt(&mut state, &source, facts, bounds, now);
     if beginning == Beginning::New {
         ctx.crash_guard.forget(&source.id);
+    }
+    if waiting > 0 && !has_same_url && state.flooding.is_none() {
+        ctx.metrics.items_lost.inc_by(u64::from(waiting));
+        tracing::warn!(source = %source.id, items = waiting, "flooding; items that waited were those of the address before, and are lost");
     }
     state.paused = state.paused.filter(|pause| pause.is_active(now));
     let latest = now.plus(server_interval_max(bounds));

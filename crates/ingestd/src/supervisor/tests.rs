@@ -289,7 +289,11 @@ fn a_visit_in_progress_ends_with_the_old_entry_and_is_not_repeated() {
 
 impl Harness {
     async fn pause(&self, id: &str, pause: Option<Pause>) -> PauseAnswer {
-        self.supervisor.send(SetPause { ids: vec![id.to_owned()], pause }).await.unwrap().unwrap()
+        self.order_pause(SetPause { ids: vec![id.to_owned()], pause, is_for_coming: false }).await
+    }
+
+    async fn order_pause(&self, order: SetPause) -> PauseAnswer {
+        self.supervisor.send(order).await.unwrap().unwrap()
     }
 }
 
@@ -334,6 +338,32 @@ fn a_paused_source_is_not_visited_shows_why_and_rejects_orders() {
 }
 
 #[test]
+fn a_pause_that_was_ordered_before_the_source_is_listed_precedes_its_first_visit() {
+    run(async {
+        let mut harness = harness(feed::read).await;
+        harness.apply(vec![harness.source("a")]).await;
+        harness.report().await;
+        let held = pause(Timestamp::from_millis(Clock::system().now_millis()), None);
+        let order = |ids: &[&str], is_for_coming| SetPause {
+            ids: ids.iter().copied().map(str::to_owned).collect(),
+            pause: Some(held.clone()),
+            is_for_coming,
+        };
+        assert_eq!(harness.order_pause(order(&["b", "off"], true)).await.unknown, ["b", "off"]);
+        assert_eq!(harness.order_pause(order(&["c"], false)).await.unknown, ["c"]);
+        let off = Source { enabled: false, ..harness.source("off") };
+        let listed = ["a", "b", "c"].map(|id| harness.source(id));
+        harness.apply([&listed[..], &[off]].concat()).await;
+        let paused = |id: &str| harness.registry.get(id).unwrap().pause();
+        assert_eq!((paused("b"), paused("c"), paused("off")), (Some(held.clone()), None, None));
+        harness.until(|| harness.registry.get("c").unwrap().state().counts.visits > 0).await;
+        let b = SourceId::try_new("b").unwrap();
+        harness.until(|| harness.reader.state(&b).unwrap().is_some_and(|b| b.paused.is_some())).await;
+        assert_eq!(harness.registry.get("b").unwrap().state().counts.visits, 0);
+    });
+}
+
+#[test]
 fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
     run(async {
         let mut harness = harness(feed::read).await;
@@ -359,6 +389,47 @@ fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
         harness.supervisor.send(message).await.unwrap();
         let paused = |id: &str| harness.registry.get(id).unwrap().pause();
         assert_eq!((paused("a"), paused("b"), paused("c")), (None, None, Some(held)));
+    });
+}
+
+#[test]
+fn items_that_wait_are_counted_as_lost_when_their_source_gets_another_address() {
+    run(async {
+        let harness = harness(feed::read).await;
+        let url = |path: &str| FeedUrl::try_new(&format!("{}{path}", harness.url)).unwrap();
+        let state = |url: &FeedUrl, waiting_items| {
+            let mut before = harness.source("any");
+            before.url = url.clone();
+            let flooding = news::Flooding {
+                since: Timestamp::from_millis(0),
+                waiting_items,
+                waiting_bytes: 1,
+                bound: news::FloodingBound::Visit,
+                lost_items: 0,
+            };
+            let mut state = SourceState { address: before.request_hash(), ..SourceState::default() };
+            state.moves.home = crate::visit::redirects::url_hash(url);
+            state.flooding = Some(Box::new(news::FloodingState { flooding, full_visits: 0 }));
+            state
+        };
+        let mut keyed = harness.source("keyed");
+        keyed.access.user_agent = Some("other/1".to_owned());
+        let stored_states = [
+            ("moved", state(&url("old"), 7)),
+            ("same", state(&url(""), 11)),
+            ("keyed", state(&url(""), 13)),
+            ("drained", state(&url("old"), 0)),
+        ]
+        .map(|(id, state)| (SourceId::try_new(id).unwrap(), state));
+        let mut sources = ["moved", "same", "drained"].map(|id| harness.source(id)).to_vec();
+        sources.push(keyed);
+        let message = ApplyCatalogue {
+            catalogue: Catalogue { sources, ..Catalogue::default() },
+            stored_states: stored_states.into(),
+            request_hashes: HashMap::new(),
+        };
+        harness.supervisor.send(message).await.unwrap();
+        assert_eq!(harness.metrics.items_lost.get(), 7);
     });
 }
 

@@ -241,7 +241,10 @@ impl VisitOutcome {
             FetchResult::Throttled => {
                 match &report.held {
                     Some(why) => self.fail(FailureClass::HttpStatus, &format!("the feed redirects: {why}")),
-                    None => self.fail(FailureClass::HttpStatus, "the server asked us to retry later"),
+                    None => {
+                        let who = report.answerer();
+                        self.fail(FailureClass::HttpStatus, &format!("{who} asked us to retry later"))
+                    }
                 };
                 VisitStatus::Throttled
             }
@@ -603,6 +606,7 @@ mod tests {
             body_bytes: 10,
             held: None,
             certificate_expired: None,
+            read_by: None,
         }
     }
 
@@ -671,6 +675,19 @@ mod tests {
         let busy = conclude(&a_day_ago, &visit(503, FetchResult::Throttled), ParseOutcome::NotParsed).state;
         assert_eq!(validators(&busy, NOW()), (Some("\"v1\""), None));
         assert_eq!(validators(&busy, NOW().plus(UNCONDITIONAL_EVERY)), (None, None));
+    }
+
+    #[test]
+    fn an_error_names_the_proxy_that_may_have_asked_to_retry_later() {
+        let said = |read_by| {
+            let report = FetchReport { read_by, ..visit(503, FetchResult::Throttled) };
+            conclude(&SourceState::default(), &report, ParseOutcome::NotParsed).state.last_error.unwrap()
+        };
+        assert!(said(None).ends_with("the server asked us to retry later"));
+        let proxy = news::ProxyUrl::try_new("http://user:TOPSECRET@127.0.0.1:3128").ok();
+        let expected =
+            "the server, or the proxy http://…@127.0.0.1:3128 in front of it, asked us to retry later";
+        assert!(said(proxy).ends_with(expected));
     }
 
     #[test]

@@ -76,11 +76,9 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
         // What the document has; what is recorded of it, the daemon says.
         line += &format!(", its document has {items} items");
     }
-    // As the daemon will have it, and not as it is listed.
-    let mut requested = source.clone();
-    requested.inherit_proxy(check::proxy(&context.config)?.as_ref());
+    let proxy = check::proxy(&context.config)?;
     // Before the list has it: the document is there whichever command makes the daemon reload.
-    let handover = handover::offer(context, &requested, &found.visit, found.arrived).await;
+    let handover = handover::offer(context, &source, proxy.as_ref(), &found.visit, found.arrived).await;
     file.replace(&Catalogue::append_to(&file.text, vec![source]))?;
     let path = file.path().to_owned();
     drop(file);

@@ -7,7 +7,7 @@ use control::{
     ControlClient, ControlError, ControlRequest, ControlSocket, DocumentAnswer, DocumentHead, paths,
 };
 use fetch::{FetchReport, FetchResult};
-use news::{FloodingBound, Source, SourceId, SourceStatus, Timestamp};
+use news::{FloodingBound, ProxyUrl, Source, SourceId, SourceStatus, Timestamp};
 use tokio::time::Instant;
 
 use super::{CommandContext, show::ListedSource};
@@ -35,13 +35,18 @@ pub(super) enum Handover {
     NotVisited,
 }
 
-/// Offers the document to the daemon, before the source is in the list.
+/// Offers the document to the daemon, before the source is in the list. `listed` is the source as the list will have it,
+/// `proxy` that of sources without a choice of their own.
 pub(super) async fn offer(
     context: &CommandContext,
-    source: &Source,
+    listed: &Source,
+    proxy: Option<&ProxyUrl>,
     visit: &FetchReport,
     arrived: Instant,
 ) -> Handover {
+    // As the daemon will have it.
+    let mut source = listed.clone();
+    source.inherit_proxy(proxy);
     if !source.enabled {
         return Handover::NotVisited;
     }
@@ -52,6 +57,7 @@ pub(super) async fn offer(
     let head = DocumentHead {
         source: source.id.to_string(),
         request_hash: source.request_hash(),
+        listed_hash: listed.request_hash(),
         age_ms: u64::try_from(arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
         url: full.url.to_string(),
         code: visit.code.unwrap_or_default(),

@@ -12,7 +12,7 @@ use clap::Args;
 use control::PauseOrder;
 use daemon::Exit;
 use feed::opml::{BYTES_MAX, read_opml};
-use news::{Catalogue, Pause};
+use news::{Catalogue, Pause, Timestamp};
 use serde_json::{Value, json};
 use sources::opml::{ImportPlan, ImportedPause, KnownOutline, PlannedSource, plan_with_requests};
 
@@ -57,7 +57,9 @@ pub(super) async fn run(context: &CommandContext, arguments: ImportArgs) -> anyh
         Catalogue::SOURCES_MAX
     );
     let changes = !arguments.dry_run && !plan.added.is_empty();
+    let pauses = if changes { marked_pauses(&plan.added) } else { Vec::new() };
     let reload = if changes {
+        announce(context, &pauses).await;
         let sources = plan.added.iter().map(|added| added.source.clone()).collect();
         file.replace(&Catalogue::append_to(&file.text, sources))?;
         Some(orders::reload(context).await?)
@@ -67,7 +69,7 @@ pub(super) async fn run(context: &CommandContext, arguments: ImportArgs) -> anyh
     let mut succeeded = plan.refused.is_empty();
     if let Some(reload) = &reload {
         succeeded &= matches!(reload.print(file.path()), Exit::Ok);
-        succeeded &= pause_marked(context, &plan.added, reload).await?;
+        succeeded &= pause_marked(context, &pauses, reload).await?;
     }
     // Last, because a closed standard output ends the command.
     print_result(&arguments, &plan, &file, reload.as_ref())?;
@@ -144,12 +146,8 @@ fn as_json(arguments: &ImportArgs, plan: &ImportPlan, file: &ListFile, reload: O
     })
 }
 
-/// Pauses the sources that the list marks as paused; returns whether that was possible.
-async fn pause_marked(
-    context: &CommandContext,
-    added: &[PlannedSource],
-    reload: &ListReload,
-) -> anyhow::Result<bool> {
+/// The orders that pause the sources which the list marks as paused, each with their ids.
+fn marked_pauses(added: &[PlannedSource]) -> Vec<(PauseOrder<Timestamp>, Vec<String>)> {
     let now = now();
     let mut orders: HashMap<&ImportedPause, Vec<String>> = HashMap::new();
     for PlannedSource { source, paused, .. } in added {
@@ -160,21 +158,45 @@ async fn pause_marked(
             orders.entry(pause).or_default().push(source.id.to_string());
         }
     }
-    let is_running = matches!(reload, ListReload::Reloaded(_));
-    for (ImportedPause { until, reason }, ids) in &orders {
-        if !is_running {
-            out::stderr_line(&format!("not paused, because the daemon is not running: {}", ids.join(" ")));
-            continue;
+    let order = |ImportedPause { until, reason }: &ImportedPause| PauseOrder {
+        sources: Vec::new(),
+        for_s: None,
+        until: *until,
+        reason: reason.as_deref().map(|r| r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)].to_owned()),
+        select: None,
+        coming: false,
+    };
+    orders.into_iter().map(|(pause, ids)| (order(pause), ids)).collect()
+}
+
+/// Announces the pauses to the daemon, so that it does not visit the sources once before.
+async fn announce(context: &CommandContext, pauses: &[(PauseOrder<Timestamp>, Vec<String>)]) {
+    for (order, ids) in pauses {
+        let order = PauseOrder { coming: true, ..order.clone() };
+        let Err(error) = orders::pause_quietly(context, ids, &order).await else { continue };
+        if !error.is_absent() {
+            out::stderr_line(&format!(
+                "may be visited once before they are paused, because {}: {}",
+                orders::explain(&error),
+                ids.join(" ")
+            ));
         }
-        let reason = reason.as_deref().map(|r| &r[..r.floor_char_boundary(Pause::REASON_BYTES_MAX)]);
-        let order = PauseOrder {
-            sources: Vec::new(),
-            for_s: None,
-            until: *until,
-            reason: reason.map(str::to_owned),
-            select: None,
-        };
-        orders::pause_quietly(context, ids, &order).await?;
     }
-    Ok(is_running || orders.is_empty())
+}
+
+/// Pauses the sources, which are listed now; returns whether that was possible.
+async fn pause_marked(
+    context: &CommandContext,
+    pauses: &[(PauseOrder<Timestamp>, Vec<String>)],
+    reload: &ListReload,
+) -> anyhow::Result<bool> {
+    let is_running = matches!(reload, ListReload::Reloaded(_));
+    for (order, ids) in pauses {
+        if is_running {
+            orders::pause_quietly(context, ids, order).await.map_err(|error| orders::explain(&error))?;
+        } else {
+            out::stderr_line(&format!("not paused, because the daemon is not running: {}", ids.join(" ")));
+        }
+    }
+    Ok(is_running || pauses.is_empty())
 }

@@ -74,7 +74,14 @@ pub(super) async fn pause(context: &CommandContext, arguments: PauseArgs) -> any
     let for_s = duration.map(|duration| duration.as_secs());
     let mut exit = Exit::Ok;
     for (sources, select) in parts(&ids, category) {
-        let order = PauseOrder::<String> { sources, for_s, until: None, reason: reason.clone(), select };
+        let order = PauseOrder::<String> {
+            sources,
+            for_s,
+            until: None,
+            reason: reason.clone(),
+            select,
+            coming: false,
+        };
         let answer: PauseAnswer = send(context, paths::PAUSES, &order).await?;
         print_each(&answer.done, "is paused")?;
         let disabled =
@@ -139,20 +146,21 @@ pub(super) fn explain(error: &ControlError) -> anyhow::Error {
                 "the daemon does not understand the order: {text}; if it is older than this tool, restart it"
             )
         }
+        ControlError::Problem(problem) if problem.code == "starting" => anyhow::anyhow!(text),
         ControlError::Problem(_) => anyhow::anyhow!("the daemon refuses: {text}"),
         _ => anyhow::anyhow!(text),
     }
 }
 
-/// Pauses sources that have just been added; prints nothing.
+/// Pauses sources that are being added; prints nothing.
 pub(super) async fn pause_quietly<T: Clone + Serialize>(
     context: &CommandContext,
     ids: &[String],
     order: &PauseOrder<T>,
-) -> anyhow::Result<()> {
+) -> Result<(), ControlError> {
     for ids in ids.chunks(ORDER_SOURCES_MAX) {
         let order = PauseOrder { sources: ids.to_vec(), ..order.clone() };
-        let _: PauseAnswer = send(context, paths::PAUSES, &order).await?;
+        let _: PauseAnswer = context.daemon.post(paths::PAUSES, &order).await?;
     }
     Ok(())
 }
