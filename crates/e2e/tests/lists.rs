@@ -373,6 +373,18 @@ async fn an_own_source_wins_over_the_list() {
     assert!(told.contains("sources with the category tech come from the list planet and stay"), "{told}");
     let (code, told) = newswire(&stack, "check planet-beta").await;
     assert_eq!(code, Some(0), "{told}");
+    // Added without an id, it keeps the one that it has in the list.
+    let (code, told) = newswire(&stack, &format!("sources add {a} --every 1s")).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.contains("the list planet has this feed as planet-alpha: the source keeps this id"),
+        "{told}"
+    );
+    assert!(told.contains("added planet-alpha "), "{told}");
+    assert_eq!(ids(&stack).await, ["planet-alpha", "planet-beta"]);
+    assert_eq!(stack.json("/sources/planet-alpha").await.unwrap()["list"], Value::Null);
+    let (code, told) = newswire(&stack, "sources remove planet-alpha").await;
+    assert_eq!(code, Some(0), "{told}");
     let (code, told) = newswire(&stack, &format!("sources add {a} --id mine --every 1s")).await;
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("the list planet has this feed as planet-alpha"), "{told}");

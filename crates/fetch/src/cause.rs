@@ -41,6 +41,12 @@ pub(crate) fn root(error: &(dyn Error + 'static)) -> String {
     Escaped(&text).to_string()
 }
 
+/// Whether the other side has ended TLS with an alert.
+pub(crate) fn is_alert(error: &(dyn Error + 'static)) -> bool {
+    let is_alert = |error: &rustls::Error| matches!(error, rustls::Error::AlertReceived(_));
+    causes(error).any(|cause| cause.downcast_ref().is_some_and(is_alert))
+}
+
 /// Whether the other side has closed the connection.
 pub(crate) fn is_closed(error: &(dyn Error + 'static)) -> bool {
     let is_closing = |e: &io::Error| {

@@ -122,9 +122,8 @@ impl ProxyRoute {
         Ok(Self { proxy: proxy.clone(), address, authorization: basic_of(url), tls })
     }
 
-    /// Whether the proxy reads the request, as it is sent without a tunnel.
     fn reads(&self, to: &Uri) -> bool {
-        !self.proxy.is_socks() && !is_https(to)
+        proxy::reads(&self.proxy, to.scheme_str())
     }
 }
 

@@ -6,7 +6,7 @@ use news::{FailureClass, ProxyUrl};
 use serde::Serialize;
 
 use crate::{
-    cause::{EndlessInterim, WantsClientCertificate, causes, is_closed, root},
+    cause::{EndlessInterim, WantsClientCertificate, causes, is_alert, is_closed, root},
     limits::Deadline,
     stream::{ConnectPhase, HEAD_BYTES_MAX, HEADERS_MAX},
     verifier,
@@ -135,8 +135,10 @@ pub(crate) fn of_head(
         return Failure::new(FailureClass::BadHttp, format!("{to} sent {why}"));
     }
     // TLS 1.3 tells of a certificate that it misses only after the handshake.
+    let misses_certificate = is_certificate_wanted && is_alert(error);
     if causes(error).any(<dyn Error>::is::<rustls::Error>)
-        && let Some(failure) = of_handshake(error, to)
+        && let Some(failure) =
+            of_handshake(if misses_certificate { &WantsClientCertificate } else { error }, to)
     {
         return failure;
     }

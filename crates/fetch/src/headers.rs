@@ -89,15 +89,18 @@ pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<ContentCoding>, Unusabl
 
 /// Refuses a body whose chunks were not recognised, or whose transfer coding is another one, which no request asks for.
 ///
+/// Chunks are recognised by the last coding only, and `chunked` twice is read as once: that is how servers behind a proxy
+/// mean it.
+///
 /// # Errors
 /// What the server has sent.
 pub(crate) fn check_transfer_codings(headers: &HeaderMap) -> Result<(), String> {
     let values = headers.get_all(TRANSFER_ENCODING).iter();
     let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     let all = values.join(", ");
-    let mut codings: Vec<_> = all.split(',').map(|coding| coding.trim().to_ascii_lowercase()).collect();
-    codings.retain(|coding| coding != "identity");
-    if ["", "chunked"].contains(&codings.join(",").as_str()) {
+    let is = |coding: &str, name: &str| coding.trim().eq_ignore_ascii_case(name);
+    let mut codings = all.split(',').skip_while(|coding| is(coding, "") || is(coding, "identity"));
+    if codings.all(|coding| is(coding, "chunked")) {
         return Ok(());
     }
     let end = all.floor_char_boundary(SHOWN_CODINGS_BYTES_MAX);

@@ -16,6 +16,11 @@ use crate::{
     userinfo::has_credentials,
 };
 
+/// Whether a proxy reads a request to an address of this scheme, as it is sent without a tunnel.
+pub(crate) fn reads(proxy: &ProxyUrl, scheme: Option<&str>) -> bool {
+    !proxy.is_socks() && scheme != Some("https")
+}
+
 /// Methods of SOCKS5.
 const NO_LOGIN: u8 = 0;
 const LOGIN: u8 = 2;

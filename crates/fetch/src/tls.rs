@@ -13,7 +13,7 @@ use rustls_platform_verifier::Verifier;
 
 use crate::{
     BadPolicy, Policy,
-    cause::{WantsClientCertificate, is_closed},
+    cause::{WantsClientCertificate, is_alert, is_closed},
     stream::BoxError,
     verifier::CertificateVerifier,
 };
@@ -124,9 +124,4 @@ pub(crate) async fn noting_certificate_requests<T>(
         (Err(error), true) if is_closed(&error) || is_alert(&error) => Err(WantsClientCertificate.into()),
         (Err(error), _) => Err(error.into()),
     }
-}
-
-fn is_alert(error: &io::Error) -> bool {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(tls, Some(rustls::Error::AlertReceived(_)))
 }

@@ -348,11 +348,9 @@ pub(crate) fn in_words(error: &Error) -> String {
         Error::AlertReceived(AlertDescription::UnrecognisedName) => {
             "it does not know the name in the address; correct the address"
         }
-        Error::AlertReceived(
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::AccessDenied,
-        ) => return WantsClientCertificate.to_string(),
+        Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            return WantsClientCertificate.to_string();
+        }
         Error::InvalidCertificate(why) => {
             return format!(
                 "its certificate or its key is not acceptable ({}); its operator must replace it",

@@ -32,7 +32,7 @@ use crate::{
     headers, hop_gate,
     limits::{Deadline, TimeLimits},
     links,
-    proxy::{login_advice_for, status_line},
+    proxy::{self, login_advice_for, status_line},
     report::answerer,
     userinfo::{basic_of, has_credentials, without_credentials},
 };
@@ -268,7 +268,7 @@ impl Visitor {
             let outgoing = build_request(request, &at, progress);
             let response = self.send(&route, outgoing, progress).await?;
             progress.record_response(&response, &at);
-            let is_read = |proxy: &&ProxyUrl| !proxy.is_socks() && at.secret().scheme() == "http";
+            let is_read = |proxy: &&ProxyUrl| proxy::reads(proxy, Some(at.secret().scheme()));
             progress.read_by = route.proxy.as_ref().filter(is_read).cloned();
             if let Some(gate) = request.gate {
                 gate.answered(&at, response.status().as_u16(), progress.retry_after);

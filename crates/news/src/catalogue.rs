@@ -229,7 +229,7 @@ impl CatalogueReader<'_> {
                 self.refuse(entry, name, "is missing; each source needs one");
             }
         }
-        self.check_credentials(&fields, entry);
+        self.check_credentials(fields.url.as_ref(), &fields.request.access, entry);
         if self.complaints.list().len() > before {
             return None;
         }

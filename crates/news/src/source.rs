@@ -70,11 +70,13 @@ pub struct FeedUrl(Url);
 
 /// Why a text is not the address of a feed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the address of a feed must be a complete http:// or https:// URL of at most 2048 bytes")]
+#[error(
+    "the address of a feed must be a complete http:// or https:// URL of at most 2048 bytes, of which a letter such as é takes 6"
+)]
 pub struct BadFeedUrl;
 
 impl FeedUrl {
-    /// Longest address, in bytes.
+    /// Longest address, as given and as it is sent, in bytes.
     pub const LENGTH_MAX: usize = 2048;
 
     /// Checks an address.
@@ -87,7 +89,29 @@ impl FeedUrl {
         }
         let url = Url::parse(url.trim()).map_err(|_| BadFeedUrl)?;
         let web = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|h| !h.is_empty());
-        if web { Ok(Self(url)) } else { Err(BadFeedUrl) }
+        if web && url.as_str().len() <= Self::LENGTH_MAX { Ok(Self(url)) } else { Err(BadFeedUrl) }
+    }
+
+    /// The address without user name, password and the parameters of its query that are secrets by their name and value.
+    /// The rest stays as it is written. `None` if it has none of them.
+    #[must_use]
+    pub fn without_secrets(&self, is_secret: impl Fn(&str, &str) -> bool) -> Option<Self> {
+        let mut url = self.0.clone();
+        let parameters: Vec<_> = url.query().into_iter().flat_map(|query| query.split('&')).collect();
+        let is_kept = |parameter: &&str| {
+            url::form_urlencoded::parse(parameter.as_bytes()).all(|(name, value)| !is_secret(&name, &value))
+        };
+        let kept: Vec<_> = parameters.iter().copied().filter(is_kept).collect();
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        if !has_user && kept.len() == parameters.len() {
+            return None;
+        }
+        let query = kept.join("&");
+        url.set_query(Some(query.as_str()).filter(|query| !query.is_empty()));
+        // Neither fails: the URL has a host.
+        url.set_username("").ok();
+        url.set_password(None).ok();
+        Some(Self(url))
     }
 
     /// The complete address with secrets: for connections, never for people.
@@ -334,6 +358,41 @@ mod tests {
             source.enabled = false;
         });
         assert_eq!(rest, (plain().request_hash(), plain().plan_hash()));
+    }
+
+    #[test]
+    fn an_address_without_secrets_is_otherwise_as_it_was_written() {
+        let without = |text: &str| {
+            let url = FeedUrl::try_new(text)
+                .unwrap()
+                .without_secrets(|name, value| name == "key" && !value.is_empty());
+            url.map(|url| url.secret().to_string())
+        };
+        for (text, expected) in [
+            ("https://example.org/?a=1,2&key=S&b=x/y:z&&c", "https://example.org/?a=1,2&b=x/y:z&&c"),
+            ("https://example.org/?key=S&a=%2c+%20", "https://example.org/?a=%2c+%20"),
+            ("https://example.org/?%6bey=S", "https://example.org/"),
+            ("https://u:p@example.org/é?a=é,#x", "https://example.org/%C3%A9?a=%C3%A9,#x"),
+            ("https://u@example.org:8443/?key", "https://example.org:8443/?key"),
+            ("https://:p@example.org/", "https://example.org/"),
+        ] {
+            assert_eq!(without(text).as_deref(), Some(expected), "{text}");
+        }
+        for text in ["https://example.org/", "https://example.org/?", "https://example.org/?key&a=1,2"] {
+            assert_eq!(without(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_as_long_as_it_is_sent() {
+        let room = FeedUrl::LENGTH_MAX - "https://example.org/".len();
+        let address = |path: &str, count: usize| {
+            FeedUrl::try_new(&format!("https://example.org/{}", path.repeat(count)))
+        };
+        assert!(address("a", room).is_ok() && address("a", room + 1).is_err());
+        assert!(address("é", room / 6).is_ok() && address("é", room / 6 + 1).is_err());
+        let url = address("é", room / 6).unwrap();
+        assert_eq!(FeedUrl::try_new(url.secret().as_str()), Ok(url), "what is stored is read again");
     }
 
     #[test]

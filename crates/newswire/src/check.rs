@@ -26,7 +26,7 @@ use sources::CredentialFiles;
 use self::input::CheckInput;
 use crate::{
     config_file::{ConfigFile, UsageError},
-    discover::{FeedFailure, read_document},
+    discover::{FeedFailure, is_without_server, read_document},
     out::{self, Paint, safe, span, whole},
 };
 
@@ -188,7 +188,7 @@ fn read_up_to(reader: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
 async fn check_addresses(urls: &[FeedUrl], visitor: &Visitor, bounds: IntervalBounds) -> FeedReport {
     let (mut url, mut visit) = (&urls[0], visitor.visit(&VisitRequest::new(&urls[0], now())).await);
     for next in &urls[1..] {
-        if has_server(&visit) {
+        if !is_without_server(&visit) {
             break;
         }
         (url, visit) = (next, visitor.visit(&VisitRequest::new(next, now())).await);
@@ -255,11 +255,6 @@ async fn daemon_state(config: &Config, source: &Source) -> Value {
         ];
         keys.into_iter().map(|key| (key.to_owned(), status[key].clone())).collect()
     })
-}
-
-fn has_server(visit: &FetchReport) -> bool {
-    !matches!(&visit.answer, FetchResult::Failed(failure)
-        if failure.class == FailureClass::Connect || failure.is_without_tls)
 }
 
 fn now() -> Timestamp {
@@ -417,5 +412,26 @@ fn print_daemon(daemon: &Value) -> anyhow::Result<()> {
             ))?)
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover::tests::origin;
+
+    #[tokio::test]
+    async fn the_failure_of_a_redirect_is_not_hidden_by_the_next_address() {
+        let visitor = Visitor::try_new(Policy { allow_private: true, ..Policy::default() }).unwrap();
+        for (first, requested, is_found) in [("/dead", &["/dead"][..], false), ("", &["/feed"], true)] {
+            let (base, log) = origin().await;
+            // The counterpart has no server itself.
+            let first = if is_found { "http://127.0.0.1:1/".to_owned() } else { format!("{base}{first}") };
+            let urls = [first, format!("{base}/feed")].map(|url| FeedUrl::try_new(&url).unwrap());
+            let checked = check_addresses(&urls, &visitor, IntervalBounds::default()).await;
+            assert_eq!(*log.lock().unwrap(), requested);
+            let failure = checked.error.map(|failure| failure.kind);
+            assert_eq!(failure.as_deref(), (!is_found).then_some("connect"));
+        }
     }
 }

@@ -129,10 +129,7 @@ async fn fetch_feed(visitor: &Visitor, request: &VisitRequest<'_>) -> Result<Dis
         return Err(held(HeldHop { why, wait: visit.retry_after }));
     }
     let document = read_document(&visit).map_err(|failure| {
-        let is_without_server = visit.hops.is_empty()
-            && matches!(&visit.answer, FetchResult::Failed(failed)
-                if failed.class == FailureClass::Connect || failed.is_without_tls);
-        NoFeed::Other(DiscoveryFailure { failure, is_without_server })
+        NoFeed::Other(DiscoveryFailure { failure, is_without_server: is_without_server(&visit) })
     })?;
     match document {
         Ok(document) => {
@@ -161,6 +158,13 @@ fn held(HeldHop { why, .. }: HeldHop) -> NoFeed {
          from where it is visited in time"
     );
     NoFeed::Other(FeedFailure::of_status(&message).into())
+}
+
+/// No server answers at the address itself, or none that speaks TLS to an https address.
+pub(crate) fn is_without_server(visit: &FetchReport) -> bool {
+    visit.hops.is_empty()
+        && matches!(&visit.answer, FetchResult::Failed(failed)
+            if failed.class == FailureClass::Connect || failed.is_without_tls)
 }
 
 /// The URL to write into the list: the target of the redirects only if all of them are permanent, and only if it may get the
@@ -210,7 +214,7 @@ pub(crate) fn read_document(visit: &FetchReport) -> Result<Result<FeedDocument, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
     use fetch::Policy;
@@ -229,7 +233,7 @@ mod tests {
                         <link rel=alternate type=application/atom+xml href=/comments>";
 
     /// An origin, and the paths that were requested from it.
-    async fn origin() -> (String, Arc<Mutex<Vec<String>>>) {
+    pub(crate) async fn origin() -> (String, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let requested = Arc::new(Mutex::new(Vec::new()));
@@ -246,6 +250,7 @@ mod tests {
                     "/feed" => ("200 OK", String::new(), FEED),
                     "/page" => ("200 OK", String::new(), PAGE),
                     "/moved" => ("301 Moved Permanently", "location: /feed\r\n".to_owned(), ""),
+                    "/dead" => ("302 Found", "location: http://127.0.0.1:1/\r\n".to_owned(), ""),
                     "/detour" => ("302 Found", "location: /feed\r\n".to_owned(), ""),
                     "/bare" => ("200 OK", String::new(), "<!doctype html><p>nothing here</p>"),
                     _ => ("404 Not Found", String::new(), ""),

@@ -9,6 +9,7 @@
 
 mod copies;
 mod left;
+mod listed;
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -18,6 +19,7 @@ use news::{Catalogue, FeedList, ListMark, Source, SourceId};
 pub use self::{
     copies::{ListCopies, ListMemory},
     left::LeftFeeds,
+    listed::{ListedFeed, ListedFeeds},
 };
 use crate::{known::KnownFeeds, opml};
 

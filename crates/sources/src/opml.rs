@@ -16,7 +16,10 @@ use news::{
 };
 use notation::{Complaint, Complaints, parse_duration, write_duration};
 
-use crate::known::{KnownFeeds, address_key};
+use crate::{
+    known::{KnownFeeds, address_key},
+    lists::ListedFeeds,
+};
 
 /// Our XML namespace.
 const NAMESPACE: &str = "urn:newswire:opml";
@@ -97,19 +100,30 @@ impl RefusedOutline {
 /// and proxies, are ignored: a foreign list must not choose them.
 #[must_use]
 pub fn plan(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
-    plan_as(opml, catalogue, category, false)
+    plan_as(opml, catalogue, category, None)
 }
 
-/// The same with every key, for a list of the operator's own.
+/// The same with every key, for a list of the operator's own. What has no id of its own takes that of the feed in `lists`,
+/// which it replaces.
 #[must_use]
-pub fn plan_with_requests(opml: &Opml, catalogue: &Catalogue, category: Option<&str>) -> ImportPlan {
-    plan_as(opml, catalogue, category, true)
+pub fn plan_with_requests(
+    opml: &Opml,
+    catalogue: &Catalogue,
+    category: Option<&str>,
+    lists: &ListedFeeds,
+) -> ImportPlan {
+    plan_as(opml, catalogue, category, Some(lists))
 }
 
-fn plan_as(opml: &Opml, catalogue: &Catalogue, category: Option<&str>, has_requests: bool) -> ImportPlan {
+fn plan_as(
+    opml: &Opml,
+    catalogue: &Catalogue,
+    category: Option<&str>,
+    lists: Option<&ListedFeeds>,
+) -> ImportPlan {
     let (prefix, known) = (prefix(&opml.root), KnownFeeds::new(catalogue));
     let by_id = catalogue.sources.iter().map(|source| (source.id.as_str(), source)).collect();
-    let mut planner = Planner { prefix, category, listed: known.clone(), by_id, known, has_requests };
+    let mut planner = Planner { prefix, category, listed: known.clone(), by_id, known, lists };
     let mut plan = ImportPlan::default();
     for (line, reason) in &opml.faults {
         plan.refused.push(RefusedOutline { line: *line, name: None, reason: reason.clone() });
@@ -243,7 +257,8 @@ struct Planner<'a> {
     by_id: HashMap<&'a str, &'a Source>,
     /// The same, and those that are added.
     known: KnownFeeds,
-    has_requests: bool,
+    /// Feeds of lists. `None`: keys about requests are ignored.
+    lists: Option<&'a ListedFeeds>,
 }
 
 impl Planner<'_> {
@@ -276,7 +291,7 @@ impl Planner<'_> {
 
     /// The keys without a form of their own.
     fn more_keys(&self, attributes: &Attributes, url: &FeedUrl) -> Result<MoreKeys, String> {
-        let text = if self.has_requests { more_keys(attributes, &self.prefix)? } else { String::new() };
+        let text = if self.lists.is_some() { more_keys(attributes, &self.prefix)? } else { String::new() };
         if text.is_empty() {
             return Ok(MoreKeys::default());
         }
@@ -310,7 +325,8 @@ impl Planner<'_> {
         let attributes = &outline.attributes;
         let prefix = self.prefix.clone();
         let ours = |name: &str| attributes.get(&format!("{prefix}:{name}"));
-        let id = self.known.free_id(ours("id"), name.as_deref(), &url);
+        let replaced = self.lists.and_then(|lists| lists.get(&url)).map(|feed| feed.id.as_str());
+        let id = self.known.free_id(ours("id").or(replaced), name.as_deref(), &url);
         let mut source = Source::new(id, url);
         source.name = name.unwrap_or(source.name);
         let mut folders = outline.folders().into_iter().filter_map(word);
@@ -504,7 +520,7 @@ fn attribute(name: &str, value: &str) -> String {
 /// The source without its secrets, and what these are.
 fn without_secrets(source: &Source) -> (Source, Vec<&'static str>) {
     let (mut shown, mut secrets) = (source.clone(), Vec::new());
-    if let Some(url) = url_without_secrets(&source.url) {
+    if let Some(url) = source.url.without_secrets(is_secret) {
         shown.url = url;
         secrets.push("the secrets of its url");
     }
@@ -521,31 +537,13 @@ fn without_secrets(source: &Source) -> (Source, Vec<&'static str>) {
     (shown, secrets)
 }
 
-/// The URL without user name, password and what looks like a key in its query; `None` if it has none of these.
-fn url_without_secrets(url: &FeedUrl) -> Option<FeedUrl> {
-    let mut url = url.secret().clone();
-    let is_secret = |name: &str, value: &str| {
-        let name = name.to_ascii_lowercase();
-        let word = name.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        let named = SECRET_ENDINGS.iter().any(|end| name.ends_with(end)) || SECRET_WORDS.contains(&word);
-        let long = value.len() >= SECRET_BYTES_MIN && value.bytes().all(|b| b.is_ascii_alphanumeric());
-        !value.is_empty() && (named || (long && word != "id"))
-    };
-    let pairs: Vec<_> = url.query_pairs().into_owned().collect();
-    let kept: Vec<_> = pairs.iter().filter(|(name, value)| !is_secret(name, value)).collect();
-    let user = !url.username().is_empty() || url.password().is_some();
-    if !user && kept.len() == pairs.len() {
-        return None;
-    }
-    // Neither fails: the URL has a host.
-    url.set_username("").ok();
-    url.set_password(None).ok();
-    if kept.is_empty() {
-        url.set_query(None);
-    } else if kept.len() < pairs.len() {
-        url.query_pairs_mut().clear().extend_pairs(kept);
-    }
-    FeedUrl::try_new(url.as_str()).ok()
+/// Whether a parameter of a query looks like a key.
+fn is_secret(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let word = name.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    let named = SECRET_ENDINGS.iter().any(|end| name.ends_with(end)) || SECRET_WORDS.contains(&word);
+    let long = value.len() >= SECRET_BYTES_MIN && value.bytes().all(|b| b.is_ascii_alphanumeric());
+    !value.is_empty() && (named || (long && word != "id"))
 }
 
 #[cfg(test)]
@@ -558,7 +556,7 @@ mod tests {
     use super::*;
 
     fn import(text: &str, catalogue: &Catalogue) -> ImportPlan {
-        plan_with_requests(&read_opml(text.as_bytes()).unwrap(), catalogue, None)
+        plan_with_requests(&read_opml(text.as_bytes()).unwrap(), catalogue, None, &ListedFeeds::default())
     }
 
     fn list(outlines: &str) -> String {
@@ -723,6 +721,28 @@ mod tests {
     }
 
     #[test]
+    fn secrets_of_a_long_address_are_not_exported_and_the_rest_stays_as_it_is() {
+        let filter = format!("filter={}", "a,".repeat(700));
+        let path = "ж".repeat(330);
+        let text = format!(
+            "[[source]]\nid = \"a\"\nurl = \"https://example.org/?{filter}&api_key=SECRET\"\n\
+             [[source]]\nid = \"b\"\nurl = \"https://SECRET:SECRET@example.org/{path}\"\n"
+        );
+        let catalogue = Catalogue::parse(&text).unwrap();
+        let (list, left_out) = write(&catalogue, &HashMap::new(), false);
+        assert!(!list.contains("SECRET"), "{list}");
+        assert!(list.contains(&format!("\"https://example.org/?{filter}\"")), "{list}");
+        let told: Vec<_> =
+            left_out.iter().map(|left_out| (left_out.id.as_str(), &left_out.secrets[..])).collect();
+        let secrets = &["the secrets of its url"][..];
+        assert_eq!(told, [("a", secrets), ("b", secrets)]);
+        // What no export could name is refused as the address of a source.
+        let longer = text.replace(&path, &"ж".repeat(600));
+        let complaints = Catalogue::parse(&longer).unwrap_err().to_string();
+        assert!(complaints.contains("at most 2048 bytes") && !complaints.contains("SECRET"), "{complaints}");
+    }
+
+    #[test]
     fn an_export_without_secrets_names_what_it_left_out() {
         let text = "[[source]]\nid = \"a\"\nurl = \"https://example.org/\"\nbasic_file = \"agency\"\n\
                     headers = { X-Key = \"SECRET\" }\nproxy = \"http://u:SECRET@proxy.example:3128\"\nuser_agent = \"x/1\"\n\
@@ -745,7 +765,7 @@ mod tests {
         let opml = read_opml(text.as_bytes()).unwrap();
         let source = &plan(&opml, &Catalogue::default(), None).added[0].source;
         assert_eq!((source.access.keys(), source.every), (Vec::new(), Some(Duration::from_secs(3600))));
-        let own = plan_with_requests(&opml, &Catalogue::default(), None);
+        let own = plan_with_requests(&opml, &Catalogue::default(), None, &ListedFeeds::default());
         assert_eq!(own.added[0].source.access.keys(), ["headers", "basic_file", "proxy"]);
         let wrong = list("<outline xmlUrl='http://a.example/' newswire:headers='{}&#10;id = \"b\"'/>");
         assert_eq!(import(&wrong, &Catalogue::default()).refused.len(), 1);

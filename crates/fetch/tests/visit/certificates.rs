@@ -464,6 +464,10 @@ async fn what_is_wrong_with_a_server_is_said_in_words() {
         (&[0x15, 3, 3, 0, 2, 2, 40], OLD_KEY_EXCHANGE),
         (&[0x15, 3, 3, 0, 2, 2, 71], OLD_KEY_EXCHANGE),
         (&[0x15, 3, 3, 0, 2, 2, 112], "it does not know the name in the address; correct the address"),
+        // It has not asked for one.
+        (&[0x15, 3, 3, 0, 2, 2, 42], "received fatal alert: BadCertificate"),
+        (&[0x15, 3, 3, 0, 2, 2, 49], "received fatal alert: AccessDenied"),
+        (&[0x15, 3, 3, 0, 2, 2, 116], CLIENT_CERTIFICATE),
         (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
             "what it sends is not TLS; if the server speaks plain HTTP at this port, write http:// in the address",

@@ -3,7 +3,7 @@
 //! ```toml
 //! [[list]]
 //! id = "planet"                               # required: begins the ids of its sources
-//! url = "https://example.org/planet.opml"     # this or `file`, relative to this file
+//! url = "https://example.org/planet.opml"     # this or `file`, relative to the main file
 //! every = "1d"                                # how often it is read
 //! category = "tech"                           # of all its sources; default: their folders in the list
 //! enabled = true
@@ -199,7 +199,11 @@ impl CatalogueReader<'_> {
                 "a list in a file is not requested; remove the keys about its request",
             );
         }
-        self.check_credentials(&fields, entry);
+        let url = match &origin {
+            Some(ListOrigin::Url(url)) => Some(url),
+            _ => None,
+        };
+        self.check_credentials(url, &fields.request.access, entry);
         let every = every.unwrap_or(EVERY_DEFAULT);
         Some(FeedList { id: id?, origin: origin?, every, category, access: fields.request.access, enabled })
     }
@@ -225,8 +229,8 @@ impl CatalogueReader<'_> {
     fn list_url(&mut self, value: &Spanned<DeValue<'_>>) -> Option<FeedUrl> {
         let url = FeedUrl::try_new(self.string("url", value)?);
         url.map_err(|_| {
-            let message =
-                "the address of a list must be a complete http:// or https:// URL of at most 2048 bytes";
+            let message = "the address of a list must be a complete http:// or https:// URL of at most 2048 bytes, of which a \
+                           letter such as é takes 6";
             self.refuse(value, "url", message);
         })
         .ok()
@@ -296,6 +300,26 @@ mod tests {
         ] {
             assert_ne!(hash(other).0, plain.0, "{other}");
         }
+    }
+
+    #[test]
+    fn a_mistake_in_request_settings_of_a_list_names_the_list() {
+        let text = "[[list]]\nid = \"a\"\nurl = \"https://u:p@example.org/p\"\nbasic_file = \"b\"\nbearer_file = \"c\"\n\
+                    headers = { Host = \"x\" }\nproxy = \"p\"\n[[source]]\nid = \"s\"\n\
+                    url = \"https://u:p@example.org/f\"\nbasic_file = \"b\"\nbearer_file = \"c\"\nheaders = { Host = \"x\" }\n";
+        let found = complaints(text);
+        for part in [
+            "1: list: has credentials in its url and in a file",
+            "5: list.bearer_file: a list may have a basic_file or a bearer_file",
+            "6: list.headers: `Host` cannot be set",
+            "7: list.proxy:",
+            "8: source: has credentials in its url and in a file",
+            "12: source.bearer_file: a source may have a basic_file or a bearer_file",
+            "13: source.headers: `Host` cannot be set",
+        ] {
+            assert!(found.iter().any(|line| line.contains(part)), "{part}: {found:#?}");
+        }
+        assert_eq!(found.len(), 7, "{found:#?}");
     }
 
     #[test]

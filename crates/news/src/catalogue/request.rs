@@ -19,8 +19,8 @@ use toml::{
 
 use notation::shortened;
 
-use super::{CatalogueReader, SourceFields, type_of};
-use crate::{Access, CredentialFile, ProxyChoice, Source};
+use super::{CatalogueReader, type_of};
+use crate::{Access, CredentialFile, FeedUrl, ProxyChoice, Source};
 
 /// The keys of this file.
 pub(super) const KEYS: [&str; 9] = [
@@ -156,7 +156,7 @@ impl CatalogueReader<'_> {
                 None
             };
             if let Some(message) = mistake {
-                self.complain(key.span(), "source.headers", message);
+                self.complain(key.span(), &format!("{}.headers", self.table), message);
             } else if let Some(value) = self.printable(&format!("headers.{name}"), value) {
                 headers.push((name.to_owned(), value));
             }
@@ -197,7 +197,8 @@ impl CatalogueReader<'_> {
     ) {
         let Some(path) = self.path(name, value) else { return };
         if access.credential.is_some() {
-            self.refuse(value, name, "a source may have a basic_file or a bearer_file, not both");
+            let message = format!("a {} may have a basic_file or a bearer_file, not both", self.table);
+            self.refuse(value, name, message);
             return;
         }
         access.credential = Some(kind(path));
@@ -212,14 +213,19 @@ impl CatalogueReader<'_> {
         choice.ok()
     }
 
-    /// Refuses two credentials for one source.
-    pub(super) fn check_credentials(&mut self, fields: &SourceFields, entry: &Spanned<DeValue<'_>>) {
-        let in_url = fields.url.as_ref().is_some_and(|url| {
+    /// Refuses two credentials for one address.
+    pub(super) fn check_credentials(
+        &mut self,
+        url: Option<&FeedUrl>,
+        access: &Access,
+        entry: &Spanned<DeValue<'_>>,
+    ) {
+        let in_url = url.is_some_and(|url| {
             let url = url.secret();
             !url.username().is_empty() || url.password().is_some()
         });
-        if in_url && fields.request.access.credential.is_some() {
-            self.complain(entry.span(), "source", "has credentials in its url and in a file; choose one");
+        if in_url && access.credential.is_some() {
+            self.complain(entry.span(), self.table, "has credentials in its url and in a file; choose one");
         }
     }
 }

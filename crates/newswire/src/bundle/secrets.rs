@@ -13,7 +13,7 @@ use news::{
     Access, CredentialFile, FeedList, ListOrigin, ProxyChoice, ProxyUrl, Source, SourceId, Timestamp,
 };
 use serde::Serialize;
-use sources::ListOnDisk;
+use sources::{ListOnDisk, lists::ListCopies};
 
 /// Largest file that is searched for secrets, in bytes.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -86,6 +86,11 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
             add_access(id, access, &config.ingestd.sources, &mut files, &mut secrets.values);
         }
         files.entry(part.path).or_insert_with(|| "include of ingestd.sources".to_owned());
+    }
+    // What a list has may be a secret address, too; the copies are there even if the list of sources has a mistake.
+    for (path, sources) in ListCopies::new(&config.store.path).all() {
+        sources.iter().for_each(|source| push_url_secrets(source.url.secret(), &mut secrets.values));
+        files.entry(path).or_insert_with(|| "copy of a list of feeds".to_owned());
     }
     secrets.files = files.into_iter().map(|(path, named_by)| describe(path, named_by)).collect();
     secrets
@@ -176,5 +181,33 @@ fn describe(path: PathBuf, named_by: String) -> FileFacts {
         bytes: metadata.as_ref().map(std::fs::Metadata::len),
         changed: metadata.map(|m| Timestamp::from_millis(m.mtime().saturating_mul(1000))),
         missing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::Redactor;
+
+    #[test]
+    fn the_secrets_of_what_a_list_has_are_known_even_if_the_list_of_sources_has_a_mistake() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let (store, list) = (path("store"), path("sources.toml"));
+        let address = "https://u:PASSWORD-1@example.org/f?key=QUERY-VALUE-1";
+        let source =
+            Source::new(SourceId::try_new("planet-a").unwrap(), news::FeedUrl::try_new(address).unwrap());
+        ListCopies::new(&store).write_sources(&SourceId::try_new("planet").unwrap(), vec![source]).unwrap();
+        let config = format!("[store]\npath = {store:?}\n[ingestd]\nsources = {list:?}\n");
+        fs::write(path("newswire.toml"), config).unwrap();
+        let loaded = daemon::config::load(Some(&path("newswire.toml")), []).unwrap();
+        for text in ["[[list]]\nid = \"planet\"\nfile = \"p.opml\"\n", "[[list]"] {
+            fs::write(&list, text).unwrap();
+            let secrets = collect(&loaded);
+            let named: Vec<_> = secrets.files.iter().map(|file| file.named_by.as_str()).collect();
+            assert!(named.contains(&"copy of a list of feeds"), "{named:?}");
+            let line = Redactor::new(secrets.values).lines("sent QUERY-VALUE-1 and PASSWORD-1 to it\n");
+            assert_eq!(line, "sent … and … to it\n");
+        }
     }
 }

@@ -9,16 +9,16 @@ use clap::Args;
 use daemon::Exit;
 use fetch::{FailureClass, VisitRequest, Visitor};
 use news::{Catalogue, FeedUrl, Source, SourceId, SourceStatus, Timestamp};
-use sources::{CredentialFiles, KnownFeeds, opml};
+use sources::{CredentialFiles, KnownFeeds, lists::ListedFeed, opml};
 use tokio::time::Instant;
 
 use super::{
     CommandContext,
     file::{ListFile, ListInUse},
     handover::{self, Handover},
-    now,
+    lists, now,
     options::SourceOptions,
-    orders, show,
+    orders,
     turns::DaemonTurns,
 };
 use crate::{
@@ -64,7 +64,12 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
         return Ok(exit);
     }
     tell_of_other_settings(&file, &found.url);
-    let source = describe(&file, &found, options)?;
+    let listed = lists::listed(context, &file.catalogue);
+    let replaced = listed.get(&found.url);
+    let source = describe(&file, &found, options, replaced)?;
+    if let Some(replaced) = replaced {
+        tell_of_list(replaced, &source.id);
+    }
     let items = found.document.items.len();
     let (id, name) = (source.id.clone(), safe(&source.name));
     let is_visited = source.enabled;
@@ -73,7 +78,6 @@ pub(super) async fn run(context: &CommandContext, arguments: AddArgs) -> anyhow:
         // What the document has; what is recorded of it, the daemon says.
         line += &format!(", its document has {}", out::count(items, "item"));
     }
-    tell_of_lists(context, &file, &source).await;
     let proxy = check::proxy(&context.config)?;
     let refusal = refusal.filter(|_| is_visited);
     // Before the list has it: the document is there whichever command makes the daemon reload.
@@ -158,22 +162,16 @@ fn tell_of_other_settings(file: &ListFile, url: &FeedUrl) {
     }
 }
 
-/// Tells that a list has this feed already: the two are not the same source.
-async fn tell_of_lists(context: &CommandContext, file: &ListFile, source: &Source) {
-    if file.catalogue.lists.is_empty() {
-        return;
-    }
-    let url = source.url.to_string();
-    let is_same =
-        |status: &SourceStatus| status.list.is_some() && status.url == url && status.id != source.id;
-    let sources = show::fetch(context).await.unwrap_or_default();
-    if let Some((_, SourceStatus { id, list: Some(list), .. })) =
-        sources.iter().find(|(_, status)| is_same(status))
-    {
-        out::stderr_line(&format!(
-            "the list {list} has this feed as {id}, which is replaced; with --id {id} the source would keep its state and send nothing twice"
-        ));
-    }
+/// Tells which source of a list becomes the source with this id.
+fn tell_of_list(ListedFeed { list, id: old }: &ListedFeed, id: &SourceId) {
+    out::stderr_line(&if old == id {
+        format!("the list {list} has this feed as {old}: the source keeps this id and its state")
+    } else {
+        format!(
+            "the list {list} has this feed as {old}, which {id} replaces: its items are sent once more; with --id {old}, or \
+             without --id, the source would keep its state"
+        )
+    });
 }
 
 /// Fetches the first of the sources that its server serves, with the settings that it will have; and why the daemon would
@@ -255,10 +253,16 @@ fn tell_others(found: &Discovered) {
 }
 
 /// The source to add: the settings that were given, and what the feed says about itself.
-fn describe(file: &ListFile, found: &Discovered, options: &SourceOptions) -> anyhow::Result<Source> {
+fn describe(
+    file: &ListFile,
+    found: &Discovered,
+    options: &SourceOptions,
+    replaced: Option<&ListedFeed>,
+) -> anyhow::Result<Source> {
     let name = options.name.clone().or_else(|| found.title.as_deref().and_then(opml::name));
     let mut known = KnownFeeds::new(&file.catalogue);
-    let id = known.free_id(options.id.as_deref(), name.as_deref(), &found.url);
+    let wanted = options.id.as_deref().or(replaced.map(|replaced| replaced.id.as_str()));
+    let id = known.free_id(wanted, name.as_deref(), &found.url);
     let language = found.document.feed.language.as_deref().and_then(opml::language);
     let mut options = options.clone();
     (options.name, options.language) = (name, options.language.or(language));

@@ -19,7 +19,7 @@ use sources::opml::{ImportPlan, ImportedPause, KnownOutline, PlannedSource, plan
 use super::{
     CommandContext,
     file::ListFile,
-    now,
+    lists, now,
     orders::{self, ListReload},
 };
 use crate::out::{self, safe, whole};
@@ -47,7 +47,8 @@ pub(super) async fn run(context: &CommandContext, arguments: ImportArgs) -> anyh
         read_opml(&bytes).with_context(|| format!("{}: nothing was imported", safe(&arguments.opml)))?;
     drop(bytes);
     let file = ListFile::open(&context.list)?;
-    let plan = plan_with_requests(&opml, &file.catalogue, arguments.category.as_deref());
+    let listed = lists::listed(context, &file.catalogue);
+    let plan = plan_with_requests(&opml, &file.catalogue, arguments.category.as_deref(), &listed);
     let total = file.catalogue.sources.len() + plan.added.len();
     anyhow::ensure!(
         total <= Catalogue::SOURCES_MAX,

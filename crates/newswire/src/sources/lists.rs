@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use control::{ListAnswer, ListOrder, paths};
 use daemon::Exit;
-use news::{ListStatus, Timestamp};
+use news::{Catalogue, ListStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sources::lists::{ListCopies, ListedFeeds};
 use tokio::time::Instant;
 
 use super::{CommandContext, now, orders};
@@ -181,6 +182,19 @@ fn described(list: &ListStatus) -> String {
     let known = (list.known > 0).then(|| format!("{} listed elsewhere as well", list.known));
     let refused = (list.refused > 0).then(|| format!("{} no feeds", list.refused));
     known.into_iter().chain(refused).collect::<Vec<_>>().join(", ")
+}
+
+/// The feeds that are sources because a list of the catalogue has them. Tells of lists for which that is unknown.
+pub(super) fn listed(context: &CommandContext, catalogue: &Catalogue) -> ListedFeeds {
+    let (listed, unread) = ListedFeeds::read(catalogue, &ListCopies::new(&context.config.store.path));
+    for (list, error) in unread {
+        out::stderr_line(&format!(
+            "what the list {list} has cannot be read ({}): a feed of it that is added takes another id, and its items are sent \
+             once more; run this as the user of newswire-ingestd",
+            safe(&error.to_string())
+        ));
+    }
+    listed
 }
 
 /// Tells of lists whose sources are not what they have.

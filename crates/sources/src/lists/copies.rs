@@ -90,6 +90,20 @@ impl ListCopies {
         catalogue.map(|catalogue| catalogue.sources)
     }
 
+    /// Every copy that can be read, whichever lists there are now: its file, and its sources.
+    #[must_use]
+    pub fn all(&self) -> Vec<(PathBuf, Vec<Source>)> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let paths = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "toml"));
+        let read = |path: PathBuf| {
+            let catalogue = Catalogue::parse(&fs::read_to_string(&path).ok()?).ok()?;
+            Some((path, catalogue.sources))
+        };
+        paths.filter_map(read).collect()
+    }
+
     /// Replaces the sources of a list.
     ///
     /// # Errors
