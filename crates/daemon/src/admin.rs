@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
+use actix_web::http::header::ContentType;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::Bytes;
 use control::documents::DOCUMENT_BODY_BYTES_MAX;
@@ -20,12 +21,11 @@ use control::{
     WatchReport, paths,
 };
 use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::accept::AcceptedTypes;
-use crate::json::to_json;
+use crate::json::json_text;
 use crate::logs::Logs;
 use crate::metrics::{MetricsFormat, MetricsRegistry};
 use crate::problem;
@@ -72,15 +72,15 @@ pub struct Admin {
 /// complaint.
 pub type ReloadOrder = oneshot::Sender<Result<ReloadAnswer, Problem>>;
 
-/// Reads the status of the process.
-pub type StatusSource = Arc<dyn Fn() -> Value + Send + Sync>;
+/// Reads the status of the process, as JSON.
+pub type StatusSource = Arc<dyn Fn() -> Bytes + Send + Sync>;
 
 /// Takes a document that was fetched for a source which is about to be listed. Must not block.
 pub type DocumentSink = Arc<dyn Fn(DocumentHead, Bytes) -> Result<DocumentAnswer, Problem> + Send + Sync>;
 
 /// Makes [`Admin::status`] of a function that returns any serialisable status, such as [`control::GatewayStatus`].
 pub fn status_of<S: Serialize>(read: impl Fn() -> S + Send + Sync + 'static) -> StatusSource {
-    Arc::new(move || to_json(&read()))
+    Arc::new(move || json_text(&read()))
 }
 
 /// The running admin socket; dropping it ends the thread and removes the socket.
@@ -248,7 +248,7 @@ async fn stacks(state: web::Data<AdminState>, request: HttpRequest) -> HttpRespo
 async fn status(state: web::Data<AdminState>) -> HttpResponse {
     let read = Arc::clone(&state.process.status);
     match run_query(&state, move || read()).await {
-        Ok(value) => HttpResponse::Ok().json(value),
+        Ok(json) => HttpResponse::Ok().content_type(ContentType::json()).body(json),
         Err(response) => response,
     }
 }

@@ -33,7 +33,7 @@ fn start(path: &Path, logs: &Logs, status: impl Fn() -> Value + Send + Sync + 's
             version: "1.2.3",
             metrics,
             watch: Watch::new(),
-            status: Arc::new(status),
+            status: status_of(status),
             reloads: None,
             documents: None,
         },
@@ -169,7 +169,7 @@ fn a_second_server_at_the_same_socket_is_refused_and_the_first_keeps_running() {
         version: "0",
         metrics: MetricsRegistry::new(),
         watch: Watch::new(),
-        status: Arc::new(|| json!({})),
+        status: status_of(|| json!({})),
         reloads: None,
         documents: None,
     };
@@ -188,7 +188,7 @@ fn a_reload_order_is_answered_with_its_result_and_refused_when_too_many_are_queu
         version: "1",
         metrics: MetricsRegistry::new(),
         watch: Watch::new(),
-        status: Arc::new(|| json!({})),
+        status: status_of(|| json!({})),
         reloads: Some(reloads),
         documents: None,
     };
@@ -246,7 +246,7 @@ async fn a_document_of_the_largest_size_is_taken_and_anything_else_refused_with_
         version: "1",
         metrics: MetricsRegistry::new(),
         watch: Watch::new(),
-        status: Arc::new(|| json!({})),
+        status: status_of(|| json!({})),
         reloads: None,
         documents,
     };

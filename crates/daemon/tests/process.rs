@@ -51,7 +51,7 @@ fn change_the_level() {
     let logs = logs::init(&LogSection { level: "info".to_owned(), format: LogFormat::Text }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
-    let status = std::sync::Arc::new(|| Value::Null);
+    let status = daemon::admin::status_of(|| ());
     let what = Admin {
         name: "testd",
         version: "1",

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use daemon::admin::{Admin, serve};
+use daemon::admin::{Admin, serve, status_of};
 use daemon::config::{LogFormat, LogSection};
 use daemon::logs::{self, Logs};
 use daemon::metrics::MetricsRegistry;
@@ -73,7 +73,7 @@ fn wait_for_a_line() {
 fn serve_admin(path: &Path, watch: &Watch, logs: &Logs) -> daemon::admin::AdminHandle {
     let metrics = MetricsRegistry::new();
     watch.register_loops(&metrics, "test");
-    let status = Arc::new(|| json!({}));
+    let status = status_of(|| json!({}));
     serve(
         path,
         Admin {

@@ -77,6 +77,33 @@ fn write(path: &Path, text: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_list_that_is_asked_for_while_the_daemon_starts_is_whole() {
+    const SOURCES: usize = 3_000;
+    let feeds: Vec<_> = (0..SOURCES)
+        .map(|n| TestSource::new(&format!("feed-{n}"), format!("http://127.0.0.1:9/{n}")))
+        .collect();
+    let mut stack = TestStack::new(&feeds).unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    // From the first moment at which the socket accepts.
+    let mut early = Vec::new();
+    while early.len() < 3 {
+        match http::fetch(&stack.wire(), "/sources", SOON).await {
+            Ok((200, text)) => {
+                let answer: Value = serde_json::from_str(&text).unwrap();
+                early.push(answer["sources"].as_array().unwrap().len());
+            }
+            Ok((status, text)) => {
+                assert!(status == 503 && text.contains("still starting"), "{status}: {text}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    }
+    assert_eq!(early, [SOURCES; 3]);
+    let listed = sources(&stack, &["list", "--json"]).await.assert_exit(0).json();
+    assert_eq!(listed["sources"].as_array().unwrap().len(), SOURCES);
+}
+
+#[tokio::test]
 async fn two_hundred_feeds_are_imported_once_while_the_daemon_keeps_running() {
     let origin = Origin::start().await.unwrap();
     let feeds = scenario::feeds(&origin, 201);

@@ -70,7 +70,7 @@ impl ControlLoop {
                         tracing::error!(%error, "the sources of a list cannot be taken");
                     }
                 }
-                _ = status_line.tick() => notify::status(&self.status_line()),
+                _ = status_line.tick() => notify::status(&self.status_line().await),
             }
         }
     }
@@ -121,15 +121,20 @@ impl ControlLoop {
     }
 
     /// For `systemctl status`.
-    fn status_line(&self) -> String {
-        let entries = self.registry.entries();
-        let counts = ActivityCounts::of(&entries, self.ctx.now());
-        let (failing, head) = (counts.healths[SourceHealth::Failing as usize], self.reader.head());
+    async fn status_line(&self) -> String {
+        let (registry, now) = (self.registry.clone(), self.ctx.now());
+        let count = move || {
+            let entries = registry.entries();
+            let failing = ActivityCounts::of(&entries, now).healths[SourceHealth::Failing as usize];
+            (entries.len(), failing)
+        };
+        let (sources, failing) = tokio::task::spawn_blocking(count).await.unwrap_or_default();
+        let head = self.reader.head();
         let last_commit = self.ctx.metrics.progress.commits.last_ms_ago();
         let last_commit =
             last_commit.map_or_else(String::new, |ms| format!(", the last {} s ago", ms / 1000));
         let outage = if self.ctx.metrics.outage.get() == 0 { "" } else { "; local network outage" };
-        format!("{} sources, {failing} failing; {head} events recorded{last_commit}{outage}", entries.len())
+        format!("{sources} sources, {failing} failing; {head} events recorded{last_commit}{outage}")
     }
 }
 

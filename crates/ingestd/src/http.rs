@@ -2,6 +2,10 @@
 
 // The handlers.
 pub(crate) mod routes;
+// What waits until the sources are there.
+mod after_start;
+// The list of all sources, in parts.
+mod source_list;
 // Which sources an order is for.
 mod selection;
 // The store's log as the wire reads it.

@@ -49,7 +49,7 @@ impl ListBoard {
     pub(crate) fn statuses(&self) -> Vec<ListStatus> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let status = |(status, wait): &(ListStatus, ListWait)| {
-            let waiting_for = wait.text();
+            let waiting_for = wait.text().or_else(|| status.waiting_for.clone());
             ListStatus { waiting_for, ..status.clone() }
         };
         held.iter().map(status).collect()
@@ -84,6 +84,8 @@ struct HeldList {
     memory: ListMemory,
     counts: MergeCounts,
     is_reading: bool,
+    /// It is due, and as many others as may be are being read.
+    is_queued: bool,
     wait: ListWait,
     /// An operator wants what it has, whatever it has lost.
     takes_all: bool,
@@ -105,6 +107,7 @@ impl HeldList {
             memory,
             counts: MergeCounts::default(),
             is_reading: false,
+            is_queued: false,
             wait: ListWait::default(),
             takes_all: false,
         }
@@ -142,7 +145,7 @@ impl HeldList {
             last_read: memory.last_read,
             last_success: memory.last_success,
             next_read: memory.next_read.filter(|_| self.list.enabled),
-            waiting_for: None,
+            waiting_for: self.is_queued.then(|| format!("{READS_MAX} other lists are being read")),
             failures: memory.failures,
             error: memory.error.clone().or(left_out),
         }
@@ -235,12 +238,7 @@ impl FeedLists {
     pub(crate) async fn changed(&mut self) {
         loop {
             let now = self.ctx.now();
-            for at in 0..self.held.len() {
-                let is_due = self.held[at].due(now).is_some_and(|due| due <= now);
-                if is_due && self.reads.len() < READS_MAX {
-                    self.start(at);
-                }
-            }
+            self.start_due(now);
             let next = self.held.iter().filter_map(|held| held.due(now)).filter(|due| *due > now).min();
             let mut wait = next.map_or(CLOCK_EVERY, |next| next.since(now).min(CLOCK_EVERY));
             if let Some(since) = self.changed_since {
@@ -257,6 +255,22 @@ impl FeedLists {
                 },
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// Starts the reads that are due, as many as may be; the other lists say that they wait.
+    fn start_due(&mut self, now: Timestamp) {
+        let mut has_changed = false;
+        for at in 0..self.held.len() {
+            let is_due = self.held[at].due(now).is_some_and(|due| due <= now);
+            let is_queued = is_due && self.reads.len() >= READS_MAX;
+            has_changed |= std::mem::replace(&mut self.held[at].is_queued, is_queued) != is_queued;
+            if is_due && !is_queued {
+                self.start(at);
+            }
+        }
+        if has_changed {
+            self.show();
         }
     }
 

@@ -46,7 +46,11 @@ use crate::{
     queue::limiter::HostLimiter,
     recorder::{Recorder, WriterLoop, WriterThread},
     settings,
-    status::{diagnostics::IngestDiagnostics, metrics::IngestMetrics, registry::SourceRegistry},
+    status::{
+        diagnostics::IngestDiagnostics,
+        metrics::IngestMetrics,
+        registry::{SourceRegistry, StatusOf},
+    },
     supervisor::Supervisor,
     visit::{context::VisitContext, crash_guard::CrashGuard},
     websub::actor::WebSubActor,
@@ -125,7 +129,9 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let mut lists = FeedLists::new(Rc::clone(&ctx), &config.store.path, parts.lists.clone());
     let mut catalogue = lists.complete(catalogue, &config.ingestd.sources).await?;
     catalogue.inherit_proxy(ctx.visitor.default_proxy());
+    parts.registry.expect(catalogue.sources.len());
     apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader).await?;
+    parts.registry.set_complete();
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
@@ -172,7 +178,7 @@ impl DaemonParts {
             head: reader.head().0,
             panics: daemon::panics::count(),
             overdue: registry.overdue(Timestamp::from_millis(clock.now_millis())) as u64,
-            sources: registry.entries().iter().map(|entry| entry.status()).collect(),
+            sources: registry.entries().into_iter().map(StatusOf).collect(),
         };
         Admin {
             name: "newswire-ingestd",

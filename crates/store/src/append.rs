@@ -7,7 +7,12 @@
 //! The events of a visit, the seen set and the state of its source are one commit: after a crash either all of it is
 //! there or nothing. sled's flush only starts the write-back, so the file is synced here.
 
-use std::{collections::HashMap, fs::File, io, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io,
+    sync::Arc,
+};
 
 use news::{
     Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, Item, Pause, Seq, Source, SourceId,
@@ -19,6 +24,7 @@ use seen::{Classification, ItemStatus, SeenSet};
 use crate::{
     Retention, StoreOptions,
     open::Lock,
+    pieces,
     read::{LogReadError, SharedLog},
     record::{self, Damage},
     share::{NewEvent, RemovedEvents, Shares},
@@ -172,6 +178,8 @@ impl std::fmt::Debug for LogWriter {
 struct Commit {
     batch: sled::Batch,
     seen: HashMap<SourceId, SeenSet>,
+    /// The sources of which `seen` has changed.
+    changed_seen: HashSet<SourceId>,
     waiting: HashMap<SourceId, WaitingItems>,
     head: Seq,
     live_bytes: u64,
@@ -227,6 +235,7 @@ impl LogWriter {
         let mut commit = Commit {
             batch: sled::Batch::default(),
             seen: HashMap::new(),
+            changed_seen: HashSet::new(),
             waiting: HashMap::new(),
             head: self.shared.head(),
             live_bytes: self.live_bytes,
@@ -235,6 +244,14 @@ impl LogWriter {
         let mut appended = Vec::with_capacity(visits.len());
         for visit in visits {
             appended.push(self.add(&mut commit, visit)?);
+        }
+        let db = &self.shared.db;
+        for source in &commit.changed_seen {
+            let Some(seen) = commit.seen.get(source) else { continue };
+            pieces::replace(db, &mut commit.batch, &record::seen_key(source), record::seal_seen(seen))?;
+        }
+        for (source, waits) in &commit.waiting {
+            waits.write(db, &mut commit.batch, source)?;
         }
         if commit.head > before {
             commit.batch.insert(record::LIVE_BYTES, record::seal(&[&commit.live_bytes.to_le_bytes()]));
@@ -277,7 +294,6 @@ impl LogWriter {
                 result.lost = 0;
             }
             if waits != waited {
-                waits.write(&mut commit.batch, &source.id);
                 commit.waiting.insert(source.id.clone(), waits);
             }
         } else if state.last_status == Some(VisitStatus::Unchanged) {
@@ -473,7 +489,7 @@ impl LogWriter {
             }
             bytes += size;
             commit.live_bytes += size;
-            commit.batch.insert(&record::event_key(seq), value);
+            pieces::insert(&mut commit.batch, &record::event_key(seq), value);
             commit.head = seq;
             self.shares.add(&self.shared, new_event)?;
             result.first.get_or_insert(seq);
@@ -483,7 +499,7 @@ impl LogWriter {
         if let Some(from) = deferred_from {
             seen.defer(&classification, from);
         }
-        commit.batch.insert(record::seen_key(&source.id), record::seal_seen(seen));
+        commit.changed_seen.insert(source.id.clone());
         Ok(waits)
     }
 
@@ -505,11 +521,13 @@ impl LogWriter {
     }
 
     fn load_seen(&self, source: &SourceId) -> Result<SeenSet, LogReadError> {
-        let Some(value) = self.shared.db.get(record::seen_key(source))? else {
-            return Ok(SeenSet::default());
-        };
-        let what = || format!("the list of keys of source {source}");
-        record::unseal_seen(&value).map_err(|damage| LogReadError::Damaged { what: what(), damage })
+        let key = record::seen_key(source);
+        let Some(stored) = self.shared.db.get(&key)? else { return Ok(SeenSet::default()) };
+        let value = pieces::value(&self.shared.db, &key, stored)?;
+        value.and_then(|value| record::unseal_seen(&value)).map_err(|damage| LogReadError::Damaged {
+            what: format!("the list of keys of source {source}"),
+            damage,
+        })
     }
 
     /// Stores the WebSub state of sources without a visit; sources that were never visited are ignored. Blocks until it is
@@ -563,9 +581,10 @@ impl LogWriter {
         let mut first_kept = oldest;
         let mut gone = RemovedEvents::default();
         for entry in self.shared.db.range(record::event_key(oldest)..record::event_key(head)) {
-            let (key, value) = entry?;
+            let (key, stored) = entry?;
             let damaged = |damage| LogReadError::Damaged { what: format!("event {first_kept}"), damage };
             let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
+            let value = pieces::value(&self.shared.db, &key, stored.clone())?.map_err(damaged)?;
             let (_, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
             let kept = head.0 - seq.0 + 1;
             let within = kept <= self.retention.events
@@ -577,7 +596,7 @@ impl LogWriter {
             let bytes = value.len() as u64;
             live_bytes -= bytes.min(live_bytes);
             gone.add(json, bytes, self.shares.counts(seq)).map_err(damaged)?;
-            batch.remove(key);
+            pieces::remove(&mut batch, &key, &stored);
             first_kept = seq.next();
         }
         let removed = first_kept.0 - oldest.0;

@@ -11,6 +11,7 @@
 
 mod append;
 mod open;
+mod pieces;
 mod read;
 mod record;
 mod share;

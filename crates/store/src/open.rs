@@ -24,7 +24,7 @@ use crate::{
 /// Options of the store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// sled's page cache, in bytes; expect up to seven times this resident.
+    /// sled's page cache, in bytes; expect 64 MiB more after many long items.
     pub cache_bytes: u64,
     /// How much of the log is kept.
     pub retention: Retention,

@@ -7,7 +7,10 @@ use std::sync::{
 
 use news::{Epoch, EventKind, Seq, SourceId, SourceState, Timestamp};
 
-use crate::record::{self, Damage};
+use crate::{
+    pieces,
+    record::{self, Damage},
+};
 
 /// What the writer and all readers share.
 #[derive(Debug)]
@@ -31,6 +34,18 @@ impl SharedLog {
             |damage| LogReadError::Damaged { what: format!("the state of source {source}"), damage };
         let json = record::unseal(&value).map_err(damaged)?;
         serde_json::from_slice(json).map(Some).map_err(|_| damaged(Damage::Content))
+    }
+
+    /// The sealed event of an entry of sled; `None` if retention has removed it meanwhile.
+    pub(crate) fn event(&self, key: &[u8], stored: sled::IVec) -> Result<Option<sled::IVec>, LogReadError> {
+        match pieces::value(&self.db, key, stored)? {
+            Ok(value) => Ok(Some(value)),
+            Err(_) if !self.db.contains_key(key)? => Ok(None),
+            Err(damage) => {
+                let seq = record::seq_of(key).unwrap_or_default();
+                Err(LogReadError::Damaged { what: format!("event {seq}"), damage })
+            }
+        }
     }
 
     pub(crate) fn head(&self) -> Seq {
@@ -142,6 +157,7 @@ impl LogReader {
                 }
                 page.missed = seq.0 - expected.0;
             }
+            let Some(value) = self.shared.event(&key, value)? else { continue };
             let (kind, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
             taken += json.len();
             page.records.push(StoredEvent { seq, kind, recorded, json: json.to_owned() });
@@ -181,6 +197,7 @@ impl LogReader {
             if seq.0 != expected {
                 break;
             }
+            let Some(value) = self.shared.event(&key, value)? else { break };
             let (kind, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
             taken += json.len();
             records.push(StoredEvent { seq, kind, recorded, json: json.to_owned() });

@@ -5,6 +5,7 @@
 //! c <source id>            version 1 | crc32 of the rest, 4 LE | its events, 8 LE | their bytes, 8 LE
 //! e <seq, 8 bytes BE>      version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
 //! k <source id>            version 1 to 3 | crc32 of the rest, 4 LE | the seen set in that layout (crate seen)
+//! p <key> <n, 4 bytes BE>  a piece of a value e, k or w that is long: see pieces
 //! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text), live bytes (8 LE) or what is counted in c
 //!                          (first event, oldest and head at that time, 8 LE each)
 //! s <source id>            version 1 | crc32 of the rest, 4 LE | SourceState as JSON

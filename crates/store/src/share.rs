@@ -20,6 +20,7 @@ use news::{FloodingBound, Seq, SourceId, Timestamp};
 use serde::Deserialize;
 
 use crate::{
+    pieces,
     read::{LogReadError, SharedLog},
     record::{self, Damage},
 };
@@ -320,9 +321,10 @@ impl Shares {
             }
             let (is_protected, bytes) = match stored.next() {
                 Some(entry) => {
-                    let (_, value) = entry?;
-                    let is_protected = !goes_anyway && self.protects(&value, front.first_kept, event)?;
-                    (is_protected, value.len() as u64)
+                    let (key, stored) = entry?;
+                    let bytes = pieces::length(&stored);
+                    let is_protected = !goes_anyway && self.protects(log, &key, stored, event)?;
+                    (is_protected, bytes)
                 }
                 // Of this commit.
                 None => match self.added_event(log.head(), front.first_kept) {
@@ -344,9 +346,20 @@ impl Shares {
     }
 
     /// Whether a stored event is of another source, and not so old that it may go for any source.
-    fn protects(&self, value: &[u8], seq: Seq, event: NewEvent<'_>) -> Result<bool, LogReadError> {
-        let damaged = |damage| LogReadError::Damaged { what: format!("event {seq}"), damage };
-        let (_, recorded, json) = record::unseal_event(value).map_err(damaged)?;
+    fn protects(
+        &self,
+        log: &SharedLog,
+        key: &[u8],
+        stored: sled::IVec,
+        event: NewEvent<'_>,
+    ) -> Result<bool, LogReadError> {
+        // Retention and this are of one thread, so nothing is removed meanwhile.
+        let Some(value) = log.event(key, stored)? else { return Ok(false) };
+        let damaged = |damage| {
+            let seq = record::seq_of(key).unwrap_or_default();
+            LogReadError::Damaged { what: format!("event {seq}"), damage }
+        };
+        let (_, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
         let is_old = event.now.since(recorded) > self.protected;
         Ok(!is_old && owner_of(json).map_err(damaged)? != event.source.as_str())
     }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use news::SourceId;
 
 use crate::{
+    pieces,
     read::LogReadError,
     record::{self, Damage},
 };
@@ -20,9 +21,11 @@ impl WaitingItems {
     }
 
     pub(crate) fn read(db: &sled::Db, source: &SourceId) -> Result<Self, LogReadError> {
-        let Some(value) = db.get(record::waiting_key(source))? else { return Ok(Self::default()) };
+        let key = record::waiting_key(source);
+        let Some(stored) = db.get(&key)? else { return Ok(Self::default()) };
         let damaged =
             |damage| LogReadError::Damaged { what: format!("what waits of source {source}"), damage };
+        let value = pieces::value(db, &key, stored)?.map_err(damaged)?;
         let (hashes, rest) = record::unseal(&value).map_err(damaged)?.as_chunks();
         match rest {
             [] => Ok(Self(hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect())),
@@ -30,13 +33,18 @@ impl WaitingItems {
         }
     }
 
-    pub(crate) fn write(&self, batch: &mut sled::Batch, source: &SourceId) {
+    pub(crate) fn write(
+        &self,
+        db: &sled::Db,
+        batch: &mut sled::Batch,
+        source: &SourceId,
+    ) -> sled::Result<()> {
         let key = record::waiting_key(source);
         if self.0.is_empty() {
-            return batch.remove(key);
+            return pieces::remove_from(db, batch, &key);
         }
         let hashes: Vec<_> = self.0.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        batch.insert(key, record::seal(&[&hashes]));
+        pieces::replace(db, batch, &key, record::seal(&[&hashes]))
     }
 
     /// How many of them are not among the keys of a document.

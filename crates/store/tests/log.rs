@@ -555,3 +555,80 @@ fn unchanged_visits_between_two_documents_are_quiet_ones_for_their_items() {
     }
     assert_eq!(all(&reader).len(), 8, "each of them is sent");
 }
+
+fn files_in(folder: &Path) -> usize {
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[test]
+fn long_items_and_long_lists_of_keys_are_in_pages_that_stay_in_the_log_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention { events: 60, ..StoreOptions::default().retention };
+    let options = StoreOptions { retention, ..StoreOptions::default() };
+    let (mut writer, reader) = store::open(dir.path(), &options).unwrap();
+    let many = source("many");
+    let keys: Vec<_> = (0..4096).map(|n| format!("key {n}")).collect();
+    writer.append(vec![visit(&many, keys.iter().map(|key| item(key, 1)).collect(), 1)]).unwrap();
+    let long = source("long");
+    let sizes = [10_000, 24_000, 60_000, 90_000];
+    let long_item = |n: usize| {
+        let mut item = item(&format!("long {n}"), 1);
+        item.content_html = Some("x".repeat(sizes[n % sizes.len()]));
+        item
+    };
+    for n in 0..80 {
+        let now = i64::try_from(n).unwrap() + 2;
+        let visits = vec![
+            visit(&long, vec![long_item(n)], now),
+            visit(&many, vec![item(&format!("later {n}"), 1)], now),
+        ];
+        writer.append(visits).unwrap();
+    }
+    while writer.retain(Timestamp::from_millis(100)).unwrap().more {}
+    let listed = |reader: &LogReader| -> Vec<_> {
+        all(reader).iter().map(|event| (event.id.seq, event.item.title.clone())).collect()
+    };
+    let events = listed(&reader);
+    assert_eq!((events.len(), reader.oldest()), (60, Seq(reader.head().0 - 59)));
+    let down = reader.page_before(Seq(u64::MAX), Seq(1), 100, usize::MAX).unwrap();
+    assert_eq!(down.len(), 60);
+    drop((writer, reader));
+    assert_eq!(files_in(&dir.path().join("log.sled/blobs")), 0);
+
+    let (mut writer, reader) = store::open(dir.path(), &options).unwrap();
+    assert_eq!(listed(&reader), events);
+    let again = visit(&long, (0..80).map(long_item).collect(), 200);
+    let appended = writer.append(vec![again, visit(&many, vec![item("key 5", 1)], 200)]).unwrap();
+    assert_eq!((appended[0].new, appended[0].updated, appended[1].new), (0, 0, 0));
+}
+
+#[test]
+fn a_reader_beside_retention_never_finds_a_part_of_an_item() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention { events: 3, ..StoreOptions::default().retention };
+    let options = StoreOptions { retention, ..StoreOptions::default() };
+    let (mut writer, reader) = store::open(dir.path(), &options).unwrap();
+    let long = source("long");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| {
+            let mut events = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let page = reader.page(Seq::NONE, 10, usize::MAX).unwrap();
+                let last = page.records.last().map_or(page.missed, |record| record.seq.0);
+                assert_eq!(last, page.missed + page.records.len() as u64);
+                events += page.records.len();
+                reader.page_before(Seq(u64::MAX), Seq(1), 10, usize::MAX).unwrap();
+            }
+            events
+        });
+        for n in 0..300_i64 {
+            let mut item = item(&n.to_string(), 1);
+            item.content_html = Some("x".repeat(50_000));
+            writer.append(vec![visit(&long, vec![item], n)]).unwrap();
+            writer.retain(Timestamp::from_millis(n)).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(read.join().unwrap() > 0);
+    });
+}

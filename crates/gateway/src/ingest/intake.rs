@@ -4,10 +4,11 @@
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
+use bytes::Bytes;
 use daemon::watch::WatchKind;
 use news::{Cursor, Seq, SourceNotice, SourceStatus};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use wire::{
     Coverage, Endpoint, PeerClient, ReceivedEvent, Resume, StreamOpened, Subscription, SubscriptionEvent,
@@ -208,11 +209,8 @@ async fn update_sources(state: &Arc<AppState>, daemon: &PeerClient, catalogue_ch
         catalogue_changed.notified().await;
         state.sources.expect_list();
         match daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX).await {
-            // A large list takes longer than this thread may stand still.
-            Ok(body) => match tokio::task::spawn_blocking(move || render_sources(&body)).await {
-                Ok(Ok((sources, labels))) => {
-                    state.catalogue_labels.replace(labels);
-                    state.sources.replace(sources);
+            Ok(body) => match take_sources(state, body).await {
+                Ok(Ok(())) => {
                     let without_source = categories_without_source(state).await;
                     if without_source != warned_of {
                         granted_categories::warn(&without_source);
@@ -240,10 +238,18 @@ async fn categories_without_source(state: &Arc<AppState>) -> Vec<String> {
     tokio::task::spawn_blocking(search).await.unwrap_or_default()
 }
 
-fn render_sources(body: &[u8]) -> Result<(RenderedSourceList, LabelIndex), serde_json::Error> {
-    let SourceList { sources } = serde_json::from_slice(body)?;
-    let labels = LabelIndex::new(&sources);
-    Ok((RenderedSourceList::new(sources), labels))
+/// Renders a list of sources and replaces the one before, which takes longer than this thread may stand still if the list
+/// is large.
+async fn take_sources(state: &Arc<AppState>, body: Bytes) -> Result<serde_json::Result<()>, JoinError> {
+    let state = Arc::clone(state);
+    let take = move || {
+        let SourceList { sources } = serde_json::from_slice(&body)?;
+        drop(body);
+        state.catalogue_labels.replace(LabelIndex::new(&sources));
+        state.sources.replace(RenderedSourceList::new(sources));
+        Ok(())
+    };
+    tokio::task::spawn_blocking(take).await
 }
 
 async fn update_metrics(state: &AppState, daemon: &PeerClient) {

@@ -15,6 +15,7 @@ use actix_web::{
     body::MessageBody,
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
+    http::header::ContentType,
     middleware::Next,
     web,
 };
@@ -31,7 +32,7 @@ use serde_json::{json, value::RawValue};
 use tokio::sync::{mpsc, oneshot};
 use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher, StreamBlock};
 
-use super::{selection::SelectedSources, wire_log::WireLog};
+use super::{after_start::AfterStart, selection::SelectedSources, source_list, wire_log::WireLog};
 use crate::{
     lists::{ListBoard, ListReadRequest},
     messages::{SetPause, VisitSources},
@@ -296,13 +297,11 @@ async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> Htt
     })
 }
 
-/// Including the last visits: the gateways keep them for `GET /sources/{id}`.
-async fn sources(state: web::Data<ControlState>) -> impl Responder {
-    let sources: Vec<_> = state.registry.entries().iter().map(|entry| entry.full_status()).collect();
-    web::Json(json!({ "sources": sources }))
+async fn sources(_: AfterStart, state: web::Data<ControlState>) -> impl Responder {
+    HttpResponse::Ok().content_type(ContentType::json()).streaming(source_list::parts(state.registry.clone()))
 }
 
-async fn lists(state: web::Data<ControlState>) -> impl Responder {
+async fn lists(_: AfterStart, state: web::Data<ControlState>) -> impl Responder {
     web::Json(json!({ "lists": state.lists.statuses() }))
 }
 
@@ -315,31 +314,45 @@ async fn read_lists(state: web::Data<ControlState>, order: web::Json<ListOrder>)
     }
 }
 
-async fn source(state: web::Data<ControlState>, id: web::Path<String>) -> HttpResponse {
+async fn source(_: AfterStart, state: web::Data<ControlState>, id: web::Path<String>) -> HttpResponse {
     match state.registry.get(&id) {
         Some(entry) => HttpResponse::Ok().json(SourceInFull::from(entry.full_status())),
         None => problem(404, "no-such-source", "unknown source"),
     }
 }
 
-async fn visits(state: web::Data<ControlState>, order: web::Json<VisitOrder>) -> HttpResponse {
+async fn visits(_: AfterStart, state: web::Data<ControlState>, order: web::Json<VisitOrder>) -> HttpResponse {
     let VisitOrder { sources, select, full } = order.into_inner();
     let select = select.or_else(|| sources.is_none().then(SourceSelection::default));
-    let selected = SelectedSources::try_new(&state.registry, sources.unwrap_or_default(), select.as_ref());
-    let SelectedSources { ids, unknown_categories } = match selected {
+    let selected = match SelectedSources::find(&state.registry, sources.unwrap_or_default(), select).await {
         Ok(selected) => selected,
         Err(refusal) => return daemon::problem::response(&refusal),
     };
-    if full {
-        ids.iter().filter_map(|id| state.registry.get(id)).for_each(|entry| entry.order_full_visit());
+    let mut all = VisitAnswer { unknown_categories: selected.unknown_categories, ..VisitAnswer::default() };
+    // In parts, because the supervisor does nothing else meanwhile.
+    for ids in selected.ids.chunks(ORDER_SOURCES_MAX) {
+        if full {
+            ids.iter().filter_map(|id| state.registry.get(id)).for_each(|entry| entry.order_full_visit());
+        }
+        match state.visits.send(VisitSources(ids.to_vec())).timeout(ACTOR_TIMEOUT).await {
+            Ok(answer) => {
+                all.accepted.extend(answer.accepted);
+                all.unknown.extend(answer.unknown);
+                all.disabled.extend(answer.disabled);
+                all.busy.extend(answer.busy);
+                all.paused.extend(answer.paused);
+            }
+            Err(_) => return supervisor_busy(),
+        }
     }
-    match state.visits.send(VisitSources(ids)).timeout(ACTOR_TIMEOUT).await {
-        Ok(answer) => HttpResponse::Accepted().json(VisitAnswer { unknown_categories, ..answer }),
-        Err(_) => supervisor_busy(),
-    }
+    HttpResponse::Accepted().json(all)
 }
 
-async fn pauses(state: web::Data<ControlState>, order: web::Json<PauseOrder<Timestamp>>) -> HttpResponse {
+async fn pauses(
+    _: AfterStart,
+    state: web::Data<ControlState>,
+    order: web::Json<PauseOrder<Timestamp>>,
+) -> HttpResponse {
     let PauseOrder { sources, for_s, until, reason, select } = order.into_inner();
     let since = Timestamp::from_millis(state.clock.now_millis());
     let until = until.or(for_s.map(|seconds| since.plus(Duration::from_secs(seconds))));
@@ -349,21 +362,25 @@ async fn pauses(state: web::Data<ControlState>, order: web::Json<PauseOrder<Time
     if reason.as_ref().is_some_and(|reason| reason.len() > Pause::REASON_BYTES_MAX) {
         return problem(400, "long-reason", "the reason is too long; at most 200 bytes");
     }
-    set_pause(&state, sources, select.as_ref(), Some(Pause { since, until, reason })).await
+    set_pause(&state, sources, select, Some(Pause { since, until, reason })).await
 }
 
-async fn end_pauses(state: web::Data<ControlState>, order: web::Json<ResumeOrder>) -> HttpResponse {
+async fn end_pauses(
+    _: AfterStart,
+    state: web::Data<ControlState>,
+    order: web::Json<ResumeOrder>,
+) -> HttpResponse {
     let ResumeOrder { sources, select } = order.into_inner();
-    set_pause(&state, sources, select.as_ref(), None).await
+    set_pause(&state, sources, select, None).await
 }
 
 async fn set_pause(
     state: &ControlState,
     named: Vec<String>,
-    select: Option<&SourceSelection>,
+    select: Option<SourceSelection>,
     pause: Option<Pause>,
 ) -> HttpResponse {
-    let selected = match SelectedSources::try_new(&state.registry, named, select) {
+    let selected = match SelectedSources::find(&state.registry, named, select).await {
         Ok(selected) => selected,
         Err(refusal) => return daemon::problem::response(&refusal),
     };

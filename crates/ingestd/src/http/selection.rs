@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use actix_web::web;
 use control::{Problem, SourceSelection, orders::ORDER_SOURCES_MAX};
 
-use crate::status::registry::{SourceEntry, SourceRegistry};
+use crate::status::registry::SourceRegistry;
 
 /// The sources of an order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,36 +17,42 @@ pub(super) struct SelectedSources {
 }
 
 impl SelectedSources {
+    /// Looks through all sources, in the pool.
+    ///
     /// # Errors
     /// If the order names too many sources.
-    pub(super) fn try_new(
+    pub(super) async fn find(
         registry: &SourceRegistry,
         named: Vec<String>,
-        select: Option<&SourceSelection>,
+        select: Option<SourceSelection>,
     ) -> Result<Self, Problem> {
         if named.len() > ORDER_SOURCES_MAX {
             let detail = format!("too many sources; at most {ORDER_SOURCES_MAX} per request");
             return Err(Problem::new(413, "too-many-sources", detail));
         }
-        let mut selected = Self { ids: named, unknown_categories: Vec::new() };
-        let Some(select) = select else { return Ok(selected) };
-        let entries = registry.entries();
-        let wanted: Vec<_> = select.categories.iter().map(|category| category.to_lowercase()).collect();
-        let has = |entry: &SourceEntry, category: &String| entry.source.category.to_lowercase() == *category;
-        for (category, written) in wanted.iter().zip(&select.categories) {
-            if !entries.iter().any(|entry| has(entry, category)) {
-                selected.unknown_categories.push(written.clone());
+        let Some(select) = select else { return Ok(Self { ids: named, unknown_categories: Vec::new() }) };
+        let registry = registry.clone();
+        let selected = web::block(move || Self::select(&registry, named, &select)).await;
+        selected.map_err(|_| Problem::new(503, "no-selection", "the sources cannot be looked through"))
+    }
+
+    fn select(registry: &SourceRegistry, named: Vec<String>, select: &SourceSelection) -> Self {
+        let wanted: HashSet<_> = select.categories.iter().map(|category| category.to_lowercase()).collect();
+        let (mut found, mut more) = (HashSet::new(), Vec::new());
+        let listed: HashSet<_> = named.iter().map(String::as_str).collect();
+        for entry in registry.entries() {
+            let category = entry.source.category.to_lowercase();
+            let is_wanted = wanted.is_empty() || wanted.contains(&category);
+            let is_selected = is_wanted && entry.source.enabled && (!select.failing || entry.is_failing());
+            if is_selected && !listed.contains(entry.source.id.as_str()) {
+                more.push(entry.source.id.to_string());
             }
+            found.insert(category);
         }
-        let is_selected = |entry: &SourceEntry| {
-            entry.source.enabled
-                && (!select.failing || entry.is_failing())
-                && (wanted.is_empty() || wanted.iter().any(|category| has(entry, category)))
-        };
-        let more = entries.iter().filter(|entry| is_selected(entry)).map(|entry| entry.source.id.to_string());
-        let named: HashSet<_> = selected.ids.iter().cloned().collect();
-        selected.ids.extend(more.filter(|id| !named.contains(id)));
-        Ok(selected)
+        let is_unknown = |written: &&String| !found.contains(&written.to_lowercase());
+        let unknown_categories = select.categories.iter().filter(is_unknown).cloned().collect();
+        let ids = named.into_iter().chain(more).collect();
+        Self { ids, unknown_categories }
     }
 }
 
@@ -59,6 +66,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::status::registry::SourceEntry;
 
     fn registry() -> SourceRegistry {
         let registry = SourceRegistry::default();
@@ -92,7 +100,7 @@ mod tests {
     fn select(named: &[&str], failing: bool, categories: &[&str]) -> (Vec<String>, Vec<String>) {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let select = SourceSelection { failing, categories: owned(categories) };
-        let selected = SelectedSources::try_new(&registry(), owned(named), Some(&select)).unwrap();
+        let selected = SelectedSources::select(&registry(), owned(named), &select);
         (selected.ids, selected.unknown_categories)
     }
 
@@ -106,10 +114,10 @@ mod tests {
         assert_eq!(ids(false, &["ÉTÉ"]), "c");
     }
 
-    #[test]
-    fn named_sources_come_first_and_no_source_twice() {
+    #[actix_web::test]
+    async fn named_sources_come_first_and_no_source_twice() {
         assert_eq!(select(&["d", "b", "x"], false, &["world"]).0, ["d", "b", "x", "a"]);
-        let none = SelectedSources::try_new(&registry(), vec!["x".to_owned()], None).unwrap();
+        let none = SelectedSources::find(&registry(), vec!["x".to_owned()], None).await.unwrap();
         assert_eq!(none.ids, ["x"]);
     }
 
@@ -118,9 +126,9 @@ mod tests {
         assert_eq!(select(&[], false, &["Wrold", "sport"]), (vec!["d".to_owned()], vec!["Wrold".to_owned()]));
     }
 
-    #[test]
-    fn an_order_names_a_limited_number_of_sources() {
+    #[actix_web::test]
+    async fn an_order_names_a_limited_number_of_sources() {
         let many = vec!["a".to_owned(); ORDER_SOURCES_MAX + 1];
-        assert_eq!(SelectedSources::try_new(&registry(), many, None).unwrap_err().status, 413);
+        assert_eq!(SelectedSources::find(&registry(), many, None).await.unwrap_err().status, 413);
     }
 }

@@ -360,6 +360,29 @@ async fn the_status_of_a_list_says_what_its_read_waits_for() {
 }
 
 #[actix::test]
+async fn a_list_that_is_due_while_as_many_as_may_be_are_read_waits_for_its_turn() {
+    let mut test = TestLists::new().await;
+    let host = crate::queue::host::Host::of(FeedUrl::try_new("https://example.org/").unwrap().secret());
+    test.lists.ctx.limiter.hold(&host, 503, Duration::from_secs(30));
+    let list = |n| format!("[[list]]\nid = \"l{n}\"\nurl = \"https://example.org/{n}\"\n");
+    test.complete(&(0..=READS_MAX).map(list).collect::<String>()).await;
+    let statuses = |test: &TestLists| test.lists.board.statuses();
+    while statuses(&test).iter().any(|list| list.waiting_for.is_none()) {
+        let changed = tokio::time::timeout(Duration::from_millis(20), test.lists.changed()).await;
+        assert!(changed.is_err(), "nothing is read");
+    }
+    let waits = |list: &ListStatus| list.waiting_for.clone().unwrap();
+    let mut reasons: Vec<_> = statuses(&test).iter().map(waits).collect();
+    assert_eq!(reasons.pop().unwrap(), "4 other lists are being read");
+    assert!(reasons.iter().all(|reason| reason.contains("503")), "{reasons:?}");
+    // The fifth has its turn when one of the others is done.
+    test.lists.reads.abort_all();
+    while test.lists.reads.join_next().await.is_some() {}
+    test.lists.start_due(test.lists.ctx.now());
+    assert_eq!(statuses(&test).pop().unwrap().waiting_for, None);
+}
+
+#[actix::test]
 async fn a_damaged_copy_stops_no_start_and_the_list_is_read_again() {
     let mut test = TestLists::new().await;
     test.write(0..3);

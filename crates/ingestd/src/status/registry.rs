@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
 };
 
 use fetch::schedule::PlannedVisit;
@@ -10,6 +12,8 @@ use news::{
     Cursor, HubSubscription, Pause, PushStatus, Quiet, Source, SourceId, SourceState, SourceStatus,
     Timestamp, VisitStatus, WebSubState,
 };
+use serde::{Serialize, Serializer};
+use tokio::sync::watch;
 
 use super::activity::{Activity, SourceHealth};
 use crate::{queue::wait_reason::WaitStatus, visit::redirects::url_hash, websub::subscription::keep_newer};
@@ -307,6 +311,15 @@ impl SourceEntry {
     }
 }
 
+/// A source whose status is read when it is serialised: many of them are never in memory at once.
+pub(crate) struct StatusOf(pub(crate) Arc<SourceEntry>);
+
+impl Serialize for StatusOf {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.status().serialize(serializer)
+    }
+}
+
 /// What is wrong with the last document, and with the server.
 fn warnings(state: &SourceState) -> Vec<String> {
     let expired = state.certificate_expired.as_deref().map(|expired| {
@@ -320,36 +333,95 @@ fn warnings(state: &SourceState) -> Vec<String> {
 
 /// All sources, by id. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SourceRegistry(Arc<RwLock<BTreeMap<SourceId, Arc<SourceEntry>>>>);
+pub(crate) struct SourceRegistry {
+    entries: Arc<RwLock<SourceEntries>>,
+    start: Arc<watch::Sender<StartPhase>>,
+}
+
+type SourceEntries = BTreeMap<SourceId, Arc<SourceEntry>>;
+
+/// How far the start of the process is with the sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum StartPhase {
+    /// The list of sources is being read.
+    #[default]
+    Reading,
+    /// So many sources are being started.
+    Starting(usize),
+    /// All of them are here.
+    Complete,
+}
 
 impl SourceRegistry {
+    fn read(&self) -> RwLockReadGuard<'_, SourceEntries> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, SourceEntries> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn insert(&self, entry: Arc<SourceEntry>) {
-        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        entries.insert(entry.source.id.clone(), entry);
+        self.write().insert(entry.source.id.clone(), entry);
     }
 
     pub(crate) fn remove(&self, id: &SourceId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.write().remove(id);
+    }
+
+    /// The first catalogue has so many sources, which come now.
+    pub(crate) fn expect(&self, sources: usize) {
+        self.start.send_replace(StartPhase::Starting(sources));
+    }
+
+    /// The sources of the first catalogue are here.
+    pub(crate) fn set_complete(&self) {
+        self.start.send_replace(StartPhase::Complete);
+    }
+
+    /// Completes when the sources of the first catalogue are here.
+    ///
+    /// # Errors
+    /// How many of them are, if it takes longer than this.
+    pub(crate) async fn complete(&self, within: Duration) -> Result<(), String> {
+        let mut start = self.start.subscribe();
+        let complete = start.wait_for(|start| *start == StartPhase::Complete);
+        // The sender is in `self`, so that it is there until then.
+        if matches!(tokio::time::timeout(within, complete).await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let loaded = match *self.start.borrow() {
+            StartPhase::Reading => "its list of sources is being read".to_owned(),
+            StartPhase::Starting(sources) => format!("{} of {sources} sources are loaded", self.read().len()),
+            StartPhase::Complete => return Ok(()),
+        };
+        Err(format!("newswire-ingestd is still starting, {loaded}; try again in a moment"))
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<SourceEntry>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.read().get(id).cloned()
     }
 
     /// Every source; `None` if the registry is locked at this moment.
     pub(crate) fn try_entries(&self) -> Option<Vec<Arc<SourceEntry>>> {
-        Some(self.0.try_read().ok()?.values().cloned().collect())
+        Some(self.entries.try_read().ok()?.values().cloned().collect())
     }
 
     #[cfg(test)]
     pub(crate) fn while_locked(&self, then: impl FnOnce()) {
-        let _held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let _held = self.write();
         then();
     }
 
-    /// Every source.
+    /// Every source. A walk over them takes too long for an event loop.
     pub(crate) fn entries(&self) -> Vec<Arc<SourceEntry>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.read().values().cloned().collect()
+    }
+
+    /// The next `limit` sources after this id, ordered by id; the lock is held for these only.
+    pub(crate) fn entries_after(&self, id: Option<&str>, limit: usize) -> Vec<Arc<SourceEntry>> {
+        let after = (id.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.read().range::<str, _>(after).take(limit).map(|(_, entry)| Arc::clone(entry)).collect()
     }
 
     /// How many idle sources should have been visited before `now`.
@@ -357,5 +429,33 @@ impl SourceRegistry {
         let is_late = |entry: &SourceEntry| entry.next_visit().is_some_and(|next| next < now);
         let is_idle = |entry: &SourceEntry| entry.activity() == Activity::Idle && !entry.is_paused();
         self.entries().iter().filter(|entry| is_idle(entry) && is_late(entry)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use news::FeedUrl;
+
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(2);
+
+    #[tokio::test(start_paused = true)]
+    async fn until_the_first_catalogue_is_there_it_is_waited_for_and_then_said_how_much_is() {
+        let registry = SourceRegistry::default();
+        let error = registry.complete(WITHIN).await.unwrap_err();
+        assert!(error.contains("its list of sources is being read"), "{error}");
+        registry.expect(3);
+        let url = FeedUrl::try_new("https://example.org/").unwrap();
+        let source = Source::new(SourceId::try_new("a").unwrap(), url);
+        registry.insert(Arc::new(SourceEntry::new(Arc::new(source), SourceState::default())));
+        let error = registry.complete(WITHIN).await.unwrap_err();
+        assert!(error.contains("still starting, 1 of 3 sources are loaded"), "{error}");
+        let (waited, ()) = tokio::join!(registry.complete(WITHIN), async {
+            tokio::time::sleep(WITHIN / 2).await;
+            registry.set_complete();
+        });
+        assert_eq!(waited, Ok(()));
+        assert_eq!(registry.complete(Duration::ZERO).await, Ok(()));
     }
 }

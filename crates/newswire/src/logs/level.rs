@@ -60,7 +60,6 @@ mod tests {
         metrics::MetricsRegistry,
         watch::Watch,
     };
-    use serde_json::Value;
 
     use super::*;
 
@@ -75,7 +74,7 @@ mod tests {
             version: "1",
             metrics: MetricsRegistry::new(),
             watch: Watch::new(),
-            status: std::sync::Arc::new(|| Value::Null),
+            status: daemon::admin::status_of(|| ()),
             reloads: None,
             documents: None,
         };

@@ -105,10 +105,11 @@ fn rows(lists: &[ListStatus]) -> Vec<Vec<String>> {
     for list in lists {
         let ago =
             |then: Option<_>| then.map_or("never".to_owned(), |then| format!("{} ago", span(then, now)));
-        let why = match &list.error {
-            Some(error) => safe(error),
-            None if !list.enabled => "disabled in the list of sources".to_owned(),
-            None => described(list),
+        let why = match (&list.waiting_for, &list.error) {
+            (Some(reason), _) => format!("waits: {}", safe(reason)),
+            (None, Some(error)) => safe(error),
+            (None, None) if !list.enabled => "disabled in the list of sources".to_owned(),
+            (None, None) => described(list),
         };
         rows.push(vec![
             list.id.to_string(),
@@ -142,15 +143,28 @@ pub(super) fn tell_failing(lists: &[ListStatus]) {
 mod tests {
     use super::*;
 
+    fn list(last_read: i64, waiting_for: Option<&str>, error: Option<&str>) -> ListStatus {
+        let list = json!({
+            "id": "planet", "origin": "https://example.org/", "every_s": 60, "enabled": true, "sources": 1,
+            "known": 0, "refused": 0, "failures": 0, "waiting_for": waiting_for, "error": error,
+            "last_read": Timestamp::from_millis(last_read),
+        });
+        serde_json::from_value(list).unwrap()
+    }
+
+    #[test]
+    fn a_list_that_waits_says_so_before_what_its_last_read_found() {
+        let why = |waiting_for, error| rows(&[list(0, waiting_for, error)])[1].last().cloned().unwrap();
+        let turn = Some("4 other lists are being read");
+        assert_eq!(why(turn, Some("it is gone")), "waits: 4 other lists are being read");
+        assert_eq!(why(None, Some("it is gone")), "it is gone");
+        assert_eq!(why(None, None), "");
+    }
+
     #[test]
     fn an_ordered_read_says_how_far_it_is() {
         let status = |last_read: i64, waiting_for: Option<&str>, error: Option<&str>| {
-            let list = json!({
-                "id": "planet", "origin": "https://example.org/", "every_s": 60, "enabled": true, "sources": 1,
-                "known": 0, "refused": 0, "failures": 0, "waiting_for": waiting_for, "error": error,
-                "last_read": Timestamp::from_millis(last_read),
-            });
-            progress(&serde_json::from_value(list).unwrap(), Timestamp::from_millis(5_000))
+            progress(&list(last_read, waiting_for, error), Timestamp::from_millis(5_000))
         };
         assert_eq!(status(4_000, None, Some("old")), "is read now");
         assert_eq!(status(4_000, Some("example.org answered 503"), None), "waits: example.org answered 503");

@@ -139,6 +139,7 @@ pub(super) fn explain(error: &ControlError) -> anyhow::Error {
                 "the daemon does not understand the order: {text}; if it is older than this tool, restart it"
             )
         }
+        ControlError::Problem(problem) if problem.code == "starting" => anyhow::anyhow!(text),
         ControlError::Problem(_) => anyhow::anyhow!("the daemon refuses: {text}"),
         _ => anyhow::anyhow!(text),
     }

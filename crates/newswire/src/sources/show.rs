@@ -1,13 +1,16 @@
 //! `newswire sources list` and `show`: the state of sources in the daemon, as a table or as JSON.
 
-use std::time::Duration;
+use std::{collections::HashMap, fmt, time::Duration};
 
 use clap::Args;
 use control::{ControlError, Problem};
 use daemon::Exit;
 use news::{Quiet, SourceStatus, Timestamp};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{CommandContext, lists, now, orders::explain};
 use crate::out::{self, safe, span};
@@ -44,40 +47,55 @@ pub(super) struct ShowArgs {
 }
 
 /// The answer of `GET /sources`.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
+#[derive(Debug)]
 struct SourceList(Vec<ListedSource>);
 
-impl TryFrom<Map<String, Value>> for SourceList {
-    type Error = String;
+impl<'de> Deserialize<'de> for SourceList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Not derived: that would take an array, too.
+        struct Fields;
 
-    fn try_from(mut answer: Map<String, Value>) -> Result<Self, String> {
-        let sources = answer.remove("sources").ok_or("missing field `sources`")?;
-        Vec::deserialize(sources).map(Self).map_err(|error| format!("in `sources`: {error}"))
+        impl<'de> Visitor<'de> for Fields {
+            type Value = SourceList;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object with the list `sources`")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<SourceList, A::Error> {
+                let mut sources = None;
+                while let Some(name) = fields.next_key::<String>()? {
+                    if name == "sources" {
+                        sources = Some(fields.next_value()?);
+                    } else {
+                        fields.next_value::<IgnoredAny>()?;
+                    }
+                }
+                sources.map(SourceList).ok_or_else(|| A::Error::missing_field("sources"))
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
     }
 }
 
 /// A source as the daemon wrote it, and what the commands here use of it.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
+#[derive(Debug)]
 pub(super) struct ListedSource {
-    raw: Value,
+    raw: Box<RawValue>,
     pub(super) status: SourceStatus,
 }
 
-impl TryFrom<Map<String, Value>> for ListedSource {
-    type Error = String;
-
-    fn try_from(raw: Map<String, Value>) -> Result<Self, String> {
-        let mut fields = raw.clone();
+impl<'de> Deserialize<'de> for ListedSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let mut fields: Map<String, Value> = serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
         // Written in another form than in the store; it is only shown.
         fields.remove("attempts");
+        let id = fields.get("id").and_then(Value::as_str).unwrap_or("without an id").to_owned();
         match SourceStatus::deserialize(Value::Object(fields)) {
-            Ok(status) => Ok(Self { raw: Value::Object(raw), status }),
-            Err(error) => {
-                let id = raw.get("id").and_then(Value::as_str).unwrap_or("without an id");
-                Err(format!("source {id}: {error}"))
-            }
+            Ok(status) => Ok(Self { raw, status }),
+            Err(error) => Err(D::Error::custom(format!("source {id}: {error}"))),
         }
     }
 }
@@ -92,7 +110,7 @@ impl ListArgs {
 }
 
 /// All sources, as JSON and parsed.
-pub(super) async fn fetch(context: &CommandContext) -> anyhow::Result<Vec<(Value, SourceStatus)>> {
+pub(super) async fn fetch(context: &CommandContext) -> anyhow::Result<Vec<(Box<RawValue>, SourceStatus)>> {
     let SourceList(sources) = context.daemon.get("/sources").await.map_err(|error| explain(&error))?;
     Ok(sources.into_iter().map(|source| (source.raw, source.status)).collect())
 }
@@ -101,8 +119,8 @@ pub(super) async fn list(context: &CommandContext, arguments: ListArgs) -> anyho
     let mut sources = fetch(context).await?;
     sources.retain(|(_, source)| arguments.includes(source));
     if arguments.json {
-        let raw: Vec<_> = sources.into_iter().map(|(raw, _)| raw).collect();
-        out::stdout_line(&json!({ "sources": raw }).to_string())?;
+        let sources: Vec<_> = sources.iter().map(|(raw, _)| raw).collect();
+        out::stdout_line(&serde_json::to_string(&HashMap::from([("sources", sources)]))?)?;
         return Ok(Exit::Ok);
     }
     // An older daemon has none.
@@ -188,11 +206,11 @@ pub(super) async fn show(context: &CommandContext, ShowArgs { id, json }: ShowAr
         anyhow::bail!("there is no source {id}; `newswire sources list` shows all ids")
     };
     if json {
-        out::stdout_line(&source.to_string())?;
+        out::stdout_line(source.get())?;
         return Ok(Exit::Ok);
     }
     let mut rows = Vec::new();
-    flatten("", &source, &mut rows);
+    flatten("", &serde_json::from_str(source.get())?, &mut rows);
     for line in out::table(&rows) {
         out::stdout_line(&line)?;
     }
@@ -230,6 +248,8 @@ fn flatten(name: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -240,7 +260,7 @@ mod tests {
             assert!(list(text).is_data() && one(text).is_data(), "{text}");
         }
         assert!(list("{}").to_string().contains("missing field `sources`"));
-        assert!(list(r#"{"sources": {}}"#).to_string().contains("in `sources`: invalid type"));
+        assert!(list(r#"{"sources": {}}"#).to_string().contains("invalid type: map, expected a sequence"));
         let error = list(r#"{"sources": [{"id": "a", "name": "A", "url": "u"}]}"#).to_string();
         assert!(error.contains("source a: missing field `category`"), "{error}");
         let error = one(r#"{"name": "A"}"#).to_string();

@@ -70,7 +70,8 @@ impl RecentEvents {
         let mut totals = EventTotals::default();
         let events = record::event_key(log.oldest())..=record::event_key(log.head());
         for entry in log.db.range(events).rev() {
-            let (_, value) = entry?;
+            let (key, stored) = entry?;
+            let Ok(Some(value)) = log.event(&key, stored) else { break };
             let Ok((_, recorded, json)) = record::unseal_event(&value) else { break };
             let Ok(owner) = owner_of(json) else { break };
             let event = RecentEvent::new(owner_hash(owner), value.len() as u64, recorded);

@@ -1,0 +1,146 @@
+//! Values in pieces: sled keeps what its cache forgets in pages of up to 16 values, however large they are.
+//!
+//! ```text
+//! key                  value, if it is short; else 255 | number of pieces, 4 LE | bytes of the value, 4 LE
+//! p <key> <n, 4 BE>    a piece of it
+//! ```
+//!
+//! Large pages cost memory, because each of the 256 parts of sled's cache keeps at least one page and notices only every 64th
+//! access: with items of 90 KB that was more than a gigabyte. And sled writes a page of over 128 KiB to a file of its own,
+//! which it does not sync.
+
+use sled::{Batch, Db, IVec};
+
+use crate::record::Damage;
+
+/// Longest value that is stored as it is, in bytes: most lists of keys.
+const WHOLE_MAX: usize = 4096;
+/// Bytes of each piece but the last.
+const PIECE: usize = 2048;
+/// The first byte of a value that is in pieces; others begin with their layout.
+const IN_PIECES: u8 = u8::MAX;
+
+/// Inserts a value under a key that has none.
+pub(crate) fn insert(batch: &mut Batch, key: &[u8], value: Vec<u8>) {
+    if value.len() <= WHOLE_MAX {
+        return batch.insert(key, value);
+    }
+    let count = value.len().div_ceil(PIECE);
+    let numbers = u32::try_from(count).ok().zip(u32::try_from(value.len()).ok());
+    let (count, length) = numbers.expect("no item and no list of keys has 4 GiB");
+    for (n, piece) in (0..count).zip(value.chunks(PIECE)) {
+        batch.insert(piece_key(key, n), piece);
+    }
+    batch.insert(key, [&[IN_PIECES][..], &count.to_le_bytes(), &length.to_le_bytes()].concat());
+}
+
+/// Inserts a value, and removes what is left of the one before. At most once for a key in a batch.
+pub(crate) fn replace(db: &Db, batch: &mut Batch, key: &[u8], value: Vec<u8>) -> sled::Result<()> {
+    if let Some(before) = db.get(key)? {
+        remove(batch, key, &before);
+    }
+    insert(batch, key, value);
+    Ok(())
+}
+
+/// Removes a value, if there is one.
+pub(crate) fn remove_from(db: &Db, batch: &mut Batch, key: &[u8]) -> sled::Result<()> {
+    if let Some(before) = db.get(key)? {
+        remove(batch, key, &before);
+    }
+    Ok(())
+}
+
+/// Removes a value; `stored` is what is stored under its key.
+pub(crate) fn remove(batch: &mut Batch, key: &[u8], stored: &[u8]) {
+    let (count, _) = in_pieces(stored).unwrap_or_default();
+    for n in 0..count {
+        batch.remove(piece_key(key, n));
+    }
+    batch.remove(key);
+}
+
+/// Bytes of a value; `stored` is what is stored under its key.
+pub(crate) fn length(stored: &[u8]) -> u64 {
+    in_pieces(stored).map_or(stored.len() as u64, |(_, length)| u64::from(length))
+}
+
+/// A value; `stored` is what is stored under its key.
+///
+/// # Errors
+/// [`Damage::Cut`] if a piece is missing. A reader may also meet that while the writer removes the value.
+pub(crate) fn value(db: &Db, key: &[u8], stored: IVec) -> sled::Result<Result<IVec, Damage>> {
+    let Some((count, length)) = in_pieces(&stored) else { return Ok(Ok(stored)) };
+    let mut value = Vec::new();
+    for entry in db.range(piece_key(key, 0)..piece_key(key, count)) {
+        value.extend_from_slice(&entry?.1);
+    }
+    Ok(if value.len() == length as usize { Ok(value.into()) } else { Err(Damage::Cut) })
+}
+
+/// The number of pieces, and the bytes of the value.
+fn in_pieces(stored: &[u8]) -> Option<(u32, u32)> {
+    let (first, numbers) = stored.split_first()?;
+    let ([count, length], []) = numbers.as_chunks() else { return None };
+    (*first == IN_PIECES).then(|| (u32::from_le_bytes(*count), u32::from_le_bytes(*length)))
+}
+
+fn piece_key(key: &[u8], n: u32) -> Vec<u8> {
+    [b"p", key, &n.to_be_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn db(folder: &tempfile::TempDir) -> Db {
+        sled::open(folder.path()).unwrap()
+    }
+
+    fn stored(db: &Db, key: &[u8]) -> Option<IVec> {
+        let stored = db.get(key).unwrap()?;
+        assert_eq!(length(&stored), value(db, key, stored.clone()).unwrap().unwrap().len() as u64);
+        Some(value(db, key, stored).unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_value_of_any_length_is_read_as_written_and_leaves_nothing_when_it_is_replaced_or_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = db(&folder);
+        let neighbours: [&[u8]; 3] = [b"ka", b"kab", b"k"];
+        for length in [0, 1, WHOLE_MAX, WHOLE_MAX + 1, 3 * PIECE, 300_000, 5000, 9, 70_000] {
+            for (n, key) in neighbours.iter().enumerate() {
+                let bytes = vec![u8::try_from(n).unwrap(); length + n];
+                let mut batch = Batch::default();
+                replace(&db, &mut batch, key, bytes).unwrap();
+                db.apply_batch(batch).unwrap();
+            }
+            for (n, key) in neighbours.iter().enumerate() {
+                let expected = vec![u8::try_from(n).unwrap(); length + n];
+                assert_eq!(stored(&db, key).as_deref(), Some(&expected[..]), "{length}");
+            }
+            let pieces = |n: usize| if length + n <= WHOLE_MAX { 0 } else { (length + n).div_ceil(PIECE) };
+            assert_eq!(db.len(), 3 + pieces(0) + pieces(1) + pieces(2), "{length}");
+        }
+        for key in neighbours {
+            let mut batch = Batch::default();
+            remove_from(&db, &mut batch, key).unwrap();
+            db.apply_batch(batch).unwrap();
+        }
+        assert!(db.is_empty());
+    }
+
+    #[test]
+    fn a_missing_piece_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = db(&folder);
+        for gone in 0..5 {
+            let mut batch = Batch::default();
+            insert(&mut batch, b"e1", vec![7; 4 * PIECE + 1]);
+            batch.remove(piece_key(b"e1", gone));
+            db.apply_batch(batch).unwrap();
+            let stored = db.get(b"e1").unwrap().unwrap();
+            assert_eq!(value(&db, b"e1", stored).unwrap(), Err(Damage::Cut), "{gone}");
+        }
+    }
+}
