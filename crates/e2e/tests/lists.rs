@@ -178,6 +178,10 @@ async fn a_broken_or_emptied_list_takes_nothing_away() {
         );
         let (_, told) = newswire(&stack, "sources list").await;
         assert!(told.contains(&format!("list planet: {error}")), "{told}");
+        for json in ["", " --json"] {
+            let (code, told) = newswire(&stack, &format!("sources lists planet --read{json}")).await;
+            assert_eq!(code, Some(1), "it was not taken: {told}");
+        }
         assert_eq!(failing().await, "newswire_ingestd_lists_failing 1");
     }
     origin.set_document("planet", &whole);
@@ -216,12 +220,61 @@ async fn a_broken_or_emptied_list_takes_nothing_away() {
     stack.start(Binary::Ingestd).unwrap();
     stack.wait_ready().await.unwrap();
     let visits = origin.requests("a").len();
-    let (code, told) = newswire(&stack, "sources refresh planet-alpha").await;
-    assert_eq!(code, Some(0), "{told}");
-    wait_for("a visit", SOON, async || (origin.requests("a").len() > visits).then_some(())).await.unwrap();
-    assert_eq!(origin.requests("planet").len(), requests);
+    let waits = async |stack: &TestStack, id: &str| {
+        let (code, told) = newswire(stack, &format!("sources refresh {id}")).await;
+        assert!(code == Some(0) && told.contains("waits: ") && told.contains("429"), "{told}");
+    };
+    waits(&stack, "planet-alpha").await;
+    assert_eq!((origin.requests("planet").len(), origin.requests("a").len()), (requests, visits));
     let next = state(&stack).await;
     assert!(next["error"].as_str().unwrap().contains("429") && next["sources"] == 3, "{next}");
+
+    // It is that of the host, also when the list has gone.
+    stack.kill(Binary::Ingestd).unwrap();
+    fs::write(stack.path("sources.toml"), format!("[[source]]\nid = \"mine\"\nurl = \"{a}\"\n")).unwrap();
+    stack.start(Binary::Ingestd).unwrap();
+    stack.wait_ready().await.unwrap();
+    waits(&stack, "mine").await;
+    assert_eq!(origin.requests("a").len(), visits);
+}
+
+#[tokio::test]
+async fn a_failed_change_of_the_address_of_a_list_takes_nothing_away() {
+    let (origin, [a, b, c]) = origin(["a", "b", "c"]).await;
+    let planet = origin.set_document("planet", &opml(&[("Alpha", &a), ("Beta", &b)]));
+    let other = origin.set_document("other", &opml(&[("Gamma", &c)]));
+    let mut stack = stack(&list("planet", &format!("url = \"{planet}\"")));
+    stack.start_both().await.unwrap();
+    wait_ids(&stack, &["planet-alpha", "planet-beta"]).await;
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    let visited = async |stack: &TestStack, title: &str| {
+        let (code, told) = newswire(stack, "sources refresh planet-alpha").await;
+        assert_eq!(code, Some(0), "{told}");
+        origin.publish("a", title);
+        subscriber.wait_event("item", SOON, |event| event.json()["title"] == title).await.unwrap();
+    };
+    let missing = origin.set_document("missing", "");
+    origin.set_behaviour("missing", Behaviour::Status(404, Vec::new()));
+    for (url, error) in [(&missing, "404"), (&other, "it has none of its 2 feeds any more")] {
+        fs::write(stack.path("sources.toml"), list("planet", &format!("url = \"{url}\""))).unwrap();
+        let (code, told) = newswire(&stack, "reload").await;
+        assert_eq!(code, Some(0), "{told}");
+        wait_error(&stack, error).await;
+        visited(&stack, &format!("After the {error}")).await;
+        stack.kill(Binary::Ingestd).unwrap();
+        stack.start(Binary::Ingestd).unwrap();
+        stack.wait_ready().await.unwrap();
+        wait_error(&stack, error).await;
+        visited(&stack, &format!("After a start and the {error}")).await;
+    }
+    wait_for("the order", SOON, async || {
+        let (code, _) = newswire(&stack, "sources lists planet --take").await;
+        (code == Some(0)).then_some(())
+    })
+    .await
+    .unwrap();
+    wait_ids(&stack, &["planet-gamma"]).await;
+    subscriber.wait_event("item", SOON, |event| event.json()["source"] == "planet-gamma").await.unwrap();
 }
 
 #[tokio::test]

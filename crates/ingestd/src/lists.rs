@@ -23,13 +23,17 @@ use std::{
 use anyhow::Context as _;
 use control::{ListAnswer, ListOrder};
 use daemon::work;
+use fetch::schedule::IntervalBounds;
 use futures_util::FutureExt as _;
 use news::{Catalogue, FeedList, ListMark, ListOrigin, ListStatus, Source, SourceId, Timestamp};
 use sources::lists::{LeftFeeds, ListCopies, ListMemory, ListedSources, MergeCounts, merge};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
-use self::read::{ListRead, ReadJob};
 pub(crate) use self::{read::read_file, result::ReadResult};
+use self::{
+    read::{ListRead, ReadJob},
+    schedule::{ReadEnd, next_read},
+};
 use crate::{queue::wait_reason::ListWait, visit::context::VisitContext};
 
 /// How many lists are read at once.
@@ -93,15 +97,14 @@ struct HeldList {
 
 impl HeldList {
     fn new(list: FeedList, memory: ListMemory) -> Self {
-        let (reading, is_of_file) = (list.reading_hash(), matches!(list.origin, ListOrigin::File(_)));
-        let copied_from = memory.copied_from;
-        // What is known of another address says nothing about this one.
+        let reading = list.reading_hash();
+        let ListMemory { is_trusted, copied_from, .. } = memory;
+        // What is known of another address says nothing about this one; but the copy is still that from there.
         let memory = if memory.reading == reading {
             memory
         } else {
-            ListMemory { reading, copied_from, ..Default::default() }
+            ListMemory { reading, is_trusted, copied_from, ..Default::default() }
         };
-        let memory = ListMemory { is_trusted: is_of_file || memory.is_trusted, ..memory };
         Self {
             list: Arc::new(list),
             memory,
@@ -110,6 +113,19 @@ impl HeldList {
             is_queued: false,
             wait: ListWait::default(),
             takes_all: false,
+        }
+    }
+
+    /// Plans the next read again if the interval is another one than it was planned with.
+    fn plan_again(&mut self, bounds: IntervalBounds) {
+        let memory = &mut self.memory;
+        let (Some(last_read), Some(_)) = (memory.last_read, memory.next_read) else { return };
+        let every_ms = millis(self.list.every);
+        // An older version stored nothing of the interval, nor of what the server asked for.
+        let is_known = memory.every_ms != 0 || memory.failures == 0;
+        if memory.every_ms != every_ms && is_known {
+            let next = next_read(self.list.every, bounds, last_read, end_of(memory), fastrand::f64());
+            (memory.every_ms, memory.next_read) = (every_ms, Some(next));
         }
     }
 
@@ -180,7 +196,7 @@ impl FeedLists {
         for list in lists {
             let held =
                 before.iter().position(|held| held.list.id == list.id).map(|at| before.swap_remove(at));
-            let held = match held {
+            let mut held = match held {
                 Some(HeldList { memory, is_reading, wait, takes_all, .. }) => {
                     HeldList { is_reading, wait, takes_all, ..HeldList::new(list, memory) }
                 }
@@ -189,6 +205,7 @@ impl FeedLists {
                     HeldList::new(list, memory)
                 }
             };
+            held.plan_again(self.ctx.interval_bounds.get());
             self.held.push(held);
         }
         self.remove_copies().await;
@@ -323,12 +340,13 @@ impl FeedLists {
         held.is_reading = false;
         held.wait.set(None);
         if held.memory.reading != memory.reading {
-            // It has another address by now, and is read again; the copy may be that of the old one.
-            held.memory.copied_from = memory.copied_from;
+            // It has another address by now, and is read again; but the copy may be that of the old one.
+            (held.memory.is_trusted, held.memory.copied_from) = (memory.is_trusted, memory.copied_from);
             return;
         }
         self.ctx.metrics.list_reads.get_or_create(&[("result", result.as_str())]).inc();
         let before = std::mem::replace(&mut held.memory, memory);
+        held.plan_again(self.ctx.interval_bounds.get());
         log(held, &before, &result);
         if result.is_change() || before.is_trusted != held.memory.is_trusted {
             self.changed_since.get_or_insert_with(Instant::now);
@@ -372,6 +390,22 @@ impl FeedLists {
             .set(count(statuses.iter().filter(|(status, _)| status.is_failing()).count()));
         self.board.set(statuses);
     }
+}
+
+/// How the last read ended.
+fn end_of(memory: &ListMemory) -> ReadEnd {
+    let &ListMemory { failures, is_throttled, asked_ms, .. } = memory;
+    match memory.doubtful_since {
+        _ if failures > 0 => {
+            ReadEnd::Failed { failures, is_throttled, wait: asked_ms.map(Duration::from_millis) }
+        }
+        Some(since) => ReadEnd::Doubtful(since),
+        None => ReadEnd::Fine,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What marks the sources of a list, and the category of all of them. `None` for a list that is not read.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use actix::Message;
 use control::{PauseAnswer, VisitAnswer};
-use news::{Catalogue, Pause, Source, SourceId, SourceState};
+use news::{Catalogue, HeldHost, Pause, Source, SourceId, SourceState};
 use store::{AppendedVisit, VisitRecord};
 
 use crate::{queue::memory::MemoryShare, status::registry::SourceEntry};
@@ -68,6 +68,11 @@ pub(crate) struct RecordPauses(pub(crate) Vec<(SourceId, Option<Pause>)>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct RecordSubscriptions(pub(crate) Vec<Arc<SourceEntry>>);
+
+/// To the recorder: store these hosts, which asked for a pause, instead of those before. Answered when that is on disk.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), LogClosed>")]
+pub(crate) struct RecordHeldHosts(pub(crate) Vec<HeldHost>);
 
 /// To the recorder: store that these sources were taken out of the list.
 #[derive(Debug, Message)]

@@ -1,5 +1,7 @@
 //! The queue of visits: which may run now, by the limits of the process and of each host.
 
+// The pauses that hosts asked for, across a restart.
+pub(crate) mod held_hosts;
 // What counts as one host.
 pub(crate) mod host;
 // What visits call: enqueue, and hold a permit.

@@ -17,7 +17,7 @@ use daemon::{
     watch::{BusyThread, Watch, WatchKind},
 };
 use futures_util::FutureExt as _;
-use news::{Pause, Seq, SourceId, Timestamp};
+use news::{HeldHost, Pause, Seq, SourceId, Timestamp};
 use store::{AppendedVisit, LogReader, LogWriter, VisitRecord};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -25,7 +25,9 @@ use tokio::{
 };
 
 use crate::{
-    messages::{LogClosed, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop},
+    messages::{
+        LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop,
+    },
     queue::memory::MemoryShare,
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
@@ -47,6 +49,7 @@ enum Job {
     Pauses(PauseOrders, oneshot::Sender<()>),
     Subscriptions(Vec<Arc<SourceEntry>>),
     Removals(Vec<SourceId>),
+    HeldHosts(Vec<HeldHost>, oneshot::Sender<()>),
     Retain,
 }
 
@@ -61,6 +64,8 @@ struct JobBatch {
     pauses: Vec<(PauseOrders, oneshot::Sender<()>)>,
     subscriptions: Vec<Arc<SourceEntry>>,
     removals: Vec<SourceId>,
+    /// The newest counts.
+    held_hosts: Option<(Vec<HeldHost>, oneshot::Sender<()>)>,
     retain: bool,
 }
 
@@ -77,6 +82,7 @@ impl JobBatch {
             Job::Pauses(orders, reply) => self.pauses.push((orders, reply)),
             Job::Subscriptions(entries) => self.subscriptions.extend(entries),
             Job::Removals(sources) => self.removals.extend(sources),
+            Job::HeldHosts(hosts, reply) => self.held_hosts = Some((hosts, reply)),
             Job::Retain => self.retain = true,
         }
     }
@@ -179,6 +185,20 @@ impl Handler<RecordPauses> for Recorder {
     }
 }
 
+impl Handler<RecordHeldHosts> for Recorder {
+    type Result = ResponseFuture<Result<(), LogClosed>>;
+
+    fn handle(&mut self, RecordHeldHosts(hosts): RecordHeldHosts, _: &mut Self::Context) -> Self::Result {
+        let jobs = self.jobs.clone();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            jobs.send(Job::HeldHosts(hosts, reply)).await.map_err(|_| LogClosed)?;
+            answer.await.map_err(|_| LogClosed)
+        }
+        .boxed_local()
+    }
+}
+
 impl Handler<RecordSubscriptions> for Recorder {
     type Result = ResponseFuture<()>;
 
@@ -228,7 +248,7 @@ impl WriterLoop {
                 let Ok(job) = queue.try_recv() else { break };
                 jobs.add(job);
             }
-            let JobBatch { visits, replies, memory, pauses, subscriptions, removals, retain, .. } = jobs;
+            let JobBatch { visits, replies, memory, pauses, subscriptions, removals, .. } = jobs;
             self.commit(&busy, visits, replies, memory)?;
             for (orders, reply) in pauses {
                 let _busy = busy.during("recording pauses", "sources");
@@ -246,7 +266,12 @@ impl WriterLoop {
                 let _busy = busy.during("remembering", "removed sources");
                 self.writer.mark_removed(removals)?;
             }
-            if retain {
+            if let Some((hosts, reply)) = jobs.held_hosts {
+                let _busy = busy.during("remembering", "held hosts");
+                self.writer.write_held_hosts(&hosts)?;
+                reply.send(()).ok();
+            }
+            if jobs.retain {
                 let _busy = busy.during("removing", "old events");
                 self.retain()?;
             }

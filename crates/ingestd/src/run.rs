@@ -27,7 +27,8 @@ use daemon::{
     sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
 };
-use news::{Seq, Timestamp};
+use fetch::schedule::server_interval_max;
+use news::{HeldHost, Seq, Timestamp};
 use stacks::SelfSampler;
 use store::{LogReader, LogWriter};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -43,7 +44,7 @@ use crate::{
     },
     lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
-    queue::limiter::HostLimiter,
+    queue::{held_hosts, limiter::HostLimiter},
     recorder::{Recorder, WriterLoop, WriterThread},
     settings,
     status::{
@@ -95,7 +96,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
-    let (writer, reader) = open_store(&config).await?;
+    let (writer, reader, held) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
     let metrics_registry = MetricsRegistry::new();
     metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
@@ -120,6 +121,9 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let _admin = start_admin(&config, admin, diagnostics, self_sampler, &logs)?;
     let crash_guard = open_crash_guard(&config).await?;
     let (ctx, actors) = parts.start_actors(&config, recorder.start(), crash_guard.clone())?;
+    held_hosts::restore(&ctx.limiter, held, ctx.now(), server_interval_max(ctx.interval_bounds.get()));
+    let record_held = actors.recorder.clone().recipient();
+    actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
     let log_failure = LogFailure::new(signals.stop.clone());
     let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
     let server =
@@ -301,11 +305,18 @@ fn start_admin(
 }
 
 /// On its own thread: it reads the log since the last checkpoint, and sled can panic on a damaged store.
-async fn open_store(config: &Config) -> Result<(LogWriter, LogReader), IngestError> {
+async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHost>), IngestError> {
     let (path, options) = (config.store.path.clone(), settings::store_options(config));
     notify::status("opening the log");
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-    let open = move || store::open(&path, &options);
+    let open = move || {
+        let (writer, reader) = store::open(&path, &options)?;
+        let held = reader.held_hosts().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the pauses that hosts asked for before the start are lost");
+            Vec::new()
+        });
+        Ok::<_, store::StoreOpenError>((writer, reader, held))
+    };
     let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.context("the thread that opens the log died")??)
 }

@@ -41,8 +41,8 @@ pub use source::{BadFeedUrl, BadSourceId, FeedUrl, ListMark, Source, SourceId, w
 pub use text::Escaped;
 pub use time::{BadTimestamp, Timestamp};
 pub use visit::{
-    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, FormerAddresses, Pause, SourceInFull,
-    SourceNotice, SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
+    FeedRhythm, Flooding, FloodingBound, FloodingState, FormerAddress, FormerAddresses, HeldHost, Pause,
+    SourceInFull, SourceNotice, SourceState, SourceStatus, SourceTotals, VisitReport, VisitStatus,
 };
 pub use websub::{
     HubSubscription, NamedHub, PushState, PushStatus, SecretText, UnsettledPushes, WebSubState,

@@ -368,6 +368,17 @@ pub struct Flooding {
     pub lost_items: u32,
 }
 
+/// A host that asked for a pause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldHost {
+    /// Its name, as the limiter of the daemon has it.
+    pub host: Box<str>,
+    /// No request before then.
+    pub until: Timestamp,
+    /// The status of the answer that asked for it.
+    pub code: u16,
+}
+
 /// What keeps a visit from recording all that is new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -15,8 +15,8 @@ use std::{
 };
 
 use news::{
-    Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, Item, Pause, Seq, Source, SourceId,
-    SourceState, Timestamp, VisitStatus, WebSubState,
+    Cursor, Event, EventKind, Flooding, FloodingBound, FloodingState, HeldHost, Item, Pause, Seq, Source,
+    SourceId, SourceState, Timestamp, VisitStatus, WebSubState,
 };
 
 use seen::{Classification, ItemStatus, SeenSet};
@@ -564,6 +564,19 @@ impl LogWriter {
             let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
             batch.insert(record::state_key(&source), record::seal(&[&json]));
         }
+        self.shared.db.apply_batch(batch)?;
+        self.shared.db.flush()?;
+        Ok(self.file.sync_data()?)
+    }
+
+    /// Replaces the hosts that asked for a pause. Blocks until they are on disk.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    pub fn write_held_hosts(&mut self, hosts: &[HeldHost]) -> Result<(), AppendError> {
+        let json = serde_json::to_vec(hosts).expect("every field of a held host has a JSON form");
+        let mut batch = sled::Batch::default();
+        pieces::replace(&self.shared.db, &mut batch, record::HOSTS, record::seal(&[&json]))?;
         self.shared.db.apply_batch(batch)?;
         self.shared.db.flush()?;
         Ok(self.file.sync_data()?)

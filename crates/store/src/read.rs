@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use news::{Epoch, EventKind, Seq, SourceId, SourceState, Timestamp};
+use news::{Epoch, EventKind, HeldHost, Seq, SourceId, SourceState, Timestamp};
 
 use crate::{
     pieces,
@@ -120,6 +120,18 @@ impl LogReader {
     #[must_use]
     pub fn epoch(&self) -> &Epoch {
         &self.shared.epoch
+    }
+
+    /// The hosts that had asked for a pause when they were written last.
+    ///
+    /// # Errors
+    /// [`LogReadError`] if the value is damaged.
+    pub fn held_hosts(&self) -> Result<Vec<HeldHost>, LogReadError> {
+        let Some(stored) = self.shared.db.get(record::HOSTS)? else { return Ok(Vec::new()) };
+        let damaged = |damage| LogReadError::Damaged { what: "the list of held hosts".to_owned(), damage };
+        let value = pieces::value(&self.shared.db, record::HOSTS, stored)?.map_err(damaged)?;
+        let json = record::unseal(&value).map_err(damaged)?;
+        serde_json::from_slice(json).map_err(|_| damaged(Damage::Content))
     }
 
     /// The newest event on disk; [`Seq::NONE`] before the first.

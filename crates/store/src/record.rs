@@ -5,9 +5,9 @@
 //! c <source id>            version 1 | crc32 of the rest, 4 LE | its events, 8 LE | their bytes, 8 LE
 //! e <seq, 8 bytes BE>      version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
 //! k <source id>            version 1 to 3 | crc32 of the rest, 4 LE | the seen set in that layout (crate seen)
-//! p <key> <n, 4 bytes BE>  a piece of a value e, k or w that is long: see pieces
-//! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text), live bytes (8 LE) or what is counted in c
-//!                          (first event, oldest and head at that time, 8 LE each)
+//! p <key> <n, 4 bytes BE>  a piece of a value e, k, w or of the held hosts that is long: see pieces
+//! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text), live bytes (8 LE), what is counted in c
+//!                          (first event, oldest and head at that time, 8 LE each) or the held hosts as JSON
 //! s <source id>            version 1 | crc32 of the rest, 4 LE | SourceState as JSON
 //! w <source id>            version 1 | crc32 of the rest, 4 LE | hashes of the keys of what waits, 8 LE each
 //! ```
@@ -26,6 +26,7 @@ const EVENT_HEADER: usize = 9;
 pub(crate) const EPOCH: &[u8] = b"mepoch";
 pub(crate) const LIVE_BYTES: &[u8] = b"mlive_bytes";
 pub(crate) const COUNTED: &[u8] = b"mcounted";
+pub(crate) const HOSTS: &[u8] = b"mhosts";
 
 /// A value that is not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

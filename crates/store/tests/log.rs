@@ -6,7 +6,7 @@ mod visits;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use news::{Event, EventKind, Pause, Seq, SourceId, SourceState, Timestamp, VisitStatus};
+use news::{Event, EventKind, HeldHost, Pause, Seq, SourceId, SourceState, Timestamp, VisitStatus};
 use proptest::prelude::*;
 use store::{LogReader, LogWriter, NewsPlan, Retention, SoonerVisit, StoreOptions, VisitRecord};
 
@@ -558,6 +558,25 @@ fn unchanged_visits_between_two_documents_are_quiet_ones_for_their_items() {
 
 fn files_in(folder: &Path) -> usize {
     std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[test]
+fn the_held_hosts_are_those_that_were_written_last_however_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = |count: i64| -> Vec<_> {
+        let host = |n| HeldHost {
+            host: format!("{n}.example.org").into(),
+            until: Timestamp::from_millis(n),
+            code: 429,
+        };
+        (0..count).map(host).collect()
+    };
+    for (before, count) in [(0, 1000), (1000, 3), (3, 0)] {
+        let (mut writer, reader) = open(dir.path());
+        assert_eq!(reader.held_hosts().unwrap(), hosts(before));
+        writer.write_held_hosts(&hosts(count)).unwrap();
+        assert_eq!(reader.held_hosts().unwrap(), hosts(count));
+    }
 }
 
 #[test]

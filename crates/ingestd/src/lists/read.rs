@@ -17,6 +17,7 @@ use sources::lists::{self, ListCopies, ListMemory, ListReading, LostFeeds};
 use tokio::io::AsyncReadExt as _;
 
 use super::{
+    millis,
     result::ReadResult,
     schedule::{DOUBT, ReadEnd, is_throttled, next_read},
 };
@@ -62,6 +63,9 @@ enum ListAnswer {
     Document { body: Bytes, memory: ListMemory, share: Option<Arc<MemoryShare>> },
     /// Not modified; with the validators to send next.
     NotModified(ListMemory),
+    /// The same of a server inside of `fetch.allow` about a copy from outside, or the other way round: it is not from there.
+    /// The whole document is needed soon.
+    NotModifiedElsewhere(ListMemory),
 }
 
 /// Why a list was not read.
@@ -98,7 +102,12 @@ impl ReadJob {
     fn ended(&self, ctx: &VisitContext, end: ReadEnd, memory: ListMemory) -> ListMemory {
         let (now, bounds) = (ctx.now(), ctx.interval_bounds.get());
         let next_read = Some(next_read(self.list.every, bounds, now, end, fastrand::f64()));
-        ListMemory { last_read: Some(now), next_read, ..memory }
+        let (is_throttled, asked) = match end {
+            ReadEnd::Failed { is_throttled, wait, .. } => (is_throttled, wait),
+            ReadEnd::Fine | ReadEnd::Doubtful(_) => (false, None),
+        };
+        let (every_ms, asked_ms) = (millis(self.list.every), asked.map(millis));
+        ListMemory { last_read: Some(now), next_read, every_ms, is_throttled, asked_ms, ..memory }
     }
 
     /// After a read that found what the list has.
@@ -137,18 +146,22 @@ pub(super) async fn read(ctx: Rc<VisitContext>, job: ReadJob) -> ListRead {
     };
     let (memory, result) = match answer {
         Ok(ListAnswer::NotModified(memory)) => (job.succeeded(&ctx, memory), ReadResult::Unchanged),
-        Ok(ListAnswer::Document { body, memory, share }) => match parse(&ctx, &job, body, share).await {
-            Ok(Parsed { result, refused, doubt: None }) => {
-                let copied_from = job.list.origin_hash();
-                (job.succeeded(&ctx, ListMemory { refused, copied_from, ..memory }), result)
+        Ok(ListAnswer::NotModifiedElsewhere(memory)) => {
+            let end = ReadEnd::Failed { failures: 1, is_throttled: false, wait: None };
+            (job.ended(&ctx, end, job.succeeded(&ctx, memory)), ReadResult::Unchanged)
+        }
+        Ok(ListAnswer::Document { body, memory, share }) => {
+            match parse(&ctx, &job, body, memory.is_trusted, share).await {
+                Ok(Parsed { result, refused, is_trusted, doubt: None }) => {
+                    let copied_from = job.list.origin_hash();
+                    (job.succeeded(&ctx, ListMemory { refused, is_trusted, copied_from, ..memory }), result)
+                }
+                Ok(Parsed { result, refused, is_trusted, doubt: Some(doubt) }) => {
+                    (job.doubtful(&ctx, doubt, is_trusted, refused), result)
+                }
+                Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
             }
-            Ok(Parsed { result, refused, doubt: Some(doubt) }) => {
-                // What it has kept and what is new count as the less trusted of the two.
-                let is_trusted = job.memory.is_trusted && (memory.is_trusted || !result.is_change());
-                (job.doubtful(&ctx, doubt, is_trusted, refused), result)
-            }
-            Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
-        },
+        }
         Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
     };
     let (list, copies, written) = (job.list.id.clone(), job.copies, memory.clone());
@@ -239,6 +252,10 @@ async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<Lis
             let memory = ListMemory { etag, last_modified, validator_key, last_full, ..before };
             Ok(ListAnswer::Document { body, memory, share: Some(budget.0) })
         }
+        FetchResult::NotModified { .. } if is_trusted != job.memory.is_trusted => {
+            let memory = ListMemory { etag: None, last_modified: None, ..job.memory.clone() };
+            Ok(ListAnswer::NotModifiedElsewhere(memory))
+        }
         FetchResult::NotModified { etag, last_modified } => {
             let etag = etag.or_else(|| before.etag.clone());
             let last_modified = last_modified.or_else(|| before.last_modified.clone());
@@ -269,6 +286,8 @@ fn validators(job: &ReadJob, fingerprint: u64, now: Timestamp) -> (Option<&str>,
 struct Parsed {
     result: ReadResult,
     refused: usize,
+    /// What the copy may reach from now on.
+    is_trusted: bool,
     /// About what it has lost, which the copy has kept.
     doubt: Option<Doubt>,
 }
@@ -302,6 +321,7 @@ async fn parse(
     ctx: &VisitContext,
     job: &ReadJob,
     body: Bytes,
+    is_trusted: bool,
     share: Option<Arc<MemoryShare>>,
 ) -> Result<Parsed, ReadFailure> {
     let share = share.unwrap_or_else(|| ctx.limiter.share_for(0));
@@ -310,12 +330,17 @@ async fn parse(
     let parsed = tokio::task::spawn_blocking(move || {
         // Until the end of the thread, also if the read is cancelled.
         let _share = share;
-        parse_blocking(&job, &body, now)
+        parse_blocking(&job, &body, is_trusted, now)
     });
     parsed.await.unwrap_or_else(|panic| Err(ReadFailure::new(format!("reading it failed: {panic}"))))
 }
 
-fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, ReadFailure> {
+fn parse_blocking(
+    job: &ReadJob,
+    body: &[u8],
+    is_trusted: bool,
+    now: Timestamp,
+) -> Result<Parsed, ReadFailure> {
     let id = &job.list.id;
     let opml = read_opml(body).map_err(ReadFailure::new)?;
     let copies = job.copies.lock();
@@ -331,14 +356,25 @@ fn parse_blocking(job: &ReadJob, body: &[u8], now: Timestamp) -> Result<Parsed, 
     }
     let ListReading { sources, refused, first_refused, .. } = reading;
     let is_changed = sources != before;
+    // What it has kept and what is new count as the less trusted of the two.
+    let is_trusted = match doubt {
+        Some(_) => job.memory.is_trusted && (is_trusted || !is_changed),
+        None => is_trusted,
+    };
     let result = result(&before, &sources, first_refused, doubt.is_some());
     if is_changed {
         let left_now = left.after(&before, &sources, now);
         let left_written = if left_now == left { Ok(()) } else { copies.write_left(id, &left_now) };
-        let written = left_written.and_then(|()| copies.write_sources(id, sources));
+        // Before the copy: a crash in between must not leave a foreign one that counts as the operator's.
+        let distrusted = || match job.memory.is_trusted && !is_trusted {
+            true => copies.write_memory(id, &ListMemory { is_trusted, ..job.memory.clone() }),
+            false => Ok(()),
+        };
+        let written =
+            left_written.and_then(|()| distrusted()).and_then(|()| copies.write_sources(id, sources));
         written.map_err(|error| ReadFailure::new(format!("its copy cannot be written: {error}")))?;
     }
-    Ok(Parsed { result, refused, doubt })
+    Ok(Parsed { result, refused, is_trusted, doubt })
 }
 
 fn result(

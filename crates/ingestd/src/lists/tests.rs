@@ -359,6 +359,114 @@ async fn the_status_of_a_list_says_what_its_read_waits_for() {
     assert!(reason.contains("503") && reason.contains("example.org"), "{reason}");
 }
 
+/// The copy of a list that was read from `url` a while ago.
+fn write_copy(test: &TestLists, url: &str, memory: ListMemory) {
+    let list = Catalogue::parse(&of_url(url)).unwrap().lists.remove(0);
+    let copies = ListCopies::new(test.harness.directory.path());
+    let copies = copies.lock();
+    let source = Source::new(
+        SourceId::try_new("own-f0").unwrap(),
+        FeedUrl::try_new("http://127.0.0.1:9/feed").unwrap(),
+    );
+    copies.write_sources(&list.id, vec![source]).unwrap();
+    copies.write_memory(&list.id, &ListMemory { reading: list.reading_hash(), ..memory }).unwrap();
+}
+
+fn of_url(url: &str) -> String {
+    format!("[[list]]\nid = \"own\"\nurl = \"{url}\"\n")
+}
+
+/// Whether the only source is there and counts as foreign.
+async fn is_foreign(test: &mut TestLists, catalogue: &str) -> bool {
+    let catalogue = Catalogue::parse(catalogue).unwrap();
+    let all = test.lists.complete(catalogue, &test.etc.path().join("sources.toml")).await.unwrap();
+    assert_eq!(ids(&all), ["own-f0"]);
+    all.sources[0].has_foreign_address()
+}
+
+#[actix::test]
+async fn what_the_sources_of_a_list_may_reach_follows_from_where_the_copy_came_from() {
+    let inside = "http://127.0.0.1:9/list";
+    for is_trusted in [true, false] {
+        let mut test = TestLists::new().await;
+        write_copy(&test, inside, ListMemory { is_trusted, ..ListMemory::default() });
+        assert_eq!(is_foreign(&mut test, &of_url(inside)).await, !is_trusted, "control");
+        // Other addresses that were never read, and a file that is not there.
+        let others =
+            [of_url("https://example.org/list"), of_url("http://127.0.0.1:9/other"), LIST.to_owned()];
+        for other in &others {
+            assert_eq!(is_foreign(&mut test, other).await, !is_trusted, "{other}");
+        }
+        // A failed read has written what is known about the file; and a start.
+        let ctx = test.harness.ctx.clone().unwrap();
+        test.lists = FeedLists::new(ctx, test.harness.directory.path(), ListBoard::default());
+        for other in others.iter().rev() {
+            assert_eq!(is_foreign(&mut test, other).await, !is_trusted, "{other}");
+        }
+        // It is there.
+        test.write(0..1);
+        assert_eq!(test.complete(LIST).await.len(), 1);
+        test.lists.order(ListOrder { lists: vec!["own".to_owned()], take: true });
+        test.lists.changed().await;
+        assert!(!test.lists.merge(Vec::new()).await.unwrap().sources[0].has_foreign_address());
+    }
+}
+
+#[actix::test]
+async fn a_read_that_ends_after_its_address_was_changed_says_where_the_copy_is_from() {
+    let mut test = TestLists::new().await;
+    write_copy(&test, "http://127.0.0.1:9/list", ListMemory { is_trusted: true, ..ListMemory::default() });
+    assert!(!is_foreign(&mut test, &of_url("http://127.0.0.1:9/other")).await, "control");
+    let list = test.lists.held[0].list.id.clone();
+    let memory = ListMemory { reading: 1, is_trusted: false, ..ListMemory::default() };
+    let result = ReadResult::Changed { sources: 1, added: 1, removed: 1, refused: None };
+    test.lists.held[0].is_reading = true;
+    test.lists.take(ListRead { list, memory, result });
+    assert!(test.lists.merge(Vec::new()).await.unwrap().sources[0].has_foreign_address());
+}
+
+#[actix::test]
+async fn a_new_interval_holds_from_the_last_read_on() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let url = "https://example.org/list";
+    let every = |every: &str| format!("{}every = \"{every}\"\n", of_url(url));
+    for is_start in [false, true] {
+        let mut test = TestLists::new().await;
+        let now = test.lists.ctx.now();
+        let ago =
+            |wait: Duration| Timestamp::from_millis(now.millis() - i64::try_from(wait.as_millis()).unwrap());
+        let planned = ListMemory {
+            every_ms: 20 * 24 * 3600 * 1000,
+            last_read: Some(ago(DAY)),
+            next_read: Some(now.plus(19 * DAY)),
+            ..ListMemory::default()
+        };
+        write_copy(&test, url, planned.clone());
+        let mut next = async |text: &str, failures, asked_ms| {
+            if is_start {
+                write_copy(&test, url, ListMemory { failures, asked_ms, ..planned.clone() });
+                let ctx = test.harness.ctx.clone().unwrap();
+                test.lists = FeedLists::new(ctx, test.harness.directory.path(), ListBoard::default());
+            } else {
+                test.complete(&every("20d")).await;
+                let held = &mut test.lists.held[0];
+                held.memory =
+                    ListMemory { reading: held.memory.reading, failures, asked_ms, ..planned.clone() };
+            }
+            test.complete(text).await;
+            test.status().next_read.unwrap()
+        };
+        let days = |from: Timestamp| from.since(ago(DAY)).as_secs_f64() / DAY.as_secs_f64();
+        assert_eq!(next(&every("20d"), 0, None).await, now.plus(19 * DAY), "control");
+        assert!((2.0..=2.2).contains(&days(next(&every("2d"), 0, None).await)));
+        assert!((30.0..=33.0).contains(&days(next(&every("30d"), 0, None).await)));
+        assert!(next(&every("1h"), 0, None).await < now, "at once");
+        let asked_ms = Some(5 * 24 * 3600 * 1000);
+        assert!(next(&every("1h"), 1, None).await < now);
+        assert!((1.0..=1.1).contains(&days(next(&every("1h"), 1, asked_ms).await)), "at most a day");
+    }
+}
+
 #[actix::test]
 async fn a_list_that_is_due_while_as_many_as_may_be_are_read_waits_for_its_turn() {
     let mut test = TestLists::new().await;

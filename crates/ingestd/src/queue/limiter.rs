@@ -53,12 +53,17 @@ struct Inner {
     scheduler: RefCell<Scheduler<VisitPermit>>,
     /// The next timer may be another one.
     timer_set: Notify,
+    /// A host has asked for a pause.
+    held: Notify,
     memory: MemoryBudget,
     metrics: IngestMetrics,
 }
 
 /// The longest pause of a whole host because of a 503: often it is one service of many that is down.
 pub(crate) const BUSY_PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+/// A shorter pause is not worth a write: it is over soon after a start.
+const HOLD_KEPT_MIN: Duration = Duration::from_secs(2);
 
 /// A visit in the queue of its host; leaves it when dropped.
 pub(crate) struct QueuedVisit {
@@ -86,6 +91,7 @@ impl HostLimiter {
         Self(Rc::new(Inner {
             scheduler: RefCell::new(Scheduler::new(limits, memory.clone())),
             timer_set: Notify::new(),
+            held: Notify::new(),
             memory,
             metrics,
         }))
@@ -163,7 +169,24 @@ impl HostLimiter {
     pub(crate) fn hold(&self, host: &Host, code: u16, wait: Duration) {
         self.0.metrics.hosts_held.inc();
         self.0.scheduler.borrow_mut().hold(host, Instant::now(), code, wait);
+        if wait >= HOLD_KEPT_MIN {
+            self.0.held.notify_one();
+        }
         self.offer(host);
+    }
+
+    /// Completes when a host has asked for a pause since the last call.
+    pub(super) async fn new_hold(&self) {
+        self.0.held.notified().await;
+    }
+
+    /// The hosts that have asked for a pause: for how long from now, and with which status; the longest first.
+    pub(super) fn held(&self) -> Vec<(Host, Duration, u16)> {
+        let (scheduler, now) = (self.0.scheduler.borrow(), Instant::now());
+        let left = |(host, until, code): (&Host, Instant, u16)| (host.clone(), until - now, code);
+        let mut held: Vec<_> = scheduler.held(now).map(left).filter(|held| held.1 >= HOLD_KEPT_MIN).collect();
+        held.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        held
     }
 
     /// Admits the visits of this host that may run now.

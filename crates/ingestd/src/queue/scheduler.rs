@@ -438,6 +438,15 @@ impl<P> Scheduler<P> {
         }
     }
 
+    /// The hosts that have asked for a pause that is not over: until when, and with which status.
+    pub(super) fn held(&self, now: Instant) -> impl Iterator<Item = (&Host, Instant, u16)> {
+        let pause = move |(host, host_queue): (_, &HostQueue<P>)| {
+            let Pause { until, code, .. } = host_queue.held.filter(|pause| pause.until > now)?;
+            Some((host, until, code))
+        };
+        self.hosts.iter().filter_map(pause)
+    }
+
     /// When the host may be asked next, and whether it has asked for a pause until then.
     pub(super) fn opens_at(&self, host: &Host) -> Option<(Instant, bool)> {
         let (at, reason) = self.hosts.get(host)?.opens_at();

@@ -15,6 +15,9 @@ pub(super) fn log_quarantine(source: &SourceId, before: &SourceState, after: &So
 
 /// `lost` items waited and have left the feed.
 pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &SourceState, lost: u32) {
+    if lost > 0 {
+        tracing::warn!(%source, items = lost, "flooding; items that waited have left the feed and are lost");
+    }
     match (&before.flooding, &after.flooding) {
         (None, Some(state)) => {
             let (items, bytes) = (state.flooding.waiting_items, state.flooding.waiting_bytes);
@@ -23,9 +26,6 @@ pub(super) fn log_flooding(source: &SourceId, before: &SourceState, after: &Sour
         }
         (Some(_), None) => tracing::info!(%source, "flooding ended; nothing waits any more"),
         _ => {}
-    }
-    if lost > 0 {
-        tracing::warn!(%source, items = lost, "flooding; items that waited have left the feed and are lost");
     }
 }
 
@@ -96,5 +96,35 @@ pub(super) fn log_redirect(source: &Source, change: &RedirectChange) {
         RedirectChange::Dropped { adopted, why } => {
             tracing::info!(source = %id, %url, moved_to = %adopted, why, "dropped an adopted redirect");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use daemon::{Clock, logs};
+    use news::{Flooding, FloodingBound, FloodingState, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_loss_is_told_before_the_end_of_the_flooding_that_had_it() {
+        let (subscriber, kept) = logs::capture("info", Clock::system()).unwrap();
+        let source = SourceId::try_new("flood").unwrap();
+        let flooding = Flooding {
+            since: Timestamp::from_millis(0),
+            waiting_items: 3,
+            waiting_bytes: 300,
+            bound: FloodingBound::Visit,
+            lost_items: 0,
+        };
+        let flooding = Some(Box::new(FloodingState { flooding, full_visits: 0 }));
+        let before = SourceState { flooding, ..SourceState::default() };
+        tracing::subscriber::with_default(subscriber, || {
+            log_flooding(&source, &before, &SourceState::default(), 3);
+        });
+        let text = kept.text();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() == 2 && lines[0].contains("are lost"), "{text}");
+        assert!(lines[1].contains("flooding ended"), "{text}");
     }
 }

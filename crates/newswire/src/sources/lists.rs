@@ -1,14 +1,20 @@
 //! `newswire sources lists`: the lists of feeds that the daemon reads by itself.
 
+use std::time::Duration;
+
 use clap::Args;
 use control::{ListAnswer, ListOrder, paths};
 use daemon::Exit;
 use news::{ListStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{CommandContext, now, orders};
 use crate::out::{self, safe, span};
+
+/// How long an ordered read that has begun is waited for.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// Arguments of `newswire sources lists`.
 #[derive(Debug, Args)]
@@ -67,34 +73,80 @@ async fn read(context: &CommandContext, arguments: ListsArgs) -> anyhow::Result<
     let ordered_at = now();
     let order = ListOrder { lists: arguments.lists, take: arguments.take };
     let answer: ListAnswer = orders::send(context, paths::LIST_READS, &order).await?;
+    let reads = follow(context, &answer.accepted, ordered_at).await?;
     if arguments.json {
         out::stdout_line(&json!(answer).to_string())?;
     } else {
-        if !answer.accepted.is_empty() {
-            tokio::time::sleep(orders::BEGIN_WITHIN).await;
-            let lists = fetch(context).await?;
-            for id in &answer.accepted {
-                let list = lists.iter().find(|list| list.id.as_str() == id);
-                let progress =
-                    list.map_or("has left the list of sources".to_owned(), |list| progress(list, ordered_at));
-                out::stdout_line(&format!("{} {progress}", safe(id)))?;
-            }
+        for (id, read) in answer.accepted.iter().zip(&reads) {
+            out::stdout_line(&format!("{} {}", safe(id), read.text()))?;
         }
         orders::print_each(&answer.busy, "is being read; order it again when that is done")?;
         orders::print_each(&answer.disabled, "is disabled in the list of sources; enable it there")?;
         orders::print_each(&answer.unknown, "is unknown")?;
     }
     let is_done = answer.busy.is_empty() && answer.disabled.is_empty() && answer.unknown.is_empty();
-    Ok(if is_done { Exit::Ok } else { Exit::Failure })
+    let is_fine = is_done && !reads.iter().any(ListProgress::is_problem);
+    Ok(if is_fine { Exit::Ok } else { Exit::Failure })
 }
 
 /// How far an ordered read is.
-fn progress(list: &ListStatus, ordered_at: Timestamp) -> String {
+#[derive(Debug, PartialEq, Eq)]
+enum ListProgress {
+    /// For this reason.
+    Waiting(String),
+    Running,
+    /// Why it, or some of it, was not.
+    NotTaken(String),
+    Read,
+    Removed,
+}
+
+/// What has become of the ordered reads; waits for those in progress, but not for long.
+async fn follow(
+    context: &CommandContext,
+    ids: &[String],
+    ordered_at: Timestamp,
+) -> anyhow::Result<Vec<ListProgress>> {
+    let began = Instant::now();
+    loop {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        tokio::time::sleep(orders::BEGIN_WITHIN).await;
+        let lists = fetch(context).await?;
+        let of = |id: &String| {
+            let list = lists.iter().find(|list| list.id.as_str() == id);
+            list.map_or(ListProgress::Removed, |list| progress(list, ordered_at))
+        };
+        let reads: Vec<_> = ids.iter().map(of).collect();
+        if !reads.contains(&ListProgress::Running) || began.elapsed() >= READ_WITHIN {
+            return Ok(reads);
+        }
+    }
+}
+
+fn progress(list: &ListStatus, ordered_at: Timestamp) -> ListProgress {
     match (&list.waiting_for, &list.error) {
-        (Some(reason), _) => format!("waits: {}", safe(reason)),
-        (None, _) if list.last_read.is_none_or(|last| last < ordered_at) => "is read now".to_owned(),
-        (None, Some(error)) => format!("was not taken: {}", safe(error)),
-        (None, None) => "was read".to_owned(),
+        (Some(reason), _) => ListProgress::Waiting(reason.clone()),
+        (None, _) if list.last_read.is_none_or(|last| last < ordered_at) => ListProgress::Running,
+        (None, Some(error)) => ListProgress::NotTaken(error.clone()),
+        (None, None) => ListProgress::Read,
+    }
+}
+
+impl ListProgress {
+    fn is_problem(&self) -> bool {
+        matches!(self, Self::NotTaken(_) | Self::Removed)
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Waiting(reason) => format!("waits: {}", safe(reason)),
+            Self::Running => "is read now".to_owned(),
+            Self::NotTaken(error) => format!("was not taken: {}", safe(error)),
+            Self::Read => "was read".to_owned(),
+            Self::Removed => "has left the list of sources".to_owned(),
+        }
     }
 }
 
@@ -164,11 +216,14 @@ mod tests {
     #[test]
     fn an_ordered_read_says_how_far_it_is() {
         let status = |last_read: i64, waiting_for: Option<&str>, error: Option<&str>| {
-            progress(&list(last_read, waiting_for, error), Timestamp::from_millis(5_000))
+            let read = progress(&list(last_read, waiting_for, error), Timestamp::from_millis(5_000));
+            (read.text(), read.is_problem())
         };
-        assert_eq!(status(4_000, None, Some("old")), "is read now");
-        assert_eq!(status(4_000, Some("example.org answered 503"), None), "waits: example.org answered 503");
-        assert_eq!(status(6_000, None, Some("it is gone")), "was not taken: it is gone");
-        assert_eq!(status(6_000, None, None), "was read");
+        let is = |text: &str, is_problem| (text.to_owned(), is_problem);
+        assert_eq!(status(4_000, None, Some("old")), is("is read now", false));
+        let waits = is("waits: example.org answered 503", false);
+        assert_eq!(status(4_000, Some("example.org answered 503"), None), waits);
+        assert_eq!(status(6_000, None, Some("it is gone")), is("was not taken: it is gone", true));
+        assert_eq!(status(6_000, None, None), is("was read", false));
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, time::Duration};
 use clap::Args;
 use control::{ControlError, Problem};
 use daemon::Exit;
-use news::{Quiet, SourceStatus, Timestamp};
+use news::{Flooding, Quiet, SourceStatus, Timestamp};
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
@@ -147,7 +147,10 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
         let not_visited = source.paused.is_some() || !source.enabled;
         let failed = source.last_error.as_deref().filter(|_| !not_visited);
         let quiet = source.quiet.map(|quiet| quiet_for(now, quiet));
-        let why = source.waiting_for.as_deref().or(failed).or(quiet.as_deref()).unwrap_or(&source.why);
+        // It is as much a reason for `--failing` as a failure.
+        let flooding = source.flooding.as_ref().map(flooding);
+        let why = source.waiting_for.as_deref().or(failed).or(flooding.as_deref()).or(quiet.as_deref());
+        let why = why.unwrap_or(&source.why);
         rows.push(vec![
             source.id.to_string(),
             source.activity.clone(),
@@ -163,6 +166,16 @@ fn rows(sources: &[SourceStatus]) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+fn flooding(flooding: &Flooding) -> String {
+    let Flooding { waiting_items, waiting_bytes, bound, lost_items, .. } = flooding;
+    let bound = bound.as_str();
+    let lost = match lost_items {
+        0 => String::new(),
+        lost => format!(", {lost} are lost"),
+    };
+    format!("flooding: {waiting_items} items of {waiting_bytes} bytes wait (bound: {bound}){lost}")
 }
 
 fn quiet_for(now: Timestamp, quiet: Quiet) -> String {
@@ -265,6 +278,25 @@ mod tests {
         assert!(error.contains("source a: missing field `category`"), "{error}");
         let error = one(r#"{"name": "A"}"#).to_string();
         assert!(error.contains("source without an id: missing field `id`"), "{error}");
+    }
+
+    #[test]
+    fn a_source_that_floods_says_so_in_the_list() {
+        let flooding = |flooding: Value| {
+            let source = json!({
+                "id": "a", "name": "A", "url": "https://example.org/", "category": "general", "tags": [],
+                "activity": "idle", "enabled": true, "consecutive_failures": 0, "warnings": [],
+                "counts": {}, "restarts": 0, "why": "usual", "flooding": flooding,
+            });
+            let source: ListedSource = serde_json::from_value(source).unwrap();
+            (source.status.is_failing(), rows(&[source.status])[1].last().unwrap().clone())
+        };
+        assert_eq!(flooding(Value::Null), (false, "usual".to_owned()));
+        let mut state = json!({"since": Timestamp::from_millis(0), "waiting_items": 3, "waiting_bytes": 70, "bound": "ring"});
+        let waits = "flooding: 3 items of 70 bytes wait (bound: ring)";
+        assert_eq!(flooding(state.clone()), (true, waits.to_owned()));
+        state["lost_items"] = json!(2);
+        assert_eq!(flooding(state), (true, format!("{waits}, 2 are lost")));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct ListMemory {
     pub validator_key: Option<u64>,
     /// When a whole document was received last.
     pub last_full: Option<Timestamp>,
-    /// The document came from a network of `fetch.allow`, or is a file.
+    /// The copy, that of another address included, is of a document that came from a network of `fetch.allow`, or is a file.
     pub is_trusted: bool,
     /// When it was read last, with or without success.
     pub last_read: Option<Timestamp>,
@@ -48,6 +48,12 @@ pub struct ListMemory {
     pub last_success: Option<Timestamp>,
     /// Not before then.
     pub next_read: Option<Timestamp>,
+    /// The `every` with which that was planned, in milliseconds; 0 if an older version did.
+    pub every_ms: u64,
+    /// The server asked for fewer requests at the last read.
+    pub is_throttled: bool,
+    /// How long its host asked to wait then, in milliseconds.
+    pub asked_ms: Option<u64>,
     /// Reads in a row that failed.
     pub failures: u32,
     /// Why the last read was not taken.
