@@ -229,6 +229,7 @@ async fn a_new_category_changes_nothing_of_what_is_known_about_a_list() {
         etag: Some("\"x\"".to_owned()),
         next_read: Some(test.lists.ctx.now().plus(DOUBT)),
         last_read: Some(test.lists.ctx.now()),
+        every_ms: millis(list.every),
         ..ListMemory::default()
     };
     copies.lock().write_sources(&list.id, vec![source]).unwrap();
@@ -405,7 +406,7 @@ async fn what_the_sources_of_a_list_may_reach_follows_from_where_the_copy_came_f
         }
         // It is there.
         test.write(0..1);
-        assert_eq!(test.complete(LIST).await.len(), 1);
+        assert_eq!(test.complete(LIST).await, ["own-f0-2", "own-f0"], "the old one stays for a day");
         test.lists.order(ListOrder { lists: vec!["own".to_owned()], take: true });
         test.lists.changed().await;
         assert!(!test.lists.merge(Vec::new()).await.unwrap().sources[0].has_foreign_address());
