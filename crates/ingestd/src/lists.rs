@@ -97,12 +97,13 @@ struct HeldList {
 
 impl HeldList {
     fn new(list: FeedList, memory: ListMemory) -> Self {
-        let (reading, is_trusted) = (list.reading_hash(), memory.is_trusted);
+        let reading = list.reading_hash();
+        let ListMemory { is_trusted, copied_from, .. } = memory;
         // What is known of another address says nothing about this one; but the copy is still that from there.
         let memory = if memory.reading == reading {
             memory
         } else {
-            ListMemory { reading, is_trusted, ..Default::default() }
+            ListMemory { reading, is_trusted, copied_from, ..Default::default() }
         };
         Self {
             list: Arc::new(list),
@@ -195,11 +196,15 @@ impl FeedLists {
         for list in lists {
             let held =
                 before.iter().position(|held| held.list.id == list.id).map(|at| before.swap_remove(at));
-            let (memory, is_reading, wait) = match held {
-                Some(held) => (held.memory, held.is_reading, held.wait),
-                None => (self.stored_memory(&list.id).await?, false, ListWait::default()),
+            let mut held = match held {
+                Some(HeldList { memory, is_reading, wait, takes_all, .. }) => {
+                    HeldList { is_reading, wait, takes_all, ..HeldList::new(list, memory) }
+                }
+                None => {
+                    let memory = self.stored_memory(&list.id).await?;
+                    HeldList::new(list, memory)
+                }
             };
-            let mut held = HeldList { is_reading, wait, ..HeldList::new(list, memory) };
             held.plan_again(self.ctx.interval_bounds.get());
             self.held.push(held);
         }
@@ -221,7 +226,7 @@ impl FeedLists {
         let kept: HashSet<_> = self.held.iter().map(|held| held.list.id.clone()).collect();
         let copies = self.copies.clone();
         let removed = tokio::task::spawn_blocking(move || {
-            copies.keep_only(&kept.iter().map(SourceId::as_str).collect())
+            copies.lock().keep_only(&kept.iter().map(SourceId::as_str).collect())
         });
         if let Ok(Err(error)) = removed.await {
             tracing::warn!(%error, "the copies of lists that are gone cannot be removed");
@@ -336,16 +341,14 @@ impl FeedLists {
         held.wait.set(None);
         if held.memory.reading != memory.reading {
             // It has another address by now, and is read again; but the copy may be that of the old one.
-            held.memory.is_trusted = memory.is_trusted;
+            (held.memory.is_trusted, held.memory.copied_from) = (memory.is_trusted, memory.copied_from);
             return;
         }
         self.ctx.metrics.list_reads.get_or_create(&[("result", result.as_str())]).inc();
         let before = std::mem::replace(&mut held.memory, memory);
         held.plan_again(self.ctx.interval_bounds.get());
         log(held, &before, &result);
-        let is_changed =
-            matches!(result, ReadResult::Changed { .. }) || before.is_trusted != held.memory.is_trusted;
-        if is_changed {
+        if result.is_change() || before.is_trusted != held.memory.is_trusted {
             self.changed_since.get_or_insert_with(Instant::now);
         }
         self.show();
@@ -409,29 +412,27 @@ fn millis(duration: Duration) -> u64 {
 type ListLook = Option<(Arc<ListMark>, Option<String>)>;
 
 /// Reads all copies, merges them, and writes those whose ids have changed. No counts for a list whose copy is damaged.
-/// Blocks.
+/// Blocks, and no list is read meanwhile: what that writes would be lost.
 fn merge_copies(
     own: Vec<Source>,
     marks: Vec<ListLook>,
     copies: &ListCopies,
 ) -> (Catalogue, Vec<Option<MergeCounts>>) {
+    let copies = copies.lock();
     let is_on: Vec<_> = marks.iter().map(Option::is_some).collect();
     let mut is_damaged = vec![false; marks.len()];
     let sources = |(at, look): (usize, ListLook)| {
         let (mark, category) = look?;
-        let mut sources = copies.sources(&mark.id).unwrap_or_else(|error| {
+        let sources = copies.sources(&mark.id).unwrap_or_else(|error| {
             tracing::error!(list = %mark.id, %error, "the copy of a list cannot be read; it has no sources until it is read again");
             is_damaged[at] = true;
             Vec::new()
         });
-        if let Some(category) = category {
-            sources.iter_mut().for_each(|source| source.category.clone_from(&category));
-        }
         let left = copies.left(&mark.id).unwrap_or_else(|error| {
             tracing::warn!(list = %mark.id, %error, "the feeds that have left a list cannot be read");
             LeftFeeds::default()
         });
-        Some(ListedSources { mark, sources, left })
+        Some(ListedSources { mark, category, sources, left })
     };
     let mut lists: Vec<_> = marks.into_iter().enumerate().filter_map(sources).collect();
     let ids = |list: &ListedSources| list.sources.iter().map(|source| source.id.clone()).collect::<Vec<_>>();
@@ -464,6 +465,9 @@ fn log(held: &HeldList, before: &ListMemory, result: &ReadResult) {
         }
         (None, Some(_)) => tracing::info!(%list, "list of feeds read again"),
         (None, None) => {}
+    }
+    if let ReadResult::Doubtful { added: added @ 1.., .. } = result {
+        tracing::info!(%list, added, "new feeds of a doubtful list of feeds taken");
     }
     if let ReadResult::Changed { sources, added, removed, refused } = result {
         tracing::info!(%list, sources, added, removed, "list of feeds changed");

@@ -13,11 +13,12 @@ mod listed;
 
 use std::{collections::HashSet, sync::Arc};
 
-use feed::opml::{OpmlError, read_opml};
+use feed::opml::Opml;
 use news::{Catalogue, FeedList, ListMark, Source, SourceId};
+use serde::{Deserialize, Serialize};
 
 pub use self::{
-    copies::{ListCopies, ListMemory},
+    copies::{ListCopies, ListMemory, LockedCopies},
     left::LeftFeeds,
     listed::{ListedFeed, ListedFeeds},
 };
@@ -42,21 +43,33 @@ pub struct ListReading {
 impl ListReading {
     /// Of so many outlines that are no feed it is said why.
     pub const SHOWN_MAX: usize = 10;
+
+    /// Keeps what it has lost of `before`, behind its own feeds. Of new ones it has only as many as there is room for then.
+    pub fn keep_lost(&mut self, before: &[Source]) {
+        let had = KnownFeeds::of(before);
+        let mut room = Catalogue::SOURCES_MAX.saturating_sub(before.len());
+        self.sources.retain(|source| {
+            let is_new = had.feed(&source.url).is_none();
+            let fits = !is_new || room > 0;
+            room = room.saturating_sub(usize::from(is_new));
+            fits
+        });
+        let kept: Vec<_> = lost(before, &self.sources).cloned().collect();
+        self.sources.extend(kept);
+    }
 }
 
-/// Reads a document of a list whose sources were `before`, and from which others have `left`. Blocks for seconds if it is
-/// long.
-///
-/// # Errors
-/// If it is no OPML, or exceeds a limit.
-pub fn read(
-    list: &FeedList,
-    document: &[u8],
-    before: &[Source],
-    left: &LeftFeeds,
-) -> Result<ListReading, OpmlError> {
-    let opml = read_opml(document)?;
-    let plan = opml::plan(&opml, &Catalogue::default(), list.category.as_deref());
+/// Those of `before` whose feeds are not among `now`.
+fn lost<'a>(before: &'a [Source], now: &[Source]) -> impl Iterator<Item = &'a Source> {
+    let has = KnownFeeds::of(now);
+    before.iter().filter(move |source| has.feed(&source.url).is_none())
+}
+
+/// Reads a document of a list whose sources were `before`, and from which others have `left`. Their categories are those of
+/// the document: that of the list counts in [`merge`]. Blocks for a while if it is long.
+#[must_use]
+pub fn read(list: &FeedList, opml: &Opml, before: &[Source], left: &LeftFeeds) -> ListReading {
+    let plan = opml::plan(opml, &Catalogue::default(), None);
     let mut known = KnownFeeds::of(before);
     known.reserve(left.ids().cloned());
     let left = left.by_address();
@@ -78,7 +91,7 @@ pub fn read(
     let refused = plan.refused.len();
     let shown = plan.refused.into_iter().take(ListReading::SHOWN_MAX);
     let first_refused = shown.map(|refused| (refused.line, refused.described())).collect();
-    Ok(ListReading { sources, refused, first_refused, fault: opml.faults.into_iter().next() })
+    ListReading { sources, refused, first_refused, fault: opml.faults.first().cloned() }
 }
 
 /// `LIST-ID`, cut to the length of an id.
@@ -88,23 +101,44 @@ fn id_within(list: &SourceId, id: &SourceId) -> String {
     within
 }
 
-/// Why the losses of a reading are probably those of a fault; `None` if they are not.
-#[must_use]
-pub fn doubt(before: &[Source], reading: &ListReading) -> Option<String> {
-    let now = KnownFeeds::of(&reading.sources);
-    let lost = before.iter().filter(|source| now.feed(&source.url).is_none()).count();
-    let had = before.len();
-    match &reading.fault {
-        _ if lost == 0 => None,
-        _ if lost == had => Some(format!("it has none of its {had} feeds any more")),
-        _ if had >= DOUBTFUL_FEEDS_MIN && 2 * lost > had => {
-            Some(format!("it has lost {lost} of its {had} feeds"))
-        }
-        Some((line, fault)) => {
-            Some(format!("it has lost {lost} of its {had} feeds and is damaged: line {line}: {fault}"))
-        }
-        None => None,
+/// What a list has lost by a fault, perhaps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostFeeds {
+    /// How many feeds it had before.
+    had: usize,
+    /// The hashes of the lost addresses, in order.
+    addresses: Vec<u64>,
+}
+
+impl LostFeeds {
+    /// Whether all of these are among `earlier`.
+    #[must_use]
+    pub fn is_within(&self, earlier: &Self) -> bool {
+        self.addresses.iter().all(|address| earlier.addresses.binary_search(address).is_ok())
     }
+}
+
+/// Why the losses of a reading are probably those of a fault, and which they are; `None` if they are not. `earlier` is what
+/// was doubtful at the read before, which is still among `before`.
+#[must_use]
+pub fn doubt(before: &[Source], reading: &ListReading, earlier: &LostFeeds) -> Option<(String, LostFeeds)> {
+    let mut addresses: Vec<_> =
+        lost(before, &reading.sources).map(|source| left::address_hash(&source.url)).collect();
+    addresses.sort_unstable();
+    let (lost, all) = (addresses.len(), before.len());
+    // What has come since the loss makes it no smaller.
+    let had = if earlier.addresses.is_empty() { all } else { earlier.had.min(all) };
+    let is_most = lost >= had || (had >= DOUBTFUL_FEEDS_MIN && 2 * lost > had);
+    let why = match &reading.fault {
+        _ if lost == 0 => return None,
+        _ if lost == all => format!("it has none of its {all} feeds any more"),
+        _ if is_most => format!("it has lost {lost} of its {all} feeds"),
+        Some((line, fault)) => {
+            format!("it has lost {lost} of its {all} feeds and is damaged: line {line}: {fault}")
+        }
+        None => return None,
+    };
+    Some((why, LostFeeds { had, addresses }))
 }
 
 /// A list and the sources that it has.
@@ -112,6 +146,8 @@ pub fn doubt(before: &[Source], reading: &ListReading) -> Option<String> {
 pub struct ListedSources {
     /// What marks them.
     pub mark: Arc<ListMark>,
+    /// That of all of them.
+    pub category: Option<String>,
     /// All of them.
     pub sources: Vec<Source>,
     /// Those that it had.
@@ -159,7 +195,9 @@ pub fn merge(own: Vec<Source>, lists: &mut [ListedSources]) -> (Catalogue, Vec<M
                 }
                 known.insert(source);
                 counts.taken += 1;
-                catalogue.sources.push(Source { list: Some(Arc::clone(&list.mark)), ..source.clone() });
+                let category = list.category.as_ref().unwrap_or(&source.category).clone();
+                let list = Some(Arc::clone(&list.mark));
+                catalogue.sources.push(Source { list, category, ..source.clone() });
             }
         }
         all_counts.push(counts);
@@ -169,9 +207,24 @@ pub fn merge(own: Vec<Source>, lists: &mut [ListedSources]) -> (Catalogue, Vec<M
 
 #[cfg(test)]
 mod tests {
+    use feed::opml::{OpmlError, read_opml};
     use news::{FeedUrl, Timestamp};
 
     use super::*;
+
+    fn read(
+        list: &FeedList,
+        document: &[u8],
+        before: &[Source],
+        left: &LeftFeeds,
+    ) -> Result<ListReading, OpmlError> {
+        Ok(super::read(list, &read_opml(document)?, before, left))
+    }
+
+    fn listed(list: &str, sources: Vec<Source>) -> ListedSources {
+        let mark = Arc::new(ListMark { id: SourceId::try_new(list).unwrap(), is_trusted: false });
+        ListedSources { mark, category: None, sources, left: LeftFeeds::default() }
+    }
 
     fn list(keys: &str) -> FeedList {
         let text = format!("[[list]]\nid = \"planet\"\nurl = \"https://example.org/p.opml\"\n{keys}\n");
@@ -228,7 +281,7 @@ mod tests {
         let list = list("");
         let (mut sources, mut left) = (Vec::new(), LeftFeeds::default());
         let mut read = |feeds: &[(&str, &str)]| {
-            let reading = super::read(&list, &document(feeds), &sources, &left).unwrap().sources;
+            let reading = self::read(&list, &document(feeds), &sources, &left).unwrap().sources;
             let at = Timestamp::from_millis(0);
             left = serde_json::from_str(&serde_json::to_string(&left.after(&sources, &reading, at)).unwrap())
                 .unwrap();
@@ -270,12 +323,11 @@ mod tests {
 
     #[test]
     fn no_merge_hands_out_the_id_of_a_feed_that_has_left_or_comes_later() {
-        let mark = Arc::new(ListMark { id: SourceId::try_new("planet").unwrap(), is_trusted: false });
         let left = [source("planet-0-2", "https://left.example/")];
         let left = LeftFeeds::default().after(&left, &[], Timestamp::from_millis(0));
         let mut sources = numbered(1);
         sources.push(source("planet-0-3", "https://example.org/3"));
-        let mut lists = [ListedSources { mark, sources, left }];
+        let mut lists = [ListedSources { left, ..listed("planet", sources) }];
         let own = vec![source("planet-0", "https://example.org/own"), source("x", "https://example.org/3")];
         let (catalogue, _) = merge(own, &mut lists);
         assert_eq!(ids(&catalogue.sources), ["planet-0", "x", "planet-0-4"]);
@@ -284,11 +336,6 @@ mod tests {
 
     #[test]
     fn a_feed_of_two_lists_keeps_its_id_when_the_first_loses_it() {
-        let listed = |list: &str, sources| ListedSources {
-            mark: Arc::new(ListMark { id: SourceId::try_new(list).unwrap(), is_trusted: false }),
-            sources,
-            left: LeftFeeds::default(),
-        };
         let first = listed("first", vec![source("first-a", "https://example.org/a")]);
         let second = listed(
             "second",
@@ -311,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_about_requests_are_ignored_and_the_category_of_the_list_holds() {
+    fn keys_about_requests_are_ignored_and_the_category_of_the_list_holds_in_the_catalogue_only() {
         let text = "<opml xmlns:newswire='urn:newswire:opml'><outline text='a' xmlUrl='https://a.example/' newswire:id='x' \
                     newswire:category='y' newswire:every='1h' newswire:basicFile='/etc/passwd' newswire:cookieFile='c' \
                     newswire:tlsCaFile='t' newswire:proxy='http://p.example' newswire:headers='{ X = \"y\" }' \
@@ -319,9 +366,15 @@ mod tests {
                     <outline text='no feed' type='rss'/></opml>";
         let reading = read(&list("category = \"z\""), text.as_bytes(), &[], &LeftFeeds::default()).unwrap();
         let source = &reading.sources[0];
-        assert_eq!((source.id.as_str(), source.category.as_str()), ("planet-x", "z"));
+        assert_eq!((source.id.as_str(), source.category.as_str()), ("planet-x", "y"));
         assert_eq!(source.access, news::Access::default());
         assert_eq!((source.body_bytes_max, source.new_bytes_max), (None, None));
+        let mut lists = [listed("planet", reading.sources.clone())];
+        for (category, expected) in [(Some("z"), "z"), (None, "y")] {
+            lists[0].category = category.map(str::to_owned);
+            assert_eq!(merge(Vec::new(), &mut lists).0.sources[0].category, expected);
+            assert_eq!(lists[0].sources, reading.sources, "the copy has that of the document");
+        }
         assert_eq!((reading.refused, reading.first_refused), (1, vec![(2, "no feed: no xmlUrl".to_owned())]));
         assert!(read(&list(""), b"<html>Not found</html>", &[], &LeftFeeds::default()).is_err());
     }
@@ -371,7 +424,7 @@ mod tests {
                 ListReading { fault: fault.map(|fault| (3, fault.to_owned())), ..Default::default() };
             reading.sources =
                 has.map(|n| source(&format!("x{n}"), &format!("http://example.org/{n}"))).collect();
-            super::doubt(&numbered(had), &reading)
+            super::doubt(&numbered(had), &reading, &LostFeeds::default()).map(|(why, _)| why)
         };
         assert_eq!(doubt(10, 5..30, None), None, "half");
         assert_eq!(doubt(9, 8..9, None), None, "few feeds");
@@ -384,19 +437,83 @@ mod tests {
         assert_eq!(damaged, "it has lost 1 of its 4 feeds and is damaged: line 3: truncated");
     }
 
+    /// Reads of a list of `before` that have these feeds, one after the other, each with the doubt about the one before and
+    /// with what that one kept.
+    fn doubts<const N: usize>(
+        mut before: Vec<Source>,
+        reads: [std::ops::Range<usize>; N],
+    ) -> [Option<(String, bool)>; N] {
+        let mut earlier = LostFeeds::default();
+        reads.map(|feeds| {
+            let mut reading = ListReading { sources: numbered(feeds.end), ..Default::default() };
+            reading.sources.drain(..feeds.start);
+            let doubt = doubt(&before, &reading, &earlier);
+            if doubt.is_some() {
+                reading.keep_lost(&before);
+            }
+            before = reading.sources;
+            let (why, lost) = doubt.unzip();
+            let lost = lost.unwrap_or_default();
+            let is_within = lost.is_within(&earlier);
+            earlier = lost;
+            why.map(|why| (why, is_within))
+        })
+    }
+
+    #[test]
+    fn only_a_loss_that_was_doubtful_already_is_the_same() {
+        let found = |why: &str, is_within| Some((why.to_owned(), is_within));
+        assert_eq!(
+            doubts(numbered(10), [6..10, 6..10, 0..0, 6..10, 0..4, 0..10]),
+            [
+                found("it has lost 6 of its 10 feeds", false),
+                found("it has lost 6 of its 10 feeds", true),
+                found("it has none of its 10 feeds any more", false),
+                found("it has lost 6 of its 10 feeds", true),
+                found("it has lost 6 of its 10 feeds", false),
+                None,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_has_come_since_makes_a_loss_no_smaller() {
+        let found = |why: &str, is_within| Some((why.to_owned(), is_within));
+        assert_eq!(
+            doubts(numbered(10), [6..40, 6..40, 5..40]),
+            [
+                found("it has lost 6 of its 10 feeds", false),
+                found("it has lost 6 of its 40 feeds", true),
+                None,
+            ]
+        );
+        assert_eq!(
+            doubts(numbered(3), [3..9, 3..9, 2..9]),
+            [
+                found("it has none of its 3 feeds any more", false),
+                found("it has lost 3 of its 9 feeds", true),
+                None,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_no_more_than_a_catalogue_may_have() {
+        let before = numbered(Catalogue::SOURCES_MAX - 2);
+        let new = (0..5).map(|n| source(&format!("new-{n}"), &format!("https://b.example/{n}")));
+        let mut reading = ListReading { sources: new.collect(), ..Default::default() };
+        reading.sources.push(before[7].clone());
+        reading.keep_lost(&before);
+        assert_eq!(reading.sources.len(), Catalogue::SOURCES_MAX);
+        assert_eq!(ids(&reading.sources[..4]), ["new-0", "new-1", "planet-7", "planet-0"]);
+    }
+
     #[test]
     fn a_source_of_the_files_wins_and_an_id_in_use_is_changed_for_good() {
-        let mark = |id: &str| Arc::new(ListMark { id: SourceId::try_new(id).unwrap(), is_trusted: false });
         let own =
             vec![source("own", "https://example.org/1"), source("planet-2", "https://example.org/other")];
-        let mut lists = [
-            ListedSources { mark: mark("planet"), sources: numbered(4), left: LeftFeeds::default() },
-            ListedSources {
-                mark: mark("later"),
-                sources: vec![source("later-0", "http://example.org/0")],
-                left: LeftFeeds::default(),
-            },
-        ];
+        let mut lists =
+            [listed("planet", numbered(4)), listed("later", vec![source("later-0", "http://example.org/0")])];
         let (catalogue, counts) = merge(own, &mut lists);
         assert_eq!(ids(&catalogue.sources), ["own", "planet-2", "planet-0", "planet-2-2", "planet-3"]);
         let marks = catalogue.sources.iter().map(|source| source.list.as_ref().map(|list| list.id.as_str()));
@@ -411,14 +528,12 @@ mod tests {
 
     #[test]
     fn no_list_makes_the_catalogue_larger_than_it_may_be() {
-        let mark = Arc::new(ListMark { id: SourceId::try_new("planet").unwrap(), is_trusted: true });
         let mut own = numbered(Catalogue::SOURCES_MAX - 2);
         own.iter_mut()
             .for_each(|source| source.id = SourceId::try_new(&format!("own-{}", source.id)).unwrap());
         let sources =
             (0..5).map(|n| source(&format!("planet-{n}"), &format!("https://b.example/{n}"))).collect();
-        let (catalogue, counts) =
-            merge(own, &mut [ListedSources { mark, sources, left: LeftFeeds::default() }]);
+        let (catalogue, counts) = merge(own, &mut [listed("planet", sources)]);
         assert_eq!(catalogue.sources.len(), Catalogue::SOURCES_MAX);
         assert_eq!(counts, [MergeCounts { taken: 2, known: 0, left_out: 3 }]);
     }

@@ -10,16 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use feed::opml::BYTES_MAX;
+use feed::opml::{BYTES_MAX, read_opml};
 use fetch::{ByteBudget, FetchResult, Full, HeldHop, HopGate as _, RequestOptions, RoomWait, VisitRequest};
-use news::{FeedList, FeedUrl, ListOrigin, SourceId, Timestamp};
-use sources::lists::{self, ListCopies, ListMemory};
+use news::{FeedList, FeedUrl, ListOrigin, Source, SourceId, Timestamp};
+use sources::lists::{self, ListCopies, ListMemory, ListReading, LostFeeds};
 use tokio::io::AsyncReadExt as _;
 
 use super::{
     millis,
     result::ReadResult,
-    schedule::{DOUBT, ReadEnd, next_read},
+    schedule::{DOUBT, ReadEnd, is_throttled, next_read},
 };
 use crate::{
     queue::{
@@ -71,7 +71,7 @@ enum ListAnswer {
 /// Why a list was not read.
 struct ReadFailure {
     why: String,
-    /// The server asks for fewer requests.
+    /// See [`is_throttled`].
     is_throttled: bool,
     /// How long it asks to wait.
     wait: Option<Duration>,
@@ -113,20 +113,25 @@ impl ReadJob {
     /// After a read that found what the list has.
     fn succeeded(&self, ctx: &VisitContext, memory: ListMemory) -> ListMemory {
         let (last_success, failures, error, doubtful_since) = (Some(ctx.now()), 0, None, None);
-        let memory = ListMemory { last_success, failures, error, doubtful_since, ..memory };
+        let lost = LostFeeds::default();
+        let memory = ListMemory { last_success, failures, error, doubtful_since, lost, ..memory };
         self.ended(ctx, ReadEnd::Fine, memory)
     }
 
-    fn doubtful(&self, ctx: &VisitContext, why: &str) -> ListMemory {
-        let since = self.memory.doubtful_since.unwrap_or(ctx.now());
+    /// After a read that has lost too much. The document is needed again, so its validators do not count.
+    fn doubtful(&self, ctx: &VisitContext, doubt: Doubt, is_trusted: bool, refused: usize) -> ListMemory {
+        let Doubt { why, lost, since } = doubt;
         let error = format!(
             "{why}; its sources stay until that has been so for a day (since {since}); `newswire sources lists {} --take` takes it at once",
             self.list.id
         );
         let memory = ListMemory {
             doubtful_since: Some(since),
+            lost,
             error: Some(error),
             failures: 0,
+            is_trusted,
+            refused,
             ..self.memory.clone()
         };
         self.ended(ctx, ReadEnd::Doubtful(since), memory)
@@ -146,11 +151,14 @@ pub(super) async fn read(ctx: Rc<VisitContext>, job: ReadJob) -> ListRead {
             (job.ended(&ctx, end, job.succeeded(&ctx, memory)), ReadResult::Unchanged)
         }
         Ok(ListAnswer::Document { body, memory, share }) => {
-            match parse(&ctx, &job, body, &memory, share).await {
-                Ok(Parsed::Credible { result, refused }) => {
-                    (job.succeeded(&ctx, ListMemory { refused, ..memory }), result)
+            match parse(&ctx, &job, body, memory.is_trusted, share).await {
+                Ok(Parsed { result, refused, is_trusted, doubt: None }) => {
+                    let copied_from = job.list.origin_hash();
+                    (job.succeeded(&ctx, ListMemory { refused, is_trusted, copied_from, ..memory }), result)
                 }
-                Ok(Parsed::Doubtful(why)) => (job.doubtful(&ctx, &why), ReadResult::Doubtful),
+                Ok(Parsed { result, refused, is_trusted, doubt: Some(doubt) }) => {
+                    (job.doubtful(&ctx, doubt, is_trusted, refused), result)
+                }
                 Err(failure) => (job.not_read(&ctx, &failure), ReadResult::Failed),
             }
         }
@@ -158,7 +166,7 @@ pub(super) async fn read(ctx: Rc<VisitContext>, job: ReadJob) -> ListRead {
     };
     let (list, copies, written) = (job.list.id.clone(), job.copies, memory.clone());
     let id = list.clone();
-    let written = tokio::task::spawn_blocking(move || copies.write_memory(&id, &written)).await;
+    let written = tokio::task::spawn_blocking(move || copies.lock().write_memory(&id, &written)).await;
     if let Ok(Err(error)) = written {
         tracing::warn!(%list, %error, "what is known of a list cannot be written");
     }
@@ -259,7 +267,8 @@ async fn request(ctx: &VisitContext, job: &ReadJob, url: &FeedUrl) -> Result<Lis
             Ok(ListAnswer::NotModified(ListMemory { etag, last_modified, ..before }))
         }
         FetchResult::Throttled => {
-            let (is_throttled, wait) = (report.held.is_none(), report.retry_after);
+            let wait = report.retry_after;
+            let is_throttled = is_throttled(report.code.filter(|_| report.held.is_none()), wait);
             let code = report.code.unwrap_or_default();
             let asks = || format!("{answerer} asks for fewer requests ({code})");
             Err(ReadFailure { why: report.held.unwrap_or_else(asks), is_throttled, wait })
@@ -282,24 +291,51 @@ fn validators(job: &ReadJob, fingerprint: u64, now: Timestamp) -> (Option<&str>,
     (memory.etag.as_deref(), memory.last_modified.as_deref())
 }
 
-enum Parsed {
-    /// The copy has it.
-    Credible { result: ReadResult, refused: usize },
-    /// Why it is not.
-    Doubtful(String),
+/// What a document has; the copy has it, too.
+struct Parsed {
+    result: ReadResult,
+    refused: usize,
+    /// What the copy may reach from now on.
+    is_trusted: bool,
+    /// About what it has lost, which the copy has kept.
+    doubt: Option<Doubt>,
 }
 
-/// Parses a document, and replaces the copy if that is credible.
+/// Why a loss may be a fault.
+struct Doubt {
+    why: String,
+    lost: LostFeeds,
+    /// Since when all of it has been lost.
+    since: Timestamp,
+}
+
+impl ReadJob {
+    /// Whether what a reading has lost of `before` may be a fault. Not if an operator wants it, if it has been so for a day, or
+    /// if the list is another one now, unless its document looks like a fault itself.
+    fn doubt(&self, before: &[Source], reading: &ListReading, now: Timestamp) -> Option<Doubt> {
+        let memory = &self.memory;
+        let is_moved = ![0, self.list.origin_hash()].contains(&memory.copied_from);
+        let is_other_list = is_moved && reading.fault.is_none() && !reading.sources.is_empty();
+        if self.takes_all || is_other_list {
+            return None;
+        }
+        let (why, lost) = lists::doubt(before, reading, &memory.lost)?;
+        let since = memory.doubtful_since.filter(|_| lost.is_within(&memory.lost)).unwrap_or(now);
+        (now.since(since) < DOUBT).then_some(Doubt { why, lost, since })
+    }
+}
+
+/// Parses a document, and replaces the copy. What is lost and may not be, the new one keeps.
 async fn parse(
     ctx: &VisitContext,
     job: &ReadJob,
     body: Bytes,
-    answered: &ListMemory,
+    is_trusted: bool,
     share: Option<Arc<MemoryShare>>,
 ) -> Result<Parsed, ReadFailure> {
     let share = share.unwrap_or_else(|| ctx.limiter.share_for(0));
     share.use_for(MemoryPart::Document, (1 + PARSED_BYTES) * body.len());
-    let (job, is_trusted, now) = (job.clone(), answered.is_trusted, ctx.now());
+    let (job, now) = (job.clone(), ctx.now());
     let parsed = tokio::task::spawn_blocking(move || {
         // Until the end of the thread, also if the read is cancelled.
         let _share = share;
@@ -315,42 +351,48 @@ fn parse_blocking(
     now: Timestamp,
 ) -> Result<Parsed, ReadFailure> {
     let id = &job.list.id;
+    let opml = read_opml(body).map_err(ReadFailure::new)?;
+    let copies = job.copies.lock();
     // A damaged copy is replaced.
-    let before = job.copies.sources(id).unwrap_or_default();
-    let left = job
-        .copies
+    let before = copies.sources(id).unwrap_or_default();
+    let left = copies
         .left(id)
         .map_err(|error| ReadFailure::new(format!("the feeds that have left it cannot be read: {error}")))?;
-    let reading = lists::read(&job.list, body, &before, &left).map_err(ReadFailure::new)?;
-    let is_confirmed = job.memory.doubtful_since.is_some_and(|since| now.since(since) >= DOUBT);
-    if !job.takes_all
-        && !is_confirmed
-        && let Some(why) = lists::doubt(&before, &reading)
-    {
-        return Ok(Parsed::Doubtful(why));
+    let mut reading = lists::read(&job.list, &opml, &before, &left);
+    let doubt = job.doubt(&before, &reading, now);
+    if doubt.is_some() {
+        reading.keep_lost(&before);
     }
-    let refused = reading.refused;
-    if reading.sources == before {
-        return Ok(Parsed::Credible { result: ReadResult::Unchanged, refused });
+    let ListReading { sources, refused, first_refused, .. } = reading;
+    let is_changed = sources != before;
+    // What it has kept and what is new count as the less trusted of the two.
+    let is_trusted = match doubt {
+        Some(_) => job.memory.is_trusted && (is_trusted || !is_changed),
+        None => is_trusted,
+    };
+    let result = result(&before, &sources, first_refused, doubt.is_some());
+    if is_changed {
+        let left_now = left.after(&before, &sources, now);
+        let left_written = if left_now == left { Ok(()) } else { copies.write_left(id, &left_now) };
+        // Before the copy: a crash in between must not leave a foreign one that counts as the operator's.
+        let distrusted = || match job.memory.is_trusted && !is_trusted {
+            true => copies.write_memory(id, &ListMemory { is_trusted, ..job.memory.clone() }),
+            false => Ok(()),
+        };
+        let written =
+            left_written.and_then(|()| distrusted()).and_then(|()| copies.write_sources(id, sources));
+        written.map_err(|error| ReadFailure::new(format!("its copy cannot be written: {error}")))?;
     }
-    let ids: HashSet<_> = reading.sources.iter().map(|source| &source.id).collect();
+    Ok(Parsed { result, refused, is_trusted, doubt })
+}
+
+fn result(before: &[Source], now: &[Source], refused: Vec<(usize, String)>, is_doubtful: bool) -> ReadResult {
+    let ids: HashSet<_> = now.iter().map(|source| &source.id).collect();
     let removed = before.iter().filter(|source| !ids.contains(&source.id)).count();
-    let sources = reading.sources.len();
-    let result = ReadResult::Changed {
-        sources,
-        added: sources + removed - before.len(),
-        removed,
-        refused: reading.first_refused,
-    };
-    let left_now = left.after(&before, &reading.sources, now);
-    let left_written = if left_now == left { Ok(()) } else { job.copies.write_left(id, &left_now) };
-    // Before the copy: a crash in between must not leave a foreign one that counts as the operator's.
-    let distrusted = || match job.memory.is_trusted && !is_trusted {
-        true => job.copies.write_memory(id, &ListMemory { is_trusted, ..job.memory.clone() }),
-        false => Ok(()),
-    };
-    let written =
-        left_written.and_then(|()| distrusted()).and_then(|()| job.copies.write_sources(id, reading.sources));
-    written.map_err(|error| ReadFailure::new(format!("its copy cannot be written: {error}")))?;
-    Ok(Parsed::Credible { result, refused })
+    let (sources, added) = (now.len(), now.len() + removed - before.len());
+    match now != before {
+        is_changed if is_doubtful => ReadResult::Doubtful { is_changed, added },
+        true => ReadResult::Changed { sources, added, removed, refused },
+        false => ReadResult::Unchanged,
+    }
 }

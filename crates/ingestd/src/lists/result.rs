@@ -13,8 +13,8 @@ pub(crate) enum ReadResult {
     },
     /// The same sources.
     Unchanged,
-    /// It has lost so much that this may be a fault; the copy is the old one.
-    Doubtful,
+    /// It has lost so much that this may be a fault; the copy has kept that, and has what is new.
+    Doubtful { is_changed: bool, added: usize },
     /// Nothing.
     Failed,
 }
@@ -22,11 +22,16 @@ pub(crate) enum ReadResult {
 impl ReadResult {
     pub(crate) const ALL: [&'static str; 4] = ["changed", "unchanged", "doubtful", "failed"];
 
+    /// Whether the copy has other sources than before.
+    pub(super) fn is_change(&self) -> bool {
+        matches!(self, Self::Changed { .. } | Self::Doubtful { is_changed: true, .. })
+    }
+
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Changed { .. } => "changed",
             Self::Unchanged => "unchanged",
-            Self::Doubtful => "doubtful",
+            Self::Doubtful { .. } => "doubtful",
             Self::Failed => "failed",
         }
     }

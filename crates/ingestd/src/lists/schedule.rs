@@ -7,7 +7,7 @@ use news::Timestamp;
 
 /// So long after the first time, a doubtful loss that is still there counts.
 pub(super) const DOUBT: Duration = Duration::from_secs(24 * 3600);
-/// First interval after a 429 or 503 that does not say how long to wait, unless the list is read more often.
+/// First interval after [a 429 or 503](is_throttled), unless the list is read more often.
 const THROTTLED: Duration = Duration::from_secs(3600);
 
 /// How a read ended, as far as the next one is concerned.
@@ -21,11 +21,21 @@ pub(super) enum ReadEnd {
     Failed {
         /// So many times in a row.
         failures: u32,
-        /// The server asks for fewer requests (429, 503).
+        /// See [`is_throttled`].
         is_throttled: bool,
         /// How long its host asks to wait.
         wait: Option<Duration>,
     },
+}
+
+/// Whether an answer asks for fewer requests, and not only for a pause: a 429 does, however short the time it names, and a 503
+/// that names none.
+pub(super) fn is_throttled(code: Option<u16>, wait: Option<Duration>) -> bool {
+    match code {
+        Some(429) => true,
+        Some(_) => wait.is_none(),
+        None => false,
+    }
 }
 
 /// When a list is read again that was read now. `jitter` is from 0 to 1.
@@ -47,8 +57,7 @@ pub(super) fn next_read(
         ReadEnd::Fine => every,
         ReadEnd::Doubtful(since) => every.min(since.plus(DOUBT).since(now)),
         ReadEnd::Failed { failures, is_throttled, wait } => {
-            let is_silent = is_throttled && wait.is_none();
-            let first = if is_silent { THROTTLED.max(bounds.interval_min) } else { bounds.interval_min };
+            let first = if is_throttled { THROTTLED.max(bounds.interval_min) } else { bounds.interval_min };
             let asked = wait.unwrap_or_default().min(server_interval_max(bounds));
             doubled(first, failures).min(every).max(asked)
         }
@@ -91,20 +100,26 @@ mod tests {
 
     #[test]
     fn retry_after_is_kept_and_a_server_that_asks_for_less_is_asked_less() {
-        let asked = |every, failures, is_throttled, asked: Option<u64>| {
+        let asked = |every, failures, code: Option<u16>, asked: Option<u64>| {
             let wait = asked.map(Duration::from_secs);
-            after(every, ReadEnd::Failed { failures, is_throttled, wait })
+            after(every, ReadEnd::Failed { failures, is_throttled: is_throttled(code, wait), wait })
         };
-        let throttled = |failures, wait| asked(DAY, failures, true, wait);
-        assert_eq!(throttled(1, None), HOUR);
-        assert_eq!(throttled(3, None), 4 * HOUR);
-        assert_eq!(throttled(1, Some(5)), 5 * MINUTE, "the server has said how long to wait");
-        assert_eq!(throttled(3, Some(5)), 20 * MINUTE, "a short Retry-After does not end the doubling");
-        assert_eq!(throttled(1, Some(7 * HOUR)), 7 * HOUR);
-        assert_eq!(throttled(1, Some(90 * DAY)), DAY);
-        assert_eq!(asked(5 * MINUTE, 6, true, None), 5 * MINUTE, "never longer than usual");
-        assert_eq!(asked(5 * MINUTE, 1, true, Some(HOUR)), HOUR);
-        assert_eq!(asked(DAY, 1, false, Some(2 * HOUR)), 2 * HOUR, "a host that was not asked");
+        for code in [429, 503] {
+            let throttled = |failures, wait| asked(DAY, failures, Some(code), wait);
+            assert_eq!((throttled(1, None), throttled(3, None)), (HOUR, 4 * HOUR));
+            assert_eq!(throttled(1, Some(7 * HOUR)), 7 * HOUR);
+            assert_eq!(throttled(1, Some(90 * DAY)), DAY);
+        }
+        for short in [0, 5] {
+            assert_eq!(asked(DAY, 1, Some(429), Some(short)), HOUR, "about our requests");
+            assert_eq!(asked(DAY, 3, Some(429), Some(short)), 4 * HOUR);
+            assert_eq!(asked(DAY, 1, Some(503), Some(short)), 5 * MINUTE, "an overloaded server");
+            assert_eq!(asked(DAY, 3, Some(503), Some(short)), 20 * MINUTE, "it does not end the doubling");
+        }
+        assert_eq!(asked(5 * MINUTE, 6, Some(429), None), 5 * MINUTE, "never longer than usual");
+        assert_eq!(asked(5 * MINUTE, 1, Some(429), Some(HOUR)), HOUR);
+        assert_eq!(asked(DAY, 1, None, Some(2 * HOUR)), 2 * HOUR, "a host that was not asked");
+        assert_eq!(asked(DAY, 1, None, Some(5)), 5 * MINUTE, "a host that was not asked");
     }
 
     #[test]

@@ -72,9 +72,7 @@ async fn a_doubtful_loss_counts_when_it_is_still_there_a_day_later() {
     assert!(error.starts_with("it has lost 7 of its 12 feeds; its sources stay until"), "{error}");
     assert_eq!((test.harness.metrics.lists_failing.get(), test.reads("doubtful")), (1, 2));
     // A day passes; the first of the two counts.
-    let since = &mut test.lists.held[0].memory.doubtful_since;
-    *since =
-        Some(Timestamp::from_millis(since.unwrap().millis() - i64::try_from(DOUBT.as_millis()).unwrap()));
+    wait_a_day(&mut test);
     assert_eq!(test.complete(LIST).await, listed(5));
     assert_eq!((test.status().sources, test.status().error), (5, None));
     assert_eq!(test.harness.metrics.lists_failing.get(), 0);
@@ -123,6 +121,185 @@ async fn a_list_that_recovers_begins_its_next_doubt_anew() {
     let status = test.status();
     assert_eq!((status.failures, test.reads("failed")), (3, 3));
     assert!(status.error.unwrap().contains("its file cannot be read: No such file"), "names the file");
+}
+
+/// As if the doubtful loss had been seen a day earlier.
+fn wait_a_day(test: &mut TestLists) {
+    let since = &mut test.lists.held[0].memory.doubtful_since;
+    *since =
+        Some(Timestamp::from_millis(since.unwrap().millis() - i64::try_from(DOUBT.as_millis()).unwrap()));
+}
+
+#[actix::test]
+async fn another_loss_is_not_believed_because_one_before_was_doubtful() {
+    let mut test = TestLists::new().await;
+    test.write(0..10);
+    test.complete(LIST).await;
+    test.write(0..4);
+    test.complete(LIST).await;
+    wait_a_day(&mut test);
+    // A maintenance, the next day.
+    test.write([]);
+    assert_eq!(test.complete(LIST).await, listed(10));
+    let error = test.status().error.unwrap();
+    assert!(error.starts_with("it has none of its 10 feeds any more; its sources stay until"), "{error}");
+    // What was lost before is a part of it. A start remembers it.
+    wait_a_day(&mut test);
+    let memory = &test.lists.held[0].memory;
+    test.lists.copies.lock().write_memory(&test.lists.held[0].list.id, memory).unwrap();
+    let ctx = test.harness.ctx.clone().unwrap();
+    test.lists = FeedLists::new(ctx, test.harness.directory.path(), ListBoard::default());
+    test.write(0..4);
+    assert_eq!(test.complete(LIST).await, listed(4));
+    assert_eq!((test.status().error, &test.lists.held[0].memory.lost), (None, &Default::default()));
+}
+
+#[actix::test]
+async fn what_is_new_in_a_list_counts_while_its_loss_is_doubtful() {
+    let mut test = TestLists::new().await;
+    test.write(0..12);
+    test.complete(LIST).await;
+    test.write(9..14);
+    for _ in 0..2 {
+        let mut all = test.complete(LIST).await;
+        assert_eq!(all[..5], ["own-f9", "own-f10", "own-f11", "own-f12", "own-f13"]);
+        all.sort();
+        let mut expected = listed(14);
+        expected.sort();
+        assert_eq!(all, expected);
+        assert!(test.status().error.unwrap().contains("it has lost 9 of its 1"));
+    }
+    assert_eq!(test.reads("doubtful"), 2);
+    wait_a_day(&mut test);
+    assert_eq!(test.complete(LIST).await, ["own-f9", "own-f10", "own-f11", "own-f12", "own-f13"]);
+}
+
+#[actix::test]
+async fn another_address_of_a_list_is_the_order_of_the_operator_and_no_loss() {
+    let other = "[[list]]\nid = \"own\"\nfile = \"other.opml\"\n";
+    let write_other = |test: &TestLists, outlines: &str| {
+        let text = format!("<opml><body>{outlines}</body></opml>");
+        fs::write(test.etc.path().join("other.opml"), text).unwrap();
+    };
+    for is_start in [false, true] {
+        let mut test = TestLists::new().await;
+        test.write(0..3);
+        test.complete(LIST).await;
+        // It is not there yet, and then it looks as after a fault.
+        assert_eq!(test.complete(other).await, listed(3));
+        write_other(&test, "");
+        assert_eq!(test.complete(other).await, listed(3));
+        if is_start {
+            let ctx = test.harness.ctx.clone().unwrap();
+            test.lists = FeedLists::new(ctx, test.harness.directory.path(), ListBoard::default());
+        }
+        write_other(&test, "<outline text='fx' xmlUrl='https://example.org/x'/>");
+        assert_eq!((test.complete(other).await, test.status().error), (vec!["own-fx".to_owned()], None));
+        // From then on its losses are doubtful again.
+        write_other(&test, "<outline text='fy' xmlUrl='https://example.org/y'/>");
+        assert_eq!(test.complete(other).await, ["own-fy", "own-fx"]);
+        assert!(test.status().error.unwrap().contains("it has none of its 1 feeds any more"));
+    }
+}
+
+#[actix::test]
+async fn an_accepted_order_to_take_a_loss_outlives_a_reload() {
+    let mut test = TestLists::new().await;
+    test.write(0..3);
+    test.complete(LIST).await;
+    test.write([]);
+    let take = ListOrder { lists: vec!["own".to_owned()], take: true };
+    assert_eq!(test.lists.order(take).accepted, ["own"]);
+    assert_eq!(test.complete(LIST).await, [""; 0]);
+    assert!(!test.status().is_failing());
+}
+
+#[actix::test]
+async fn a_new_category_changes_nothing_of_what_is_known_about_a_list() {
+    let mut test = TestLists::new().await;
+    let url = "[[list]]\nid = \"own\"\nurl = \"https://example.org/list\"\n";
+    let list = Catalogue::parse(url).unwrap().lists.remove(0);
+    let copies = test.lists.copies.clone();
+    let mut source =
+        Source::new(SourceId::try_new("own-a").unwrap(), FeedUrl::try_new("https://example.org/a").unwrap());
+    source.category = "folder".to_owned();
+    let memory = ListMemory {
+        reading: list.reading_hash(),
+        is_trusted: true,
+        etag: Some("\"x\"".to_owned()),
+        next_read: Some(test.lists.ctx.now().plus(DOUBT)),
+        last_read: Some(test.lists.ctx.now()),
+        every_ms: millis(list.every),
+        ..ListMemory::default()
+    };
+    copies.lock().write_sources(&list.id, vec![source]).unwrap();
+    copies.lock().write_memory(&list.id, &memory).unwrap();
+    let main = test.etc.path().join("sources.toml");
+    for (keys, category) in [("", "folder"), ("category = \"x\"\n", "x"), ("", "folder")] {
+        // Its id is in use: the copy is written.
+        let text = format!("{url}{keys}[[source]]\nid = \"own-a\"\nurl = \"https://example.org/b\"\n");
+        let all = test.lists.complete(Catalogue::parse(&text).unwrap(), &main).await.unwrap();
+        assert_eq!(
+            (ids(&all), &*all.sources[1].category),
+            (vec!["own-a".into(), "own-a-2".into()], category)
+        );
+        assert!(!all.sources[1].has_foreign_address());
+        assert_eq!(test.lists.held[0].memory, memory);
+    }
+}
+
+/// Ids that a merge writes into a copy, and feeds that a read writes: neither loses the other.
+#[actix::test]
+async fn a_read_and_a_merge_at_the_same_time_lose_nothing() {
+    let test = TestLists::new().await;
+    let copies = test.lists.copies.clone();
+    let [first, second] = ["first", "second"].map(|id| SourceId::try_new(id).unwrap());
+    let source = |id: &str, feed: &str| {
+        let url = FeedUrl::try_new(&format!("https://example.org/{feed}")).unwrap();
+        Source::new(SourceId::try_new(id).unwrap(), url)
+    };
+    let copied = |list| ids(&Catalogue { sources: copies.sources(list).unwrap(), ..Catalogue::default() });
+    let merge = || {
+        let mark = |id: &SourceId| Some((Arc::new(ListMark { id: id.clone(), is_trusted: false }), None));
+        let (marks, copies) = (vec![mark(&first), mark(&second)], copies.clone());
+        std::thread::spawn(move || merge_copies(Vec::new(), marks, &copies))
+    };
+    copies.lock().write_sources(&first, vec![source("first-a", "a")]).unwrap();
+    copies.lock().write_sources(&second, vec![source("second-a", "a")]).unwrap();
+    let locked = copies.lock();
+    let merging = merge();
+    // Time for a merge that does not wait.
+    std::thread::sleep(Duration::from_millis(50));
+    locked.write_sources(&second, vec![source("second-a", "a"), source("second-b", "b")]).unwrap();
+    drop(locked);
+    let (catalogue, _) = merging.join().unwrap();
+    assert_eq!(ids(&catalogue), ["first-a", "second-b"]);
+    assert_eq!(copied(&second), ["first-a", "second-b"]);
+
+    // The other way round, with a read of the daemon.
+    let text = "[[list]]\nid = \"second\"\nfile = \"second.opml\"\n";
+    let document = |names: &[&str]| {
+        let outline = |name: &&str| format!("<outline text='{name}' xmlUrl='https://example.org/{name}'/>");
+        format!("<opml><body>{}</body></opml>", names.iter().map(outline).collect::<String>())
+    };
+    copies.lock().write_sources(&second, vec![source("second-a", "a")]).unwrap();
+    fs::write(test.etc.path().join("second.opml"), document(&["a", "fc"])).unwrap();
+    let job = ReadJob {
+        list: Arc::new(Catalogue::parse(text).unwrap().lists.remove(0)),
+        memory: ListMemory::default(),
+        directory: test.etc.path().to_owned(),
+        copies: copies.clone(),
+        wait: ListWait::default(),
+        takes_all: false,
+    };
+    let locked = copies.lock();
+    let mut reading = tokio::task::spawn_local(read::read(Rc::clone(&test.lists.ctx), job));
+    // Time for a read that does not wait.
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut reading).await.is_err());
+    locked.write_sources(&second, vec![source("first-a", "a")]).unwrap();
+    drop(locked);
+    assert_eq!(reading.await.unwrap().result.as_str(), "changed");
+    assert_eq!(copied(&second), ["first-a", "second-fc"]);
 }
 
 #[actix::test]
@@ -187,6 +364,7 @@ async fn the_status_of_a_list_says_what_its_read_waits_for() {
 fn write_copy(test: &TestLists, url: &str, memory: ListMemory) {
     let list = Catalogue::parse(&of_url(url)).unwrap().lists.remove(0);
     let copies = ListCopies::new(test.harness.directory.path());
+    let copies = copies.lock();
     let source = Source::new(
         SourceId::try_new("own-f0").unwrap(),
         FeedUrl::try_new("http://127.0.0.1:9/feed").unwrap(),
@@ -228,7 +406,7 @@ async fn what_the_sources_of_a_list_may_reach_follows_from_where_the_copy_came_f
         }
         // It is there.
         test.write(0..1);
-        assert_eq!(test.complete(LIST).await.len(), 1);
+        assert_eq!(test.complete(LIST).await, ["own-f0-2", "own-f0"], "the old one stays for a day");
         test.lists.order(ListOrder { lists: vec!["own".to_owned()], take: true });
         test.lists.changed().await;
         assert!(!test.lists.merge(Vec::new()).await.unwrap().sources[0].has_foreign_address());

@@ -64,18 +64,30 @@ impl FeedList {
     /// Longest id of a list, in bytes: the ids of its sources begin with it.
     pub const ID_BYTES_MAX: usize = 32;
 
-    /// Hash of what a read of it depends on: where it is, its request settings, but not what is in their files, and its
-    /// category. What is known about its answers belongs to it.
+    /// Hash of what a read of it depends on: where it is, and its request settings, but not what is in their files. What is
+    /// known about its answers belongs to it.
     #[must_use]
     pub fn reading_hash(&self) -> u64 {
-        let mut hashed = HashedSettings::default();
-        match &self.origin {
-            ListOrigin::Url(url) => hashed.add("url", url.secret().as_str()),
-            ListOrigin::File(path) => hashed.add("file", path.as_os_str().as_encoded_bytes()),
-        }
+        let mut hashed = self.origin.hashed();
         self.access.write_into(&mut hashed);
-        hashed.add("category", self.category.as_deref().unwrap_or_default());
         hashed.hash()
+    }
+
+    /// Hash of where it is.
+    #[must_use]
+    pub fn origin_hash(&self) -> u64 {
+        self.origin.hashed().hash()
+    }
+}
+
+impl ListOrigin {
+    fn hashed(&self) -> HashedSettings {
+        let mut hashed = HashedSettings::default();
+        match self {
+            Self::Url(url) => hashed.add("url", url.secret().as_str()),
+            Self::File(path) => hashed.add("file", path.as_os_str().as_encoded_bytes()),
+        }
+        hashed
     }
 }
 
@@ -284,21 +296,26 @@ mod tests {
     }
 
     #[test]
-    fn the_answers_of_a_list_belong_to_its_address_its_request_settings_and_its_category() {
+    fn the_answers_of_a_list_belong_to_its_address_and_its_request_settings() {
         let hash = |keys: &str| {
             let list = Catalogue::parse(&format!("[[list]]\nid = \"a\"\n{keys}\n")).unwrap().lists.remove(0);
-            (list.reading_hash(), list.origin.to_string())
+            (list.reading_hash(), list.origin.to_string(), list.origin_hash())
         };
         let plain = hash("url = \"https://u:TOPSECRET@example.org/p?key=TOPSECRET\"");
         assert_eq!(plain.1, "https://…@example.org/p?key=…");
-        assert_eq!(hash("url = \"https://u:TOPSECRET@example.org/p?key=TOPSECRET\"\nevery = \"1h\""), plain);
-        for other in [
-            "url = \"https://example.org/q\"",
-            "url = \"https://u:TOPSECRET@example.org/p?key=TOPSECRET\"\nuser_agent = \"x\"",
-            "url = \"https://u:TOPSECRET@example.org/p?key=TOPSECRET\"\ncategory = \"x\"",
-            "file = \"p\"",
+        assert_eq!(
+            hash(
+                "url = \"https://u:TOPSECRET@example.org/p?key=TOPSECRET\"\nevery = \"1h\"\ncategory = \"x\""
+            ),
+            plain
+        );
+        for (other, is_there) in [
+            ("url = \"https://example.org/q\"", false),
+            ("url = \"https://u:TOPSECRET@example.org/p?key=TOPSECRET\"\nuser_agent = \"x\"", true),
+            ("file = \"p\"", false),
         ] {
             assert_ne!(hash(other).0, plain.0, "{other}");
+            assert_eq!(hash(other).2 == plain.2, is_there, "{other}");
         }
     }
 

@@ -197,7 +197,10 @@ mod tests {
         let address = "https://u:PASSWORD-1@example.org/f?key=QUERY-VALUE-1";
         let source =
             Source::new(SourceId::try_new("planet-a").unwrap(), news::FeedUrl::try_new(address).unwrap());
-        ListCopies::new(&store).write_sources(&SourceId::try_new("planet").unwrap(), vec![source]).unwrap();
+        ListCopies::new(&store)
+            .lock()
+            .write_sources(&SourceId::try_new("planet").unwrap(), vec![source])
+            .unwrap();
         let config = format!("[store]\npath = {store:?}\n[ingestd]\nsources = {list:?}\n");
         fs::write(path("newswire.toml"), config).unwrap();
         let loaded = daemon::config::load(Some(&path("newswire.toml")), []).unwrap();

@@ -95,7 +95,8 @@ fn listed(id: &str, lists: &[FeedList], copies: &ListCopies) -> Option<Source> {
         let source = sources.into_iter().find(|source| source.id.as_str() == id)?;
         let is_trusted = copies.memory(&list.id).is_ok_and(|memory| memory.is_trusted);
         let mark = ListMark { id: list.id.clone(), is_trusted };
-        Some(Source { list: Some(Arc::new(mark)), ..source })
+        let category = list.category.clone().unwrap_or(source.category);
+        Some(Source { list: Some(Arc::new(mark)), category, ..source })
     })
 }
 
@@ -141,7 +142,8 @@ mod tests {
         let mut config = Config::default();
         (config.ingestd.sources, config.store.path) =
             (folder.path().join("sources.toml"), folder.path().join("store"));
-        let list = "[[list]]\nid = \"planet\"\nurl = \"https://example.org/planet.opml\"\n";
+        let list =
+            "[[list]]\nid = \"planet\"\nurl = \"https://example.org/planet.opml\"\ncategory = \"tech\"\n";
         std::fs::write(&config.ingestd.sources, list).unwrap();
         let without_copy = find("planet-a", &config).unwrap_err();
         assert!(
@@ -151,9 +153,10 @@ mod tests {
         let text = "[[source]]\nid = \"planet-a\"\nurl = \"https://example.org/a\"\n";
         let sources = news::Catalogue::parse(text).unwrap().sources;
         let list = SourceId::try_new("planet").unwrap();
-        ListCopies::new(&config.store.path).write_sources(&list, sources).unwrap();
+        ListCopies::new(&config.store.path).lock().write_sources(&list, sources).unwrap();
         let Ok(CheckInput::Source(source)) = find("planet-a", &config) else { panic!("not found") };
         assert_eq!(source.url.secret().as_str(), "https://example.org/a");
+        assert_eq!(source.category, "tech");
         assert!(source.has_foreign_address(), "fetch.allow does not count for it");
         assert!(find("planet-b", &config).is_err());
     }

@@ -8,14 +8,16 @@ use std::{
     collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    ops::Deref,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use news::{Catalogue, Source, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::LeftFeeds;
+use super::{LeftFeeds, LostFeeds};
 
 /// Permissions of the files: an address may have a secret.
 const MODE: u32 = 0o600;
@@ -60,19 +62,46 @@ pub struct ListMemory {
     pub doubtful_since: Option<Timestamp>,
     /// Outlines that are no feed.
     pub refused: usize,
+    /// The feeds of the loss that may be a fault.
+    pub lost: LostFeeds,
+    /// Where the copy is from ([`news::FeedList::origin_hash`]); 0 if that is not known.
+    pub copied_from: u64,
 }
 
 /// The directory with the files.
 #[derive(Clone, Debug)]
 pub struct ListCopies {
     directory: PathBuf,
+    lock: Arc<Mutex<()>>,
+}
+
+/// The files, which only the owner of this changes: what it has read stays as it is until it has written.
+#[derive(Debug)]
+pub struct LockedCopies<'a> {
+    copies: &'a ListCopies,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Deref for LockedCopies<'_> {
+    type Target = ListCopies;
+
+    fn deref(&self) -> &ListCopies {
+        self.copies
+    }
 }
 
 impl ListCopies {
     /// Those below the directory of the store. Creates nothing.
     #[must_use]
     pub fn new(store: &Path) -> Self {
-        Self { directory: store.join("lists") }
+        Self { directory: store.join("lists"), lock: Arc::default() }
+    }
+
+    /// Waits until no other thread changes the files, and keeps others from it. For one process: no other one writes them.
+    #[must_use]
+    pub fn lock(&self) -> LockedCopies<'_> {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        LockedCopies { copies: self, _guard: guard }
     }
 
     /// The sources of a list; none if there is no copy.
@@ -104,15 +133,6 @@ impl ListCopies {
         paths.filter_map(read).collect()
     }
 
-    /// Replaces the sources of a list.
-    ///
-    /// # Errors
-    /// If they cannot be written; the old ones stay.
-    pub fn write_sources(&self, list: &SourceId, sources: Vec<Source>) -> io::Result<()> {
-        let text = Catalogue { sources, ..Catalogue::default() }.to_toml();
-        self.write(list, "toml", &text)
-    }
-
     /// The feeds that have left a list; none if that is damaged.
     ///
     /// # Errors
@@ -120,14 +140,6 @@ impl ListCopies {
     pub fn left(&self, list: &SourceId) -> io::Result<LeftFeeds> {
         let text = self.read(list, "left")?.unwrap_or_default();
         Ok(serde_json::from_str(&text).unwrap_or_default())
-    }
-
-    /// Replaces the feeds that have left a list. Before its sources, so that no id is lost in between.
-    ///
-    /// # Errors
-    /// If they cannot be written; the old ones stay.
-    pub fn write_left(&self, list: &SourceId, left: &LeftFeeds) -> io::Result<()> {
-        self.write(list, "left", &serde_json::to_string(left)?)
     }
 
     /// What is known about a list; nothing if that is damaged: then it is read again. Without a copy there are no validators:
@@ -144,34 +156,6 @@ impl ListCopies {
         Ok(ListMemory { etag: None, last_modified: None, ..memory })
     }
 
-    /// Replaces what is known about a list.
-    ///
-    /// # Errors
-    /// If it cannot be written; the old one stays.
-    pub fn write_memory(&self, list: &SourceId, memory: &ListMemory) -> io::Result<()> {
-        self.write(list, "json", &serde_json::to_string_pretty(memory)?)
-    }
-
-    /// Removes the files of all lists but these.
-    ///
-    /// # Errors
-    /// If one cannot be removed.
-    pub fn keep_only(&self, lists: &HashSet<&str>) -> io::Result<()> {
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let path = entry?.path();
-            let is_kept =
-                path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|id| lists.contains(id));
-            if !is_kept {
-                fs::remove_file(path)?;
-            }
-        }
-        Ok(())
-    }
-
     fn path(&self, list: &SourceId, ending: &str) -> PathBuf {
         self.directory.join(format!("{list}.{ending}"))
     }
@@ -181,6 +165,55 @@ impl ListCopies {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             read => read.map(Some),
         }
+    }
+}
+
+impl LockedCopies<'_> {
+    /// Replaces the sources of a list.
+    ///
+    /// # Errors
+    /// If they cannot be written; the old ones stay.
+    pub fn write_sources(&self, list: &SourceId, sources: Vec<Source>) -> io::Result<()> {
+        let text = Catalogue { sources, ..Catalogue::default() }.to_toml();
+        self.write(list, "toml", &text)
+    }
+
+    /// Replaces the feeds that have left a list. Before its sources, so that no id is lost in between.
+    ///
+    /// # Errors
+    /// If they cannot be written; the old ones stay.
+    pub fn write_left(&self, list: &SourceId, left: &LeftFeeds) -> io::Result<()> {
+        self.write(list, "left", &serde_json::to_string(left)?)
+    }
+
+    /// Replaces what is known about a list.
+    ///
+    /// # Errors
+    /// If it cannot be written; the old one stays.
+    pub fn write_memory(&self, list: &SourceId, memory: &ListMemory) -> io::Result<()> {
+        self.write(list, "json", &serde_json::to_string_pretty(memory)?)
+    }
+
+    /// Removes the files of all lists but these. A draft of one of these stays: its next write replaces it.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn keep_only(&self, lists: &HashSet<&str>) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let is_kept = entry.file_name().to_str().is_some_and(|name| {
+                let id = name.split_once('.').map_or(name, |(id, _)| id);
+                lists.contains(id)
+            });
+            if !is_kept {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, list: &SourceId, ending: &str, text: &str) -> io::Result<()> {
@@ -212,27 +245,29 @@ mod tests {
         let copies = ListCopies::new(store.path());
         let list = id("planet");
         assert_eq!((copies.sources(&list).unwrap(), copies.memory(&list).unwrap()), Default::default());
-        copies.keep_only(&HashSet::new()).unwrap();
+        copies.lock().keep_only(&HashSet::new()).unwrap();
         let mut source =
             Source::new(id("planet-a"), FeedUrl::try_new("https://u:p@example.org/?key=x").unwrap());
         source.tags = vec!["tag".to_owned()];
         let left = LeftFeeds::default().after(&[source.clone()], &[], Timestamp::from_millis(7));
         let memory = ListMemory { reading: 7, etag: Some("\"x\"".to_owned()), ..ListMemory::default() };
         for list in [&list, &id("other")] {
+            let copies = copies.lock();
             copies.write_sources(list, vec![source.clone()]).unwrap();
             copies.write_memory(list, &memory).unwrap();
             copies.write_left(list, &left).unwrap();
+            fs::write(store.path().join(format!("lists/{list}.toml.new")), "").unwrap();
         }
         assert_eq!(copies.sources(&list).unwrap(), [source]);
         assert_eq!(copies.memory(&list).unwrap(), memory);
         assert_eq!(copies.left(&list).unwrap(), left);
         let file = store.path().join("lists/planet.toml");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        copies.keep_only(&HashSet::from(["planet"])).unwrap();
+        copies.lock().keep_only(&HashSet::from(["planet"])).unwrap();
         let mut left: Vec<_> =
             fs::read_dir(store.path().join("lists")).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["planet.json", "planet.left", "planet.toml"]);
+        assert_eq!(left, ["planet.json", "planet.left", "planet.toml", "planet.toml.new"]);
 
         fs::write(&file, "[[source]]\nid = \"x\"\n").unwrap();
         let damaged = copies.sources(&list).unwrap_err().to_string();
@@ -241,5 +276,23 @@ mod tests {
         assert_eq!(copies.memory(&list).unwrap(), ListMemory { etag: None, ..memory });
         fs::write(file.with_extension("json"), "{").unwrap();
         assert_eq!(copies.memory(&list).unwrap(), ListMemory::default());
+    }
+
+    #[test]
+    fn no_reload_breaks_a_write() {
+        let store = tempfile::tempdir().unwrap();
+        let copies = ListCopies::new(store.path());
+        let writer = copies.clone();
+        let writer = std::thread::spawn(move || {
+            for n in 0..50 {
+                let memory = ListMemory { reading: n, ..ListMemory::default() };
+                writer.lock().write_memory(&id("planet"), &memory).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            copies.lock().keep_only(&HashSet::from(["planet"])).unwrap();
+        }
+        writer.join().unwrap();
+        assert_eq!(copies.memory(&id("planet")).unwrap().reading, 49);
     }
 }
