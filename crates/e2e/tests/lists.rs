@@ -211,8 +211,16 @@ async fn a_broken_or_emptied_list_takes_nothing_away() {
     wait_ids(&stack, &[]).await;
     origin.set_document("planet", &whole);
     wait_ids(&stack, &all).await;
+}
 
-    // Retry-After is kept, across a restart.
+#[tokio::test]
+async fn the_pause_that_the_server_of_a_list_asks_for_holds_for_its_host_after_a_restart() {
+    let (origin, [a, b, c]) = origin(["a", "b", "c"]).await;
+    let whole = opml(&[("Alpha", &a), ("Beta", &b), ("Gamma", &c)]);
+    let planet = origin.set_document("planet", &whole);
+    let mut stack = stack(&list("planet", &format!("url = \"{planet}\"")));
+    stack.start_both().await.unwrap();
+    wait_ids(&stack, &["planet-alpha", "planet-beta", "planet-gamma"]).await;
     origin.set_behaviour("planet", Behaviour::Status(429, vec!["Retry-After: 7200".to_owned()]));
     wait_error(&stack, "the server asks for fewer requests (429)").await;
     let requests = origin.requests("planet").len();

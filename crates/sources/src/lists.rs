@@ -15,11 +15,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use feed::opml::Opml;
 use news::{Catalogue, FeedList, ListMark, Source, SourceId};
-use serde::{Deserialize, Serialize};
 
 pub use self::{
     copies::{ListCopies, ListMemory, LockedCopies},
-    left::LeftFeeds,
+    left::{LeftFeeds, LostFeeds},
     listed::{ListedFeed, ListedFeeds},
 };
 use crate::{known::KnownFeeds, opml};
@@ -99,23 +98,6 @@ fn id_within(list: &SourceId, id: &SourceId) -> String {
     let mut within = format!("{list}-{id}");
     within.truncate(SourceId::LENGTH_MAX);
     within
-}
-
-/// What a list has lost by a fault, perhaps.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LostFeeds {
-    /// How many feeds it had before.
-    had: usize,
-    /// The hashes of the lost addresses, in order.
-    addresses: Vec<u64>,
-}
-
-impl LostFeeds {
-    /// Whether all of these are among `earlier`.
-    #[must_use]
-    pub fn is_within(&self, earlier: &Self) -> bool {
-        self.addresses.iter().all(|address| earlier.addresses.binary_search(address).is_ok())
-    }
 }
 
 /// Why the losses of a reading are probably those of a fault, and which they are; `None` if they are not. `earlier` is what

@@ -17,7 +17,7 @@ use std::{
 use news::{Catalogue, Source, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{LeftFeeds, LostFeeds};
+use super::left::{LeftFeeds, LostFeeds};
 
 /// Permissions of the files: an address may have a secret.
 const MODE: u32 = 0o600;

@@ -1,4 +1,4 @@
-//! The feeds that have left a list. Their ids stay theirs: one that comes back has the id, and with it the state, that it had
+//! The feeds that have left a list, or perhaps have. Their ids stay theirs: one that comes back has the id, and with it the state, that it had
 //! before, and no other feed takes that over.
 
 use std::collections::HashMap;
@@ -22,6 +22,23 @@ struct LeftFeed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LeftFeeds(Vec<LeftFeed>);
+
+/// What a list has lost by a fault, perhaps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostFeeds {
+    /// How many feeds it had before.
+    pub(super) had: usize,
+    /// The hashes of the lost addresses, in order.
+    pub(super) addresses: Vec<u64>,
+}
+
+impl LostFeeds {
+    /// Whether all of these are among `earlier`.
+    #[must_use]
+    pub fn is_within(&self, earlier: &Self) -> bool {
+        self.addresses.iter().all(|address| earlier.addresses.binary_search(address).is_ok())
+    }
+}
 
 impl LeftFeeds {
     /// Of more, the newest are remembered.

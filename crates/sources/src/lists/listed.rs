@@ -4,7 +4,7 @@ use std::{collections::HashMap, io};
 
 use news::{Catalogue, FeedUrl, SourceId};
 
-use super::ListCopies;
+use super::copies::ListCopies;
 use crate::known::{KnownFeeds, address_key};
 
 /// A feed that is a source because a list has it.
@@ -63,7 +63,7 @@ mod tests {
         let url = |text: &str| FeedUrl::try_new(text).unwrap();
         let write = |list: &str, feeds: &[(&str, &str)]| {
             let sources = feeds.iter().map(|(source, address)| Source::new(id(source), url(address)));
-            copies.write_sources(&id(list), sources.collect()).unwrap();
+            copies.lock().write_sources(&id(list), sources.collect()).unwrap();
         };
         let channel = |id: &str| format!("https://video.example/feed?channel_id={id}");
         let [one, two, three] = ["UC1", "UC2", "UC3"].map(channel);
