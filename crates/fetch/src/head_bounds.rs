@@ -1,7 +1,7 @@
 //! How much is read as the head of a response: at most [`INTERIM_BYTES_MAX`] of interim responses (1xx), which hyper reads and
 //! forgets without end, and at most [`HEAD_BYTES_MAX`](crate::stream::HEAD_BYTES_MAX) of the head itself.
 //!
-//! Until the head is complete, bytes are read in small portions of which none crosses a bound. So the bounds are exact,
+//! Bytes are read in small portions; until the head is complete, none crosses a bound. So the bounds are exact,
 //! however the server cuts what it sends; with interim responses that of the head is exact to one portion.
 
 use std::{
@@ -23,7 +23,8 @@ use crate::{
 
 /// Maximum number of bytes of all interim responses before the response.
 const INTERIM_BYTES_MAX: usize = 64 * 1024;
-/// Largest portion that is read of a head.
+/// Largest portion that is read. hyper's buffer grows to 256 KiB with what one read finds, and the memory budget does not
+/// count it: with a hundred large bodies at once it would be 25 MiB.
 const PORTION_BYTES_MAX: usize = 8 * 1024;
 
 /// How much was read so far, and how much of it when the last interim response was complete.
@@ -64,7 +65,7 @@ impl HeadMeter {
     /// How much may be read next, in bytes.
     fn portion(&self) -> u64 {
         if self.is_complete.load(Ordering::Relaxed) {
-            return u64::MAX;
+            return PORTION_BYTES_MAX as u64;
         }
         let read = self.read.load(Ordering::Relaxed);
         // Where the last byte of the last interim response, and of a head without any, may be.
