@@ -119,7 +119,7 @@ async fn a_head_has_256_kib_and_not_a_few_more() {
             let visit = visit_script(script).await;
             assert_eq!(
                 failure(&visit).to_string(),
-                "bad-http: what 127.0.0.1 sent is not HTTP: message head is too large",
+                "bad-http: the head of what 127.0.0.1 sent is larger than 262144 bytes, or has more than 256 headers",
                 "{bytes} bytes, {name}"
             );
         }
