@@ -10,9 +10,9 @@
 //! theirs go on while large or slow ones use up everything else. The first visit that needs more than its part goes beyond
 //! it, and the others that need more wait until it has ended or the room suffices again; then comes the oldest of them. So
 //! they never wait for each other for ever. Without the one that goes beyond, no more than the budget is in use: when that
-//! is used up, no further visit is admitted, and the limiter may preempt one that waits. So the most that is in use is the
-//! budget and one visit, and what decoders have that no one could foresee ([`MemoryShare::hold`]). While others wait, a large
-//! body must arrive faster than otherwise ([`MemoryShare::is_wanted`]).
+//! is used up, further visits are admitted into the quarter for reservations only, and the limiter may preempt one that
+//! waits. So the most that is in use is the budget and one visit, and what decoders have that no one could foresee
+//! ([`MemoryShare::hold`]). While others wait, a large body must arrive faster than otherwise ([`MemoryShare::is_wanted`]).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -180,16 +180,25 @@ impl MemoryBudget {
 }
 
 impl Shares {
-    /// What the next visit reserves: while others wait, the least.
+    /// What the next visit reserves: while others wait, or the budget is used up, the least.
     fn reserved(&self) -> usize {
-        let usual = if self.waiting.is_empty() { self.usual } else { 0 };
+        let is_tight = !self.waiting.is_empty() || self.used >= self.max;
+        let usual = if is_tight { 0 } else { self.usual };
         usual.min(self.max / RESERVED_SHARE).max(RESERVED_BYTES_MIN)
     }
 
     fn has_room(&self) -> bool {
         let beyond = self.overdrawing.and_then(|ticket| self.by_ticket.get(&ticket));
         let others = self.used - beyond.map_or(0, |share| share.bytes);
-        self.used == 0 || others + self.reserved() <= self.max
+        self.used == 0
+            || others + self.reserved() <= self.max
+            || self.small() + RESERVED_BYTES_MIN <= self.max / RESERVATIONS_SHARE
+    }
+
+    /// What visits have that need no more than is reserved for each: there is room for them whatever decoders have.
+    fn small(&self) -> usize {
+        let bytes = self.by_ticket.values().map(|share| share.bytes);
+        bytes.filter(|bytes| *bytes <= RESERVED_BYTES_MIN).sum()
     }
 
     /// Up to here visits may grow beyond what they have reserved.

@@ -176,6 +176,21 @@ fn what_a_decoder_has_counts_at_once_and_is_free_again_after_it() {
     assert_eq!(budget.used(), 0);
 }
 
+#[test]
+fn small_visits_begin_whatever_decoders_have() {
+    let (budget, _) = budget(8 * MIB);
+    let stalled: Vec<_> = (0..4).map(|_| budget.admit(true)).collect();
+    for share in &stalled {
+        share.hold(8 * MIB);
+    }
+    let small: Vec<_> =
+        std::iter::from_fn(|| budget.has_room().then(|| budget.admit(true))).take(100).collect();
+    assert_eq!(small.iter().map(MemoryShare::bytes).sum::<usize>(), 2 * MIB, "a quarter of the budget");
+    drop(small);
+    drop(stalled);
+    assert_eq!(budget.used(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_metrics_show_what_is_in_use_by_part() {
     let (budget, registry) = budget(MIB);
