@@ -36,7 +36,7 @@ fn held_hosts(limiter: &HostLimiter, now: Timestamp) -> Vec<HeldHost> {
     limiter.held().into_iter().take(HELD_HOSTS_MAX).map(stored).collect()
 }
 
-/// Gives hosts the pauses that they asked for before the start. One that is longer than `longest` means that a clock was wrong.
+/// Holds hosts for the pauses that they asked for before the start. One that is longer than `longest` means that a clock was wrong.
 pub(crate) fn restore(limiter: &HostLimiter, hosts: Vec<HeldHost>, now: Timestamp, longest: Duration) {
     for HeldHost { host, until, code } in hosts.into_iter().take(HELD_HOSTS_MAX) {
         if now < until && until <= now.plus(longest) {
