@@ -548,10 +548,11 @@ async fn a_host_that_the_daemon_does_not_ask_is_not_asked_by_the_tool_either() {
 
 #[tokio::test]
 async fn sources_of_one_host_are_added_with_its_spacing() {
-    let origin = Origin::start().await.unwrap();
+    let (origin, another) = (Origin::start().await.unwrap(), Origin::start().await.unwrap());
     let mut stack = stack();
-    stack.set("fetch.host_spacing", "\"3s\"");
-    let urls = ["a", "b", "c"].map(|name| strict_feed(&origin, name));
+    stack.set("fetch.host_spacing", "\"6s\"");
+    let mut urls = ["a", "b", "c"].map(|name| strict_feed(&origin, name)).to_vec();
+    urls.push(strict_feed(&another, "d"));
     start(&mut stack).await;
     let adding: Vec<_> = urls.iter().map(|url| spawn(&stack, &["add", url])).collect();
     for command in adding {
@@ -560,7 +561,10 @@ async fn sources_of_one_host_are_added_with_its_spacing() {
     let mut times: Vec<_> = ["a", "b", "c"].iter().map(|name| origin.requests(name)[0].at).collect();
     times.sort();
     let gaps: Vec<_> = times.windows(2).map(|two| two[1] - two[0]).collect();
+    // Less than the spacing, because a command may be slow to use its turn.
     assert!(gaps.iter().all(|gap| *gap > Duration::from_secs(1)), "{gaps:?}");
+    let control = another.requests("d")[0].at;
+    assert!(control < times[2], "a source of another host does not wait for them");
 }
 
 #[tokio::test]

@@ -126,6 +126,20 @@ impl Recorder {
         Ok((Self { jobs }, WriterThread { thread }))
     }
 
+    /// Queues a job for the writer thread, and completes with its answer.
+    fn ask<T: 'static>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<T>) -> Job + 'static,
+    ) -> ResponseFuture<Result<T, LogClosed>> {
+        let jobs = self.jobs.clone();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            jobs.send(job(reply)).await.map_err(|_| LogClosed)?;
+            answer.await.map_err(|_| LogClosed)
+        }
+        .boxed_local()
+    }
+
     /// A function that returns how many jobs wait.
     pub(crate) fn queued(&self) -> impl Fn() -> usize + Send + Sync + use<> {
         // A strong handle would keep the writer thread from ending.
@@ -161,13 +175,7 @@ impl Handler<RecordVisit> for Recorder {
     type Result = ResponseFuture<Result<AppendedVisit, LogClosed>>;
 
     fn handle(&mut self, visit: RecordVisit, _: &mut Self::Context) -> Self::Result {
-        let jobs = self.jobs.clone();
-        async move {
-            let (reply, answer) = oneshot::channel();
-            jobs.send(Job::Visit(Box::new(visit), reply)).await.map_err(|_| LogClosed)?;
-            answer.await.map_err(|_| LogClosed)
-        }
-        .boxed_local()
+        self.ask(|reply| Job::Visit(Box::new(visit), reply))
     }
 }
 
@@ -175,13 +183,7 @@ impl Handler<RecordPauses> for Recorder {
     type Result = ResponseFuture<Result<(), LogClosed>>;
 
     fn handle(&mut self, RecordPauses(orders): RecordPauses, _: &mut Self::Context) -> Self::Result {
-        let jobs = self.jobs.clone();
-        async move {
-            let (reply, answer) = oneshot::channel();
-            jobs.send(Job::Pauses(orders, reply)).await.map_err(|_| LogClosed)?;
-            answer.await.map_err(|_| LogClosed)
-        }
-        .boxed_local()
+        self.ask(|reply| Job::Pauses(orders, reply))
     }
 }
 
@@ -189,13 +191,7 @@ impl Handler<RecordHeldHosts> for Recorder {
     type Result = ResponseFuture<Result<(), LogClosed>>;
 
     fn handle(&mut self, RecordHeldHosts(hosts): RecordHeldHosts, _: &mut Self::Context) -> Self::Result {
-        let jobs = self.jobs.clone();
-        async move {
-            let (reply, answer) = oneshot::channel();
-            jobs.send(Job::HeldHosts(hosts, reply)).await.map_err(|_| LogClosed)?;
-            answer.await.map_err(|_| LogClosed)
-        }
-        .boxed_local()
+        self.ask(|reply| Job::HeldHosts(hosts, reply))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     NOW_MS, class, failure, full,
     guard::scripted,
     policy,
-    tls::{authority, certificate, serve, serve_chain, serve_with, url, visitor},
+    tls::{Authority, authority, certificate, serve, serve_chain, serve_with, url, visitor},
     visit_with,
 };
 
@@ -334,16 +334,24 @@ const SERVER_HELLO_1_0: [u8; 47] = {
     hello
 };
 
+/// What a server trusts and shows whose certificate is signed by this authority.
+fn trusted_by(
+    trusted: &Authority,
+) -> (rustls::RootCertStore, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let key = KeyPair::generate().unwrap();
+    let signed = certificate("feeds.example").signed_by(&key, trusted).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap()).unwrap();
+    (roots, vec![signed.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+}
+
 const CLIENT_CERTIFICATE: &str = "it wants a client certificate, which newswire does not have";
 
 #[tokio::test]
 async fn a_server_that_wants_a_client_certificate_is_named_so() {
     fetch::install_tls();
     let trusted = authority();
-    let key = KeyPair::generate().unwrap();
-    let signed = certificate("feeds.example").signed_by(&key, &trusted).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap()).unwrap();
+    let (roots, chain, key) = trusted_by(&trusted);
     for (versions, expected) in [
         (&[&rustls::version::TLS12][..], Some(CLIENT_CERTIFICATE)),
         (&[&rustls::version::TLS13], Some(CLIENT_CERTIFICATE)),
@@ -354,10 +362,7 @@ async fn a_server_that_wants_a_client_certificate_is_named_so() {
         let verifier = if expected.is_some() { verifier } else { verifier.allow_unauthenticated() };
         let config = ServerConfig::builder_with_protocol_versions(versions)
             .with_client_cert_verifier(verifier.build().unwrap())
-            .with_single_cert(
-                vec![signed.der().clone()],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
+            .with_single_cert(chain.clone(), key.clone_key())
             .unwrap();
         let address = serve_with(config, Duration::ZERO).await;
         let visit = visit(&visitor(&trusted), address).await;
@@ -388,10 +393,7 @@ async fn closing(config: ServerConfig, answer: &'static [u8]) -> SocketAddr {
 async fn a_tls_session_that_ends_without_a_word_is_told_in_words() {
     fetch::install_tls();
     let trusted = authority();
-    let key = KeyPair::generate().unwrap();
-    let signed = certificate("feeds.example").signed_by(&key, &trusted).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.pem().as_bytes()).unwrap()).unwrap();
+    let (roots, chain, key) = trusted_by(&trusted);
     let ended = "the connection ended in the middle of the TLS session";
     for (wants, answer, expected) in [
         (
@@ -415,8 +417,7 @@ async fn a_tls_session_that_ends_without_a_word_is_told_in_words() {
         } else {
             config.with_no_client_auth()
         };
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = config.with_single_cert(vec![signed.der().clone()], key).unwrap();
+        let config = config.with_single_cert(chain.clone(), key.clone_key()).unwrap();
         let address = closing(config, answer).await;
         let visit = visit(&visitor(&trusted), address).await;
         assert_eq!(failure(&visit).to_string(), expected);
