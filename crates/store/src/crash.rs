@@ -2,8 +2,9 @@
 //! it: [`point`] is then empty.
 //!
 //! `CRASH_AT=roll-synced:3` in the environment ends the process with SIGKILL when it comes to that step the third time:
-//! nothing is flushed, and no destructor runs. The variable does not begin with `NEWSWIRE_`, because the daemons refuse
-//! unknown variables of that prefix.
+//! nothing is flushed, and no destructor runs. `CRASH_SEGMENT_BYTES` makes the segments of the journal smaller, so that a
+//! test soon fills one. The variables do not begin with `NEWSWIRE_`, because the daemons refuse unknown variables of that
+//! prefix.
 //!
 //! A step is where everything before it is done and nothing after it has begun. Each has one name, listed in [`ALL`], so
 //! that a test that goes through the list leaves none out.
@@ -44,8 +45,15 @@ pub const ALL: [&str; 26] = [
 #[inline(always)]
 pub const fn point(_: &'static str) {}
 
+/// The size at which a segment of the journal is full; tests set a smaller one, so that segments are full soon.
+#[cfg(not(feature = "crash-points"))]
+#[inline(always)]
+pub const fn segment_bytes(bytes: u64) -> u64 {
+    bytes
+}
+
 #[cfg(feature = "crash-points")]
-pub use self::armed::point;
+pub use self::armed::{point, segment_bytes};
 
 #[cfg(feature = "crash-points")]
 mod armed {
@@ -58,6 +66,8 @@ mod armed {
 
     /// The environment variable that says where the process dies.
     const VARIABLE: &str = "CRASH_AT";
+    /// The environment variable with the size of a segment.
+    const SEGMENT_VARIABLE: &str = "CRASH_SEGMENT_BYTES";
 
     /// The step at which the process dies.
     struct Order {
@@ -82,6 +92,15 @@ mod armed {
         }
     }
 
+    /// The size at which a segment of the journal is full: what the test has set, or this.
+    ///
+    /// # Panics
+    /// If what the test has set is no number.
+    pub fn segment_bytes(bytes: u64) -> u64 {
+        let set = std::env::var(SEGMENT_VARIABLE).ok();
+        set.map_or(bytes, |set| set.parse().unwrap_or_else(|_| panic!("{SEGMENT_VARIABLE}={set}")))
+    }
+
     fn order(text: &str) -> Order {
         let parse = |(step, times): (&str, &str)| {
             let times = times.parse().ok().filter(|times| *times > 0)?;
@@ -103,7 +122,8 @@ mod armed {
     }
 }
 
-#[cfg(all(test, feature = "crash-points"))]
+#[cfg(feature = "crash-points")]
+#[cfg(test)]
 mod tests {
     use std::{os::unix::process::ExitStatusExt as _, process::Command};
 
