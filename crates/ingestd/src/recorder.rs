@@ -297,6 +297,7 @@ impl WriterLoop {
         self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.appends.inc();
         self.head_changed.send_replace(self.reader.head());
+        store::crash::point("publish");
         self.update_gauges();
         for (reply, appended) in replies.into_iter().zip(appended) {
             // The actor may be gone (reload, stop); its visit is recorded anyway.

@@ -375,6 +375,7 @@ async fn stop(
     // Before the store is released: the next process binds the socket again.
     tokio::fs::remove_file(config.socket(ControlSocket::Ingestd)).await.ok();
     tracing::info!("stopping");
+    store::crash::point("shutdown-begun");
     let Actors { recorder, supervisor, websub } = actors;
     // An error means that the actor has stopped already.
     supervisor.send(Stop).await.ok();
@@ -387,6 +388,7 @@ async fn stop(
     let written = tokio::task::spawn_blocking(move || writer_thread.join()).await;
     server.stop(false).await;
     written.context("the recorder's thread died")??;
+    store::crash::point("shutdown-joined");
     tracing::info!("stopped");
     Ok(())
 }

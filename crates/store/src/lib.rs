@@ -10,6 +10,7 @@
 //! the directory. Everything here blocks: never call it on an event loop.
 
 mod append;
+pub mod crash;
 mod open;
 mod pieces;
 mod read;
