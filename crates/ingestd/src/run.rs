@@ -95,6 +95,7 @@ struct Actors {
 pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
+    daemon::panics::expect_if(store::is_in_sled);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader, held) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
