@@ -112,7 +112,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
         lists: ListBoard::default(),
     };
     let failed = signals.stop.clone();
-    let writer_loop = parts.writer_loop(writer, head_changed, &watched);
+    let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
@@ -147,12 +147,19 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
 }
 
 impl DaemonParts {
-    fn writer_loop(&self, writer: LogWriter, head_changed: watch::Sender<Seq>, watch: &Watch) -> WriterLoop {
+    fn writer_loop(
+        &self,
+        config: &Config,
+        writer: LogWriter,
+        head_changed: watch::Sender<Seq>,
+        watch: &Watch,
+    ) -> WriterLoop {
         WriterLoop {
             writer,
             reader: self.reader.clone(),
             head_changed,
             clock: self.clock.clone(),
+            retention_age: config.store.retention_age,
             metrics: self.metrics.clone(),
             watch: watch.clone(),
         }

@@ -617,12 +617,14 @@ impl LogWriter {
         Ok(self.file.sync_data()?)
     }
 
-    /// Removes the oldest events beyond the limits of [`Retention`], at most [`LogWriter::REMOVED_MAX`] per call. The newest
-    /// event always stays, so that the sequence continues after a restart. Blocks.
+    /// Removes the oldest events beyond the limits of [`Retention`] in number and bytes, and those recorded before
+    /// `aged_before`; at most [`LogWriter::REMOVED_MAX`] per call. The caller, who knows whether the clock can be trusted,
+    /// applies [`Retention::age`]; with `None` no event is removed because of its age. The newest event always stays, so that
+    /// the sequence continues after a restart. Blocks.
     ///
     /// # Errors
     /// As [`LogWriter::append`].
-    pub fn retain(&mut self, now: Timestamp) -> Result<Retained, AppendError> {
+    pub fn retain(&mut self, aged_before: Option<Timestamp>) -> Result<Retained, AppendError> {
         let (oldest, head) = (self.shared.oldest(), self.shared.head());
         let mut batch = sled::Batch::default();
         let mut live_bytes = self.live_bytes;
@@ -637,7 +639,7 @@ impl LogWriter {
             let kept = head.0 - seq.0 + 1;
             let within = kept <= self.retention.events
                 && live_bytes <= self.retention.bytes
-                && now.since(recorded) <= self.retention.age;
+                && aged_before.is_none_or(|instant| recorded >= instant);
             if within || first_kept.0 - oldest.0 >= Self::REMOVED_MAX as u64 {
                 break;
             }

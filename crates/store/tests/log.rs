@@ -4,7 +4,7 @@
 #[path = "support/visits.rs"]
 mod visits;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use news::{Event, EventKind, HeldHost, Pause, Seq, SourceId, SourceState, Timestamp, VisitStatus};
 use proptest::prelude::*;
@@ -205,32 +205,35 @@ fn a_page_downwards_has_the_newest_first_and_stops_at_its_limits() {
 #[test]
 fn retention_removes_the_oldest_and_a_page_counts_what_was_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = |age_s, events, bytes| StoreOptions {
-        retention: Retention { age: Duration::from_secs(age_s), events, bytes },
+    let limits = |events, bytes| StoreOptions {
+        retention: Retention { events, bytes, ..StoreOptions::default().retention },
         ..StoreOptions::default()
     };
-    let (mut writer, reader) = store::open(dir.path(), &limits(1000, 4, u64::MAX)).unwrap();
+    let (mut writer, reader) = store::open(dir.path(), &limits(4, u64::MAX)).unwrap();
     for n in 0..10 {
         writer.append(vec![visit(&source("a"), vec![item(&n.to_string(), 1)], n * 1000)]).unwrap();
     }
-    assert_eq!(writer.retain(Timestamp::from_millis(10_000)).unwrap().removed, 6);
+    assert_eq!(writer.retain(None).unwrap().removed, 6);
     let page = reader.page(Seq(2), 100, usize::MAX).unwrap();
     assert_eq!((page.missed, page.records[0].seq, reader.oldest()), (4, Seq(7), Seq(7)));
     let downwards = reader.page_before(Seq(9), Seq(1), 100, usize::MAX).unwrap();
     assert_eq!(downwards.iter().map(|r| r.seq.0).collect::<Vec<_>>(), [8, 7]);
     drop((writer, reader));
 
-    let (mut writer, reader) = store::open(dir.path(), &limits(2, 100, u64::MAX)).unwrap();
+    let (mut writer, reader) = store::open(dir.path(), &limits(100, u64::MAX)).unwrap();
     assert_eq!(reader.oldest(), Seq(7));
-    assert_eq!(writer.retain(Timestamp::from_millis(10_000)).unwrap().removed, 2);
-    assert_eq!(writer.retain(Timestamp::from_millis(1_000_000)).unwrap().removed, 1, "the newest stays");
+    assert_eq!(writer.retain(None).unwrap().removed, 0, "without a trusted clock none is too old");
+    let aged_before = |ms| Some(Timestamp::from_millis(ms));
+    assert_eq!(writer.retain(aged_before(6_000)).unwrap().removed, 0, "what was recorded at that time stays");
+    assert_eq!(writer.retain(aged_before(8_000)).unwrap().removed, 2);
+    assert_eq!(writer.retain(aged_before(1_000_000)).unwrap().removed, 1, "the newest stays");
     drop((writer, reader));
 
-    let (mut writer, reader) = store::open(dir.path(), &limits(1000, 100, 1)).unwrap();
-    assert_eq!(writer.retain(Timestamp::from_millis(0)).unwrap().removed, 0);
+    let (mut writer, reader) = store::open(dir.path(), &limits(100, 1)).unwrap();
+    assert_eq!(writer.retain(None).unwrap().removed, 0);
     writer.append(vec![visit(&source("a"), vec![item("next", 1)], 0)]).unwrap();
     assert_eq!(reader.head(), Seq(11), "a number is never used again");
-    assert_eq!(writer.retain(Timestamp::from_millis(0)).unwrap().removed, 1);
+    assert_eq!(writer.retain(None).unwrap().removed, 1);
 }
 
 #[test]
@@ -603,7 +606,7 @@ fn long_items_and_long_lists_of_keys_are_in_pages_that_stay_in_the_log_file() {
         ];
         writer.append(visits).unwrap();
     }
-    while writer.retain(Timestamp::from_millis(100)).unwrap().more {}
+    while writer.retain(None).unwrap().more {}
     let listed = |reader: &LogReader| -> Vec<_> {
         all(reader).iter().map(|event| (event.id.seq, event.item.title.clone())).collect()
     };
@@ -645,7 +648,7 @@ fn a_reader_beside_retention_never_finds_a_part_of_an_item() {
             let mut item = item(&n.to_string(), 1);
             item.content_html = Some("x".repeat(50_000));
             writer.append(vec![visit(&long, vec![item], n)]).unwrap();
-            writer.retain(Timestamp::from_millis(n)).unwrap();
+            writer.retain(None).unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(read.join().unwrap() > 0);

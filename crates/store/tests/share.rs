@@ -48,8 +48,8 @@ fn append(writer: &mut LogWriter, source: &Arc<Source>, items: Vec<Item>, now: i
     writer.append(vec![visit(source, items, now)]).unwrap().remove(0)
 }
 
-fn retain(writer: &mut LogWriter, now: i64) {
-    while writer.retain(Timestamp::from_millis(now)).unwrap().more {}
+fn retain(writer: &mut LogWriter) {
+    while writer.retain(None).unwrap().more {}
 }
 
 /// Of whom the events of the log are, in order.
@@ -170,7 +170,7 @@ proptest! {
             let got = appended.iter().map(|a| (a.new as usize, a.deferred as usize, a.bound));
             prop_assert_eq!(got.collect::<Vec<_>>(), expected);
             if n % retain_every == 0 {
-                retain(&mut writer, 0);
+                retain(&mut writer);
                 model.retain();
             }
             if n % reopen_every == 0 {
@@ -194,7 +194,7 @@ fn a_single_source_may_fill_the_log() {
     for n in 0..30 {
         let appended = append(&mut writer, &alone, items("k", n * 4..n * 4 + 4), 0);
         assert_eq!((appended.new, appended.deferred), (4, 0));
-        retain(&mut writer, 0);
+        retain(&mut writer);
     }
     assert_eq!((reader.oldest(), reader.head()), (Seq(101), Seq(120)));
 }
@@ -236,7 +236,7 @@ fn counts_survive_a_restart_and_agree_with_the_log() {
             let of = sources.iter().find(|source| source.id.as_str() == of).unwrap();
             append(&mut writer, of, items(&format!("{round}-{n}-"), 0..random.u32(1..5)), round);
             if random.bool() {
-                retain(&mut writer, round);
+                retain(&mut writer);
             }
         }
         let mut counted: HashMap<String, (u64, u64)> = HashMap::new();
@@ -289,12 +289,12 @@ fn events_of_a_log_without_counts_are_not_counted_and_their_removal_neither() {
         assert_eq!(raw(dir.path()).scan_prefix("c").count(), 0, "{stale}");
     }
     let (mut writer, reader) = open(dir.path(), &options);
-    retain(&mut writer, 0);
+    retain(&mut writer);
     assert_eq!(reader.head(), Seq(20));
     let appended = append(&mut writer, &flood, items("g", 0..1), 0);
     assert_eq!(appended.new, 1, "what is not counted is not its share");
     append(&mut writer, &other, items("p", 0..6), 0);
-    retain(&mut writer, 0);
+    retain(&mut writer);
     drop((writer, reader));
     let counts: Vec<_> = raw(dir.path()).scan_prefix("c").map(|entry| entry.unwrap().1[5]).collect();
     assert_eq!(counts, [1, 3], "of the flood, and the share of the other source");
@@ -312,7 +312,7 @@ fn what_waits_for_its_share_comes_in_order_when_the_log_moves_on_and_says_why() 
     for visit in 0..100 {
         let record = visited(&flood, document.clone(), visit, state);
         let appended = writer.append(vec![record]).unwrap().remove(0);
-        retain(&mut writer, visit);
+        retain(&mut writer);
         state = appended.state;
         let left = owners(&reader).iter().filter(|owner| *owner == "other").count();
         assert!(left >= 10, "visit {visit}: the flood never takes an event of another source");
@@ -528,7 +528,7 @@ fn retention_that_is_far_behind_does_not_stop_a_source_and_protects_the_others()
         let (mut writer, _) = open(copy.path(), &options(events, bytes, 25, ENDLESS));
         let new = (0..4).map(|n| {
             if n == 2 {
-                assert!(writer.retain(Timestamp::from_millis(0)).unwrap().more, "control: it is behind");
+                assert!(writer.retain(None).unwrap().more, "control: it is behind");
             }
             append(&mut writer, &flood, items("f", 0..12), 0).new
         });
