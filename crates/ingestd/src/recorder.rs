@@ -5,10 +5,16 @@
 //!                                                             → the head changes → the wire is notified → answers
 //! ```
 //!
-//! The actor only forwards; the thread blocks on the disk. When the disk fails the process must stop: the thread then
-//! returns the error and ends, and every later visit is answered with [`LogClosed`].
+//! The actor only forwards; the thread blocks on the disk. When the disk fails, or the thread panics, the process must
+//! stop: the thread then returns the error and ends, and every later visit is answered with [`LogClosed`].
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    mem::ManuallyDrop,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use anyhow::Context as _;
@@ -25,6 +31,7 @@ use tokio::{
 };
 
 use crate::{
+    error::WriterError,
     messages::{
         LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop,
     },
@@ -95,7 +102,7 @@ pub(crate) struct Recorder {
 
 /// The writer thread; joined at the end of the process.
 pub(crate) struct WriterThread {
-    thread: thread::JoinHandle<Result<(), store::AppendError>>,
+    thread: thread::JoinHandle<Result<(), WriterError>>,
 }
 
 /// What the writer thread owns.
@@ -110,16 +117,21 @@ pub(crate) struct WriterLoop {
 }
 
 impl Recorder {
-    /// Starts the writer thread; `failed` is called on it once, when the log can no longer be written.
+    /// Starts the writer thread; `failed` is called on it once, when the log can no longer be written. Then the writer is
+    /// never dropped, because that may wait for ever for the disk that has failed.
     pub(crate) fn start(
         writer_loop: WriterLoop,
-        failed: impl FnOnce() + Send + 'static,
+        failed: impl FnOnce(&WriterError) + Send + 'static,
     ) -> anyhow::Result<(Self, WriterThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
         let work = move || {
-            let result = writer_loop.run(queue);
-            if result.is_err() {
-                failed();
+            let mut writer_loop = ManuallyDrop::new(writer_loop);
+            let result = catch_unwind(AssertUnwindSafe(|| writer_loop.run(queue))).unwrap_or_else(|panic| {
+                Err(WriterError::Panicked(daemon::panics::message(&*panic).to_owned()))
+            });
+            match &result {
+                Ok(()) => drop(ManuallyDrop::into_inner(writer_loop)),
+                Err(error) => failed(error),
             }
             result
         };
@@ -152,11 +164,8 @@ impl Recorder {
 impl WriterThread {
     /// Waits until everything queued is on disk. Blocks; the recorder's actor must have stopped.
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-    pub(crate) fn join(self) -> Result<(), store::AppendError> {
-        match self.thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+    pub(crate) fn join(self) -> Result<(), WriterError> {
+        self.thread.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 
@@ -232,10 +241,12 @@ impl Handler<Stop> for Recorder {
 
 #[expect(clippy::disallowed_methods, reason = "all of it on the writer thread")]
 impl WriterLoop {
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), store::AppendError> {
+    fn run(&mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), WriterError> {
         let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
         self.update_gauges();
         while let Some(job) = queue.blocking_recv() {
+            #[cfg(feature = "drill")]
+            crate::drill::fail_a_job()?;
             let mut jobs = JobBatch::default();
             jobs.add(job);
             for _ in 1..COMMIT_VISITS_MAX {
@@ -354,7 +365,7 @@ mod tests {
         }
         drop(jobs);
         let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
-        let writer_loop = WriterLoop {
+        let mut writer_loop = WriterLoop {
             writer,
             reader,
             head_changed,
