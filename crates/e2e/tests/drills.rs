@@ -485,6 +485,40 @@ async fn a_clock_jump_is_reported() {
     fixture.diagnose("newswire-ingestd clock-jump", "clock-jumped", None).await;
 }
 
+#[tokio::test]
+async fn a_clock_that_jumps_40_days_ahead_makes_no_event_too_old() {
+    let mut fixture = DrillFixture::with(
+        &[("store.retention_events", "3")],
+        StartOptions { drill: true, ..StartOptions::default() },
+    )
+    .await;
+    fixture.inject(Binary::Ingestd, "clock-jump", 40 * 86_400).await;
+    let daemon = fixture.stack.process(Binary::Ingestd).unwrap();
+    wait_for("a step of retention that sees the jump", SEEN_WITHIN, async || {
+        daemon
+            .log()
+            .lines()
+            .any(|line| line.contains("until then no event is removed because of its age"))
+            .then_some(())
+    })
+    .await
+    .unwrap();
+    for n in 0..5 {
+        fixture.origin.publish("feed-1", &format!("After the jump {n}"));
+    }
+    let wire = fixture.stack.wire();
+    // Removal by number goes on: so a step has looked at all that is left.
+    let kept = wait_for("a step of retention", HEALTHY_WITHIN, async || {
+        let (_, text) = http::fetch(&wire, "/log?limit=100", HEALTH_WITHIN).await.unwrap();
+        let log: Value = serde_json::from_str(&text).unwrap();
+        let kept = log["events"].as_array().map_or(0, Vec::len);
+        (log["oldest"].as_str()?.ends_with("-4")).then_some(kept)
+    })
+    .await
+    .unwrap();
+    assert_eq!(kept, 3);
+}
+
 /// A tmpfs, unmounted when dropped.
 struct SmallDisk(PathBuf);
 
