@@ -375,7 +375,7 @@ async fn a_daemon_whose_log_fails_ends_with_the_cause_even_if_its_stop_hangs() {
     fixture.inject(Binary::Ingestd, "exhaust-pool", HANG_SECONDS).await;
     fixture.inject(Binary::Ingestd, "fail-log", 1).await;
     fixture
-        .ends_by_itself(Some("cannot sync the log to disk: the drill fail-log; check the disk"), ENDED_WITHIN)
+        .ends_by_itself(Some("cannot write the journal: the drill fail-log; check the disk"), ENDED_WITHIN)
         .await;
     let log = fixture.stack.process(Binary::Ingestd).unwrap().log();
     assert!(log.contains("the stop after the failure of the log takes too long"), "{log}");

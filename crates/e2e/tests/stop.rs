@@ -168,7 +168,7 @@ async fn a_failed_write_of_the_store_ends_the_daemon_with_74_and_the_cause_and_l
     origin.set_document("feed-0", &large_document());
     let daemon = stack.process(Binary::Ingestd).unwrap();
     let cause = wait_for("the cause in the log", HANGS_AFTER, async || {
-        daemon.log().lines().find(|line| line.contains("cannot write the log")).map(str::to_owned)
+        daemon.log().lines().find(|line| line.contains("cannot write the journal")).map(str::to_owned)
     });
     let cause = cause.await.unwrap();
     assert!(cause.contains("ERROR") && cause.contains("File too large"), "{cause}");
@@ -180,7 +180,7 @@ async fn a_failed_write_of_the_store_ends_the_daemon_with_74_and_the_cause_and_l
     assert_eq!(status.code(), Some(74));
     assert!(after < STOPPED_WITHIN + twin_after * TWIN_TIMES, "{after:?}, and the twin {twin_after:?}");
     let log = stack.process(Binary::Ingestd).unwrap().log();
-    assert_eq!(log.matches("cannot write the log").count(), 1, "{log}");
+    assert_eq!(log.matches("cannot write the journal").count(), 1, "{log}");
 
     stack.set_start_options(Binary::Ingestd, StartOptions::default());
     stack.start(Binary::Ingestd).unwrap();

@@ -73,7 +73,7 @@ pub(crate) fn until_cut<T>(stream: impl Stream<Item = T>) -> impl Stream<Item = 
 pub(crate) fn fail_a_job() -> Result<(), AppendError> {
     assert!(!PANIC.load(Ordering::Relaxed), "the drill panic-log");
     if FAIL.load(Ordering::Relaxed) {
-        Err(AppendError::Sync(io::Error::other("the drill fail-log")))
+        Err(AppendError::Journal(io::Error::other("the drill fail-log")))
     } else {
         Ok(())
     }

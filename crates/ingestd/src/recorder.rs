@@ -172,14 +172,9 @@ impl Recorder {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
         let work = move || {
             let mut writer_loop = ManuallyDrop::new(writer_loop);
-            let result = catch_unwind(AssertUnwindSafe(|| writer_loop.run(queue))).unwrap_or_else(|panic| {
-                Err(WriterError::Panicked(daemon::panics::message(&*panic).to_owned()))
-            });
-            match &result {
-                Ok(()) => drop(ManuallyDrop::into_inner(writer_loop)),
-                Err(error) => failed(error),
-            }
-            result
+            let result = or_panic(|| writer_loop.run(queue))
+                .and_then(|()| or_panic(|| Ok(ManuallyDrop::into_inner(writer_loop).writer.close()?)));
+            result.inspect_err(failed)
         };
         let thread = thread::Builder::new().name("recorder".into()).spawn(work).context("start a thread")?;
         Ok((Self { jobs }, WriterThread { thread }))
@@ -205,6 +200,12 @@ impl Recorder {
         let jobs = self.jobs.downgrade();
         move || jobs.upgrade().map_or(0, |jobs| jobs.max_capacity() - jobs.capacity())
     }
+}
+
+/// The result of `work`, or its panic.
+fn or_panic(work: impl FnOnce() -> Result<(), WriterError>) -> Result<(), WriterError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(WriterError::Panicked(daemon::panics::message(&*panic).to_owned())))
 }
 
 impl WriterThread {
@@ -294,6 +295,7 @@ impl WriterLoop {
         while let Some(jobs) = JobBatch::next(&mut queue, retention.is_behind) {
             #[cfg(feature = "drill")]
             crate::drill::fail_a_job()?;
+            self.writer.check()?;
             self.work_on(&busy, jobs)?;
             if retention.is_due() {
                 let _busy = busy.during("removing", "old events");
@@ -351,6 +353,7 @@ impl WriterLoop {
         self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.appends.inc();
         self.head_changed.send_replace(self.reader.head());
+        store::crash::point("publish");
         self.update_gauges();
         for (reply, appended) in replies.into_iter().zip(appended) {
             // The actor may be gone (reload, stop); its visit is recorded anyway.

@@ -4,13 +4,16 @@
 #[path = "support/visits.rs"]
 mod visits;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use news::{Event, EventKind, HeldHost, Pause, Seq, SourceId, SourceState, Timestamp, VisitStatus};
 use proptest::prelude::*;
 use store::{LogReader, LogWriter, NewsPlan, Retention, SoonerVisit, StoreOptions, VisitRecord};
 
-use visits::{all, item, raw, source, visit};
+use visits::{all, item, source, visit};
 
 fn open(path: &Path) -> (LogWriter, LogReader) {
     store::open(path, &StoreOptions::default()).unwrap()
@@ -258,24 +261,37 @@ fn a_second_process_is_refused_with_the_holder_of_the_directory() {
     assert_eq!(reader.head(), Seq(0));
 }
 
+/// The only segment of a small journal.
+fn segment(dir: &Path) -> PathBuf {
+    dir.join("journal/00000001.segment")
+}
+
 #[test]
-fn an_event_that_was_changed_on_disk_is_never_returned() {
+fn an_event_that_was_changed_on_disk_is_left_out_counted_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
-    let items = (0..5).map(|n| item(&n.to_string(), 1)).collect();
+    let items = (0..5).map(|n| item(&format!("key-of-{n}"), 1)).collect();
     writer.append(vec![visit(&source("a"), items, 1)]).unwrap();
+    let before = reader.page(Seq(0), 100, usize::MAX).unwrap().records;
     drop((writer, reader));
-    let db = raw(dir.path());
-    let key = [&b"e"[..], &3_u64.to_be_bytes()].concat();
-    let mut value = db.get(&key).unwrap().unwrap().to_vec();
-    *value.last_mut().unwrap() ^= 1;
-    db.insert(key, value).unwrap();
-    db.flush().unwrap();
-    drop(db);
-    let (_writer, reader) = open(dir.path());
-    let error = reader.page(Seq(0), 100, usize::MAX).unwrap_err().to_string();
-    assert!(error.contains("event 3") && error.contains("damaged"), "{error}");
-    assert_eq!(reader.page(Seq(0), 2, usize::MAX).unwrap().records.len(), 2, "what precedes it is whole");
+    let mut bytes = std::fs::read(segment(dir.path())).unwrap();
+    let title = &b"key-of-2 1"[..];
+    let at = bytes.windows(title.len()).position(|window| window == title).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(segment(dir.path()), bytes).unwrap();
+
+    let (mut writer, reader) = open(dir.path());
+    let page = reader.page(Seq(0), 100, usize::MAX).unwrap();
+    assert_eq!((page.missed, &page.records[..]), (0, &before[..2]), "a page ends at damage");
+    let page = reader.page(Seq(2), 100, usize::MAX).unwrap();
+    assert_eq!((page.missed, &page.records[..]), (1, &before[3..]));
+    let down = reader.page_before(Seq(6), Seq(1), 100, usize::MAX).unwrap();
+    assert_eq!(down.iter().map(|event| event.seq.0).collect::<Vec<_>>(), [5, 4, 2, 1]);
+    let damage = store::DamagedEvents { first: Seq(3), count: 1, source: Some(source("a").id.clone()) };
+    assert_eq!(reader.take_damage(), [damage], "told once");
+    writer.append(vec![visit(&source("a"), vec![item("next", 1)], 2)]).unwrap();
+    assert_eq!(reader.head(), Seq(6));
+    assert_eq!(writer.append(vec![visit(&source("a"), vec![item("key-of-2", 1)], 3)]).unwrap()[0].new, 0);
 }
 
 #[test]
@@ -284,21 +300,17 @@ fn data_of_a_newer_version_is_refused_with_a_remedy_and_left_unchanged() {
     let (mut writer, reader) = open(dir.path());
     writer.append(vec![visit(&source("a"), vec![item("a", 1)], 1)]).unwrap();
     drop((writer, reader));
-    // The epoch is written once, the count of bytes with every visit: an upgraded log may have either layout first.
-    for key in ["mlive_bytes", "mepoch"] {
-        let db = raw(dir.path());
-        let mut value = db.get(key).unwrap().unwrap().to_vec();
-        value[0] = 2;
-        db.insert(key, &value[..]).unwrap();
-        db.flush().unwrap();
-        drop(db);
-        let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
-        assert!(matches!(error, store::StoreOpenError::Newer { layout: 2, .. }), "{key}: {error}");
-        let text = error.to_string();
-        assert!(text.contains("install that version again") && text.contains("backup"), "{key}: {text}");
-        assert!(!text.contains("move the directory away"), "no operator is told to drop a good log: {text}");
-        assert_eq!(raw(dir.path()).get(key).unwrap().unwrap(), value, "{key}");
-    }
+    let mut bytes = std::fs::read(segment(dir.path())).unwrap();
+    bytes[16] = 9;
+    let checksum = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(segment(dir.path()), &bytes).unwrap();
+    let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
+    assert!(matches!(error, store::StoreOpenError::Newer { layout: 9, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("install that version again") && text.contains("backup"), "{text}");
+    assert!(!text.contains("move the directory away"), "no operator is told to drop a good log: {text}");
+    assert_eq!(std::fs::read(segment(dir.path())).unwrap(), bytes);
 }
 
 #[test]
