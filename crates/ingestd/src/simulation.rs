@@ -195,7 +195,8 @@ impl SimulatedDaemon {
             metrics: metrics.clone(),
             watch: daemon::watch::Watch::new(),
         };
-        let (recorder, thread) = Recorder::start(writer_loop, || panic!("the log failed")).unwrap();
+        let (recorder, thread) =
+            Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();
         let recorder = recorder.start();
         let hold = Arc::new(Hold::default());
         let holding = HoldingRecorder { recorder: recorder.clone(), hold: Arc::clone(&hold) }.start();

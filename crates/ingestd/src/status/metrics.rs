@@ -53,6 +53,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) append_seconds: Histogram,
     pub(crate) appends: Counter,
     pub(crate) events_removed: Counter,
+    pub(crate) log_read_errors: Counter,
     pub(crate) log_bytes: Gauge,
     pub(crate) log_head: Gauge,
     pub(crate) subscribers: Gauge,
@@ -216,6 +217,10 @@ impl IngestMetrics {
             appends: registry.add("newswire_ingestd_appends_total", "Group commits, each of up to 256 visits"),
             events_removed: registry
                 .add("newswire_ingestd_events_removed_total", "Old events removed by store.retention_*"),
+            log_read_errors: registry.add(
+                "newswire_ingestd_log_read_errors_total",
+                "Reads of the log that failed because of the disk; the request got an error, and the rest is still served",
+            ),
             log_bytes: registry.add(
                 "newswire_ingestd_log_bytes",
                 "Bytes of the events that are kept; the files of the store are larger",
