@@ -385,6 +385,7 @@ impl WriterLoop {
 
     fn update_gauges(&self) {
         self.metrics.log_bytes.set(self.writer.live_bytes().cast_signed());
+        self.metrics.journal_bytes.set(self.writer.journal_bytes().cast_signed());
         self.metrics.log_head.set(self.reader.head().0.cast_signed());
     }
 }

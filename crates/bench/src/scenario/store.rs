@@ -21,6 +21,8 @@ use crate::report::{Bar, Row, ScenarioReport};
 const COMMITS: usize = 200;
 const TURNS: usize = 10;
 const ITEMS_PER_COMMIT: usize = 10;
+/// Sources that publish them in turns.
+const PUBLISHERS: usize = 50;
 /// Items that the source of the second measurement had before.
 const KNOWN: usize = 3000;
 const WINDOW: usize = 50;
@@ -56,14 +58,15 @@ fn visit(source: &Arc<Source>, items: Vec<Item>, second: usize) -> VisitRecord {
 fn commits(folder: &Path) -> anyhow::Result<(f64, f64)> {
     let (mut writer, _reader) = store::open(&folder.join("store"), &StoreOptions::default())?;
     let mut by_hand = File::create(folder.join("by-hand"))?;
-    let source = source(0)?;
+    let sources = (0..PUBLISHERS).map(source).collect::<anyhow::Result<Vec<_>>>()?;
     let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
     for turn in 0..TURNS {
         let bytes = writer.journal_bytes();
         for commit in 0..COMMITS {
             let first = (turn * COMMITS + commit) * ITEMS_PER_COMMIT;
-            let items = (first..first + ITEMS_PER_COMMIT).map(|n| item(0, n, 1000)).collect();
-            let record = visit(&source, items, first);
+            let of = commit % PUBLISHERS;
+            let items = (first..first + ITEMS_PER_COMMIT).map(|n| item(of, n, 1000)).collect();
+            let record = visit(&sources[of], items, first);
             let began = Instant::now();
             writer.append(vec![record])?;
             ours += began.elapsed();
@@ -78,20 +81,23 @@ fn commits(folder: &Path) -> anyhow::Result<(f64, f64)> {
         }
     }
     writer.close()?;
-    let per_commit = |time: Duration| time.as_secs_f64() / f64::from(u32::try_from(COMMITS * TURNS).unwrap_or(1));
+    let per_commit =
+        |time: Duration| time.as_secs_f64() / f64::from(u32::try_from(COMMITS * TURNS).unwrap_or(1));
     Ok((per_commit(ours), per_commit(theirs)))
 }
 
-/// Bytes that this process has written to disks.
+/// Bytes that this process has written to files. What comes to the disk is counted in whole pages by the kernel, and in larger
+/// parts by some file systems.
 fn written_bytes() -> anyhow::Result<u64> {
     let io = fs::read_to_string("/proc/self/io")?;
-    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    Ok(line.context("/proc/self/io has no write_bytes")?.parse()?)
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    Ok(line.context("/proc/self/io has no wchar")?.parse()?)
 }
 
 /// Bytes written for each new item of a source that has many known ones.
 fn bytes_per_item(folder: &Path) -> anyhow::Result<f64> {
-    let (mut writer, _reader) = store::open(&folder.join("long"), &StoreOptions::default())?;
+    let (folder, options) = (folder.join("long"), StoreOptions::default());
+    let (mut writer, reader) = store::open(&folder, &options)?;
     let source = source(0)?;
     let document = |newest: usize| (newest.saturating_sub(WINDOW)..newest).map(|n| item(0, n, 800)).collect();
     let mut newest = 0;
@@ -99,6 +105,10 @@ fn bytes_per_item(folder: &Path) -> anyhow::Result<f64> {
         newest += WINDOW;
         writer.append(vec![visit(&source, document(newest), newest)])?;
     }
+    // What is written late is of the items before.
+    drop(reader);
+    writer.close()?;
+    let (mut writer, _reader) = store::open(&folder, &options)?;
     let before = written_bytes()?;
     for _ in 0..NEW {
         newest += 1;

@@ -1,7 +1,7 @@
 //! Step 8 of the life of an item: the store's log as the wire reads it.
 
 use news::{Seq, Timestamp};
-use store::{LogReadError, LogReader};
+use store::{DamagedEvents, LogReadError, LogReader};
 use wire::{EventLog, LogBounds, LogError, LogEvent, LogPage};
 
 use crate::status::metrics::IngestMetrics;
@@ -40,7 +40,23 @@ impl WireLog {
     fn read<T>(&self, read: impl FnOnce(&LogReader) -> Result<T, LogReadError>) -> Result<T, LogError> {
         #[cfg(feature = "drill")]
         crate::drill::fail_a_read().map_err(|error| self.failed(&error))?;
-        read(&self.reader).map_err(|error| self.failed(&error))
+        let result = read(&self.reader).map_err(|error| self.failed(&error));
+        for damage in self.reader.take_damage() {
+            self.report(&damage);
+        }
+        result
+    }
+
+    /// Each damaged event is reported once, by the first one who reads it.
+    fn report(&self, damage: &DamagedEvents) {
+        self.metrics.events_damaged.inc_by(damage.count);
+        tracing::error!(
+            seq = damage.first.0,
+            events = damage.count,
+            source = damage.source.as_ref().map(tracing::field::display),
+            "events in the log are damaged; readers are told a gap of so many, and all else is served; check the disk, and \
+             restore a backup to have them back (newswire log restore)"
+        );
     }
 
     fn failed(&self, error: &dyn std::error::Error) -> LogError {

@@ -53,8 +53,10 @@ pub(crate) struct IngestMetrics {
     pub(crate) append_seconds: Histogram,
     pub(crate) appends: Counter,
     pub(crate) events_removed: Counter,
+    pub(crate) events_damaged: Counter,
     pub(crate) log_read_errors: Counter,
     pub(crate) log_bytes: Gauge,
+    pub(crate) journal_bytes: Gauge,
     pub(crate) log_head: Gauge,
     pub(crate) subscribers: Gauge,
     pub(crate) websub: WebSubMetrics,
@@ -217,6 +219,10 @@ impl IngestMetrics {
             appends: registry.add("newswire_ingestd_appends_total", "Group commits, each of up to 256 visits"),
             events_removed: registry
                 .add("newswire_ingestd_events_removed_total", "Old events removed by store.retention_*"),
+            events_damaged: registry.add(
+                "newswire_ingestd_events_damaged_total",
+                "Damaged events of the log that were met; readers are told a gap of so many",
+            ),
             log_read_errors: registry.add(
                 "newswire_ingestd_log_read_errors_total",
                 "Reads of the log that failed because of the disk; the request got an error, and the rest is still served",
@@ -224,6 +230,10 @@ impl IngestMetrics {
             log_bytes: registry.add(
                 "newswire_ingestd_log_bytes",
                 "Bytes of the events that are kept; the files of the store are larger",
+            ),
+            journal_bytes: registry.add(
+                "newswire_ingestd_journal_bytes",
+                "Bytes of the segments of the journal, which has the events and what changes with them",
             ),
             log_head: registry.add(
                 "newswire_ingestd_log_head",
