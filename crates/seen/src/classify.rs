@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use std::time::Duration;
 
-use news::{Item, Timestamp};
+use news::{DocumentPart, Item, Timestamp};
 
 use crate::{
     damping::{KnownItem, UpdateAction, cooled, damp},
@@ -200,6 +200,10 @@ impl SeenSet {
             let shape = shapes.get(&n).copied();
             found.shape = shape.or_else(|| found.wants_shape().then(|| shape_of(&items[n]))).unwrap_or(0);
         }
+        if before.is_without_middle {
+            pass_over_middle(items, &mut found, now);
+        }
+        self.layout.is_without_middle = items.iter().any(|item| item.part != DocumentPart::Whole);
         let flapping = !entries.is_empty() && is_flapping(&found);
         // Guids that have changed once are no reason: what is held then may leave the feed before the next visit.
         if flapping && before.is_flapping {
@@ -402,6 +406,23 @@ fn compare(
         }
     }
     found
+}
+
+/// Of a document whose middle is left out, as that of the one before was, finds the items that were in the middle then, and
+/// are not now because items were added or removed at an end. What is new is at an end, never between the middle and a
+/// known item. They are not sent.
+fn pass_over_middle(items: &[Item], found: &mut [Found], now: Timestamp) {
+    let of = |part| (0..items.len()).filter(move |n| items[*n].part == part);
+    // The oldest come first, which of undated ones are the last: from the middle to the ends.
+    let head: Vec<_> = of(DocumentPart::Head).collect();
+    let tail: Vec<_> = of(DocumentPart::Tail).rev().collect();
+    for from_middle in [head, tail] {
+        let is_known = |n: &usize| found[*n].status != ItemStatus::New;
+        let moved = from_middle.iter().position(is_known).unwrap_or(0);
+        for n in &from_middle[..moved] {
+            (found[*n].status, found[*n].first_seen) = (ItemStatus::Known, Some(now));
+        }
+    }
 }
 
 /// Detects whether the source has changed the guids of its items, or the links that it has instead: at least four of five
