@@ -16,7 +16,7 @@ pub const NAMESPACES_MAX: usize = 64;
 /// Longest DOCTYPE, in bytes. It is always skipped: its entities are never expanded.
 pub const DOCTYPE_BYTES_MAX: usize = 8 << 10;
 
-/// Maximum number of items read from a document, in document order; further ones are counted.
+/// Maximum number of items read from a document: the first ones, and the last [`ITEMS_KEPT_MAX`]; the others are counted.
 pub const ITEMS_READ_MAX: usize = 10_000;
 /// Maximum number of items returned: the newest. If most have no date, the first ones and the last ones.
 pub const ITEMS_KEPT_MAX: usize = 1_000;

@@ -110,6 +110,18 @@ fn an_item_that_is_added_at_the_end_of_a_long_feed_is_sent() {
 }
 
 #[test]
+fn an_item_after_more_than_are_read_of_a_document_is_sent() {
+    let dated: Dates = |n| Some(i64::try_from(n).unwrap());
+    for (what, date, format) in [("undated", DATES[0].1, Format::Rss), ("dated", dated, Format::Json)] {
+        let mut feed = articles(0..11_500, date);
+        let mut visits = Visits::new(format);
+        assert_eq!(visits.new_items(&feed), 1000, "{what}");
+        feed.extend(articles(11_500..11_503, date));
+        assert_eq!(visits.new_items(&feed), 3, "{what}");
+    }
+}
+
+#[test]
 fn an_item_that_is_added_at_the_front_of_a_long_feed_is_sent_and_no_old_one() {
     for (what, date) in DATES {
         let mut feed: VecDeque<_> = articles(0..1400, date).into_iter().rev().collect();
