@@ -4,6 +4,7 @@
 //! The clock advances whenever the runtime is idle. The recorder's thread is not a task of the runtime, so the clock is
 //! held from a response to the report of its visit: otherwise hours would pass during a write to the disk.
 
+mod held;
 mod hostile;
 mod hour;
 mod pacing;

@@ -25,6 +25,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) items: Family<Labels, Counter>,
     pub(crate) items_dropped: Counter,
     pub(crate) items_held: Counter,
+    pub(crate) items_forgotten: Counter,
     pub(crate) updates_absorbed: Counter,
     pub(crate) items_deferred: Counter,
     pub(crate) bytes_deferred: Counter,
@@ -120,6 +121,10 @@ impl IngestMetrics {
             items_held: registry.add(
                 "newswire_ingestd_items_held_total",
                 "New items that wait for a later visit, because the guids of their source flap",
+            ),
+            items_forgotten: registry.add(
+                "newswire_ingestd_items_forgotten_total",
+                "Items that are no longer remembered, because their source has had 32768 others since; they are new if they appear again",
             ),
             updates_absorbed: registry.add(
                 "newswire_ingestd_updates_absorbed_total",
