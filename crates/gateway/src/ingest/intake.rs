@@ -69,7 +69,7 @@ pub(crate) fn start(
                 () = follow_wire(&state, endpoint, ring_events, &catalogue_changed) => {}
                 () = update_sources(&state, &daemon, &catalogue_changed) => {}
                 () = update_metrics(&state, &daemon) => {}
-                () = forwarders.replays.run(|start| replay::fetch(daemon.clone(), start)) => {}
+                () = forwarders.replays.run_sparingly(|start| replay::fetch(daemon.clone(), start)) => {}
                 () = forwarders.history.run(|request| history::fetch(daemon.clone(), request)) => {}
                 () = forwarders.refreshes.run(|sources| refresh::send(daemon.clone(), sources)) => {}
                 () = forwarders.callbacks.run(|request| callbacks::send(daemon.clone(), request)) => {}
@@ -280,5 +280,46 @@ async fn update_metrics(state: &AppState, daemon: &PeerClient) {
         // A daemon that does not answer has no metrics: old values would look current.
         let mut stored = state.daemon_metrics.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *stored = text.unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn events_and_notices_of_either_version_are_understood() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../wire/tests/frames"));
+        for version in ["before", "current"] {
+            let mut understood = [0; 3];
+            for entry in fs::read_dir(folder.join(version)).unwrap() {
+                let frames = fs::read_to_string(entry.unwrap().path()).unwrap();
+                for block in frames.split("\n\n") {
+                    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+                    let (Some(kind), Some(data)) = (field("event: "), field("data: ")) else { continue };
+                    match kind {
+                        "item" | "update" => {
+                            let frame = Frame::render(data.as_bytes()).unwrap();
+                            assert!(frame.text.contains("story"), "{version}: {block}");
+                            understood[0] += 1;
+                        }
+                        "source" => {
+                            let notice: SourceNotice = serde_json::from_str(data).unwrap();
+                            assert_eq!(notice.health.name, "BBC", "{version}: {block}");
+                            understood[1] += 1;
+                        }
+                        "heartbeat" => {
+                            let beat: WireHeartbeat = serde_json::from_str(data).unwrap();
+                            assert_eq!(beat.oldest.seq, Seq(1), "{version}: {block}");
+                            understood[2] += 1;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            assert!(understood.iter().all(|count| *count > 0), "{version}: {understood:?}");
+        }
     }
 }

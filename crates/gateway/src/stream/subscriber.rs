@@ -734,3 +734,6 @@ impl Drop for StreamSubscriber {
         tracing::debug!(subscriber = %self.peer, cursor, "a subscriber disconnected");
     }
 }
+
+#[cfg(test)]
+mod interleavings;

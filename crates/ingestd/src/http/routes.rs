@@ -22,7 +22,7 @@ use daemon::admin::ReloadOrder;
 use fetch::HeldHop;
 use news::{Cursor, FeedUrl, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher};
 
@@ -147,17 +147,34 @@ struct LogQuery {
     bytes: Option<usize>,
 }
 
-/// A page of the log: `{"epoch","oldest","head","missed","events":[Event],"next"}`.
+/// A page of the log: `{"epoch","oldest","head","missed","next","events":[Event]}`. This is all but the events.
 #[derive(Serialize)]
-struct LogPageAnswer {
+struct LogPageHead {
     epoch: news::Epoch,
     oldest: Cursor,
     head: Cursor,
     /// Upwards: how many events the log does not have before the first of these, or before its end if there are none.
     missed: u64,
-    events: Vec<Box<RawValue>>,
     /// The `after` or the `before` of the next page; null if this is the last one.
     next: Option<Cursor>,
+}
+
+impl LogPageHead {
+    /// The page as JSON; the events are JSON that we wrote.
+    fn with(&self, events: &[LogEvent]) -> String {
+        let mut page = serde_json::to_string(self).expect("our own types have a JSON form");
+        page.pop();
+        page.reserve(events.iter().map(|event| event.json.len() + 1).sum::<usize>() + 16);
+        page.push_str(",\"events\":[");
+        for (n, event) in events.iter().enumerate() {
+            if n > 0 {
+                page.push(',');
+            }
+            page.push_str(&event.json);
+        }
+        page.push_str("]}");
+        page
+    }
 }
 
 /// Where a page begins, and in which direction it goes.
@@ -222,18 +239,19 @@ async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> Htt
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE_EVENTS_MAX);
     let bytes = query.bytes.unwrap_or(PAGE_BYTES_MAX).min(PAGE_BYTES_MAX);
     let log = state.log.clone();
-    let part = web::block(move || read_log(&log, &start, limit, bytes)).await;
-    let Ok(Ok(part)) = part else { return problem(500, "log-unreadable", "the log cannot be read") };
-    let id = |seq| Cursor { epoch: bounds.epoch.clone(), seq };
-    let raw = |json: String| RawValue::from_string(json).expect("the log holds JSON that we wrote");
-    HttpResponse::Ok().json(LogPageAnswer {
-        oldest: id(bounds.oldest),
-        head: id(bounds.head),
-        missed: part.missed,
-        events: part.events.into_iter().map(|e| raw(e.json)).collect(),
-        next: part.next.map(id),
-        epoch: bounds.epoch.clone(),
-    })
+    // All of it in the pool: this thread sends what is new to the gateways.
+    let page = move || {
+        let LogPart { events, missed, next } = read_log(&log, &start, limit, bytes)?;
+        let id = |seq| Cursor { epoch: bounds.epoch.clone(), seq };
+        let (oldest, head, next) = (id(bounds.oldest), id(bounds.head), next.map(id));
+        Ok::<_, LogError>(
+            LogPageHead { epoch: bounds.epoch.clone(), oldest, head, missed, next }.with(&events),
+        )
+    };
+    match web::block(page).await {
+        Ok(Ok(page)) => HttpResponse::Ok().content_type(ContentType::json()).body(page),
+        _ => problem(500, "log-unreadable", "the log cannot be read"),
+    }
 }
 
 async fn sources(_: AfterStart, state: web::Data<ControlState>) -> impl Responder {
