@@ -59,6 +59,7 @@ pub(super) async fn wire(
     let blocks = blocks.inspect(move |block| {
         let _counted = &guard;
         if let Some(id) = &block.id {
+            store::crash::point("publish-block");
             progress.sent.fetch_max(id.seq.0, Ordering::Relaxed);
         }
     });
