@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     /// What `work` logs.
-    fn logged(work: impl FnOnce()) -> String {
+    fn logged<T>(work: impl FnOnce() -> T) -> String {
         let (subscriber, log) = capture("info", Clock::system()).unwrap();
         tracing::subscriber::with_default(subscriber, work);
         log.text()
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_the_log_makes_doubtful_is_told_at_the_start() {
-        let started = |newest_ago| logged(|| drop(Machine::start(newest_ago)));
+        let started = |newest_ago| logged(|| Machine::start(newest_ago));
         let doubtful = started(Some(40 * DAY));
         assert!(
             doubtful.contains("by the clock, all events") && doubtful.contains("by_s=3456000"),
@@ -172,7 +172,7 @@ mod tests {
         }
         let ahead = Timestamp::from_millis(1_800_000_000_000).plus(40 * DAY);
         let now = ClockReading { wall: Timestamp::from_millis(1_800_000_000_000), steady: Instant::now() };
-        let behind = logged(|| drop(RetentionClock::start(AGE, now, Some(ahead))));
+        let behind = logged(|| RetentionClock::start(AGE, now, Some(ahead)));
         assert!(behind.contains("behind the newest event") && behind.contains("by_s=3456000"), "{behind}");
     }
 }
