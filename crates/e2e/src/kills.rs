@@ -161,18 +161,47 @@ impl KillRun {
     /// # Errors
     /// If the daemons do not start.
     pub async fn start(workload: &Workload, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start_prepared(workload, settings, |_| {}).await
+    }
+
+    /// The same, after `prepare`.
+    ///
+    /// # Errors
+    /// As [`KillRun::start`].
+    pub async fn start_prepared(
+        workload: &Workload,
+        settings: &[(&str, &str)],
+        prepare: impl FnOnce(&mut TestStack),
+    ) -> anyhow::Result<Self> {
         let origin = Arc::new(Origin::start().await?);
         let mut stack = TestStack::new(&workload.add_to(&origin))?;
         for (key, value) in settings {
             stack.set(key, value);
         }
+        prepare(&mut stack);
         stack.start_both().await?;
+        let run = Self::begin(origin, stack, workload, "snapshot=0").await?;
+        workload.publish_before(&run.origin);
+        run.publisher.set_paused(false);
+        Ok(run)
+    }
+
+    /// Starts the clients, from the event that `from` names, and a paused publisher. The daemons serve already.
+    ///
+    /// # Errors
+    /// If the clients are not served.
+    pub async fn begin(
+        origin: Arc<Origin>,
+        stack: TestStack,
+        workload: &Workload,
+        from: &str,
+    ) -> anyhow::Result<Self> {
         let known = Arc::default();
         let mut clients = Vec::new();
         let of_one = workload.examples().into_iter().map(Some);
         for source in [None, None, None].into_iter().chain(of_one) {
             let audit = StreamAudit::new(source, &known);
-            clients.push((subscribe(&stack, source, &audit), audit));
+            clients.push((subscribe(&stack, from, source, &audit), audit));
         }
         // Nothing is published before every client has a cursor.
         for (client, _) in &clients {
@@ -308,6 +337,11 @@ impl KillRun {
         Ok(())
     }
 
+    /// Publishes, or pauses.
+    pub fn set_paused(&self, paused: bool) {
+        self.publisher.set_paused(paused);
+    }
+
     async fn measure_disk(&mut self) -> anyhow::Result<()> {
         let (status, text) = http::fetch(&self.stack.wire(), "/health", Duration::from_secs(30)).await?;
         let health: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
@@ -325,10 +359,10 @@ impl KillRun {
     }
 }
 
-fn subscribe(stack: &TestStack, source: Option<&str>, audit: &StreamAudit) -> TestSubscriber {
+fn subscribe(stack: &TestStack, from: &str, source: Option<&str>, audit: &StreamAudit) -> TestSubscriber {
     let filter = source.map(|source| format!("&source={source}")).unwrap_or_default();
     let audit = audit.clone();
-    let path = format!("/news/stream?snapshot=0{filter}");
+    let path = format!("/news/stream?{from}{filter}");
     TestSubscriber::start_into(stack.gateway(), &path, move |event| audit.record(&event))
 }
 

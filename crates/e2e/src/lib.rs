@@ -8,6 +8,7 @@
 //! passes because it examined nothing.
 
 mod browser;
+pub mod crash_sweep;
 mod delivery;
 mod external_program;
 mod forward_proxy;

@@ -19,8 +19,10 @@ struct FeedLoad {
     name: String,
     format: DocumentFormat,
     shape: FeedShape,
-    /// Items that it has from the beginning, with a summary only.
+    /// Items that it has from the beginning.
     items_before: usize,
+    /// The size of their articles; 0: only summaries.
+    article_bytes_before: usize,
     /// The size of the articles that it publishes later; 0: only summaries.
     article_bytes: usize,
     /// How often it publishes, compared with the others.
@@ -57,7 +59,7 @@ impl Workload {
     pub fn brief() -> Self {
         let feeds = (0..5).map(|number| match number {
             0 => FeedLoad { items_before: 300, ..FeedLoad::small(number, 400, 1) },
-            2 => FeedLoad::large(number, 20),
+            2 => FeedLoad { article_bytes_before: ARTICLE_BYTES, ..FeedLoad::large(number, 20) },
             _ => FeedLoad::small(number, 200, 4),
         });
         Self { feeds: feeds.collect(), every: Duration::from_millis(40) }
@@ -70,6 +72,22 @@ impl Workload {
             TestSource::new(&feed.name, origin.add_shaped_feed(&feed.name, feed.format, feed.shape))
         };
         self.feeds.iter().map(add).collect()
+    }
+
+    /// The same at another pace.
+    #[must_use]
+    pub fn at_pace(self, every: Duration) -> Self {
+        Self { every, ..self }
+    }
+
+    /// Publishes what the feeds have from the beginning: the same items each time.
+    pub fn publish_before(&self, origin: &Origin) {
+        for feed in &self.feeds {
+            for n in 0..feed.items_before {
+                let title = format!("Number {n} of what was there before");
+                origin.publish_article(&feed.name, &title, feed.article_bytes_before);
+            }
+        }
     }
 
     /// The name of a feed with small articles, and of one with large ones.
@@ -85,7 +103,7 @@ impl FeedLoad {
     fn small(number: usize, window: usize, weight: usize) -> Self {
         let shape = FeedShape { window, ..FeedShape::default() };
         let (name, format) = (format!("feed-{number}"), DocumentFormat::of(number));
-        Self { name, format, shape, items_before: 0, article_bytes: 0, weight }
+        Self { name, format, shape, items_before: 0, article_bytes_before: 0, article_bytes: 0, weight }
     }
 
     fn large(number: usize, items_before: usize) -> Self {
@@ -100,7 +118,7 @@ impl FeedLoad {
     }
 }
 
-/// Publishes a workload until it is dropped.
+/// Publishes a workload, after [`Workload::publish_before`], until it is dropped.
 pub struct WorkloadPublisher {
     task: tokio::task::JoinHandle<()>,
     /// Locked while an item is published.
@@ -108,19 +126,13 @@ pub struct WorkloadPublisher {
 }
 
 impl WorkloadPublisher {
-    /// Publishes what the feeds have from the beginning, and then at the pace of the workload. `audit` is of a stream with all
-    /// events.
+    /// Publishes at the pace of the workload, and is paused at first. `audit` is of a stream with all events.
     #[must_use]
     pub fn start(origin: Arc<Origin>, workload: &Workload, audit: StreamAudit) -> Self {
-        let pauses = Arc::new(Mutex::new(false));
+        let pauses = Arc::new(Mutex::new(true));
         let (paused, workload) = (Arc::clone(&pauses), workload.clone());
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for feed in &workload.feeds {
-            for n in 0..feed.items_before {
-                origin.publish(&feed.name, &format!("Number {n} of what was there before"));
-            }
-            counts.insert(feed.name.clone(), feed.items_before);
-        }
+        let before = |feed: &FeedLoad| (feed.name.clone(), feed.items_before);
+        let mut counts: BTreeMap<String, usize> = workload.feeds.iter().map(before).collect();
         let task = tokio::spawn(async move {
             let turns: Vec<&FeedLoad> =
                 workload.feeds.iter().flat_map(|feed| std::iter::repeat_n(feed, feed.weight)).collect();

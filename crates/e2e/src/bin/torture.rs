@@ -1,9 +1,13 @@
-//! `torture [kills] [--minutes N]`: see `scripts/torture`. The first fault ends it, and the folder of the run stays.
+//! `torture [kills|crash] [--minutes N]`: see `scripts/torture`. The first fault ends it, and the folder of the run stays.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use e2e::{KillRun, KillStep, Workload, log_line};
+use e2e::{
+    KillRun, KillStep, Workload,
+    crash_sweep::{CrashCause, sweep},
+    log_line,
+};
 use tokio::time::Instant;
 
 /// A store has more events than it may keep after two minutes, and clients read from the log what the ring no longer has.
@@ -35,7 +39,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Order> {
         let value = value.with_context(|| format!("{name} needs a number"))?;
         match name.as_str() {
             "--minutes" => order.minutes = value,
-            _ => anyhow::bail!("usage: torture [kills] [--minutes N], not {name}"),
+            _ => anyhow::bail!("usage: torture [kills|crash] [--minutes N], not {name}"),
         }
     }
     Ok(order)
@@ -46,8 +50,30 @@ async fn main() -> anyhow::Result<()> {
     let order = parse(std::env::args().skip(1))?;
     match order.command.as_str() {
         "kills" => kills(&order).await,
+        "crash" => crash(&order).await,
         other => anyhow::bail!("there is no torture {other}"),
     }
+}
+
+/// All crash points, and then again until the time is over, each time at another passing of each.
+async fn crash(order: &Order) -> anyhow::Result<()> {
+    let until = Instant::now() + Duration::from_secs(60 * order.minutes);
+    let mut crashes = 0;
+    let any = |step: &str| {
+        // Retention comes every 5 s.
+        let times_max = if step.starts_with("retain-") { 3 } else { 20 };
+        fastrand::u64(1..=times_max)
+    };
+    for cause in CrashCause::ALL.into_iter().cycle() {
+        let is_first_pass = crashes < CrashCause::ALL.iter().map(|cause| cause.steps().len()).sum();
+        if !is_first_pass && Instant::now() >= until {
+            break;
+        }
+        sweep(cause, cause.steps(), any).await?;
+        crashes += cause.steps().len();
+    }
+    log_line(&format!("{crashes} crashes at named steps, 0 items lost, 0 doubled"));
+    Ok(())
 }
 
 async fn kills(order: &Order) -> anyhow::Result<()> {
