@@ -136,8 +136,8 @@ fn workload() -> Workload {
 }
 
 fn with_order(stack: &mut TestStack, order: Option<(&str, u64)>) {
-    let mut environment = vec![("CRASH_SEGMENT_BYTES", SEGMENT_BYTES.to_string())];
-    environment.extend(order.map(|(step, times)| ("CRASH_AT", format!("{step}:{times}"))));
+    let mut environment = vec![("CRASH_SEGMENT_BYTES".to_owned(), SEGMENT_BYTES.to_string())];
+    environment.extend(order.map(|(step, times)| ("CRASH_AT".to_owned(), format!("{step}:{times}"))));
     stack.set_start_options(
         Binary::Ingestd,
         StartOptions { drill: true, environment, ..StartOptions::default() },

@@ -71,10 +71,10 @@ impl Binary {
 pub struct StartOptions {
     /// Starts the build with hang injection and crash points.
     pub drill: bool,
-    /// Variables of its environment.
-    pub environment: Vec<(&'static str, String)>,
     /// Limit of open files (`ulimit -n`).
     pub open_files_max: Option<u32>,
+    /// Environment variables, set after those that would configure the program were removed.
+    pub environment: Vec<(String, String)>,
 }
 
 impl StartOptions {
