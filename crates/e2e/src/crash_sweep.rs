@@ -1,4 +1,5 @@
-//! Ends the ingestion daemon at each named step of the store and of itself, and checks that nothing is lost or doubled.
+//! Ends the ingestion daemon at each named step of the store and of itself, or a backup beside it, and checks that nothing
+//! is lost or doubled.
 //!
 //! ```text
 //! start with CRASH_AT=STEP:TIMES ─► bring it to that step ─► it dies ─► start again ─► every client has everything
@@ -27,6 +28,8 @@ use crate::{Binary, ChildProcess, KillRun, Origin, StartOptions, TestStack, Work
 pub enum CrashCause {
     /// New items.
     Items,
+    /// So many items that segments are full, and retention removes the oldest ones.
+    ManyItems,
     /// A SIGTERM.
     Stop,
     /// A start after which the last record is torn.
@@ -35,14 +38,21 @@ pub enum CrashCause {
     DamagedDatabase,
     /// The first start with the store of the release before the journal.
     OldStore,
-    /// `newswire log backup`.
+    /// `newswire log backup` beside the daemon; the command dies.
     Backup,
 }
 
 impl CrashCause {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Items, Self::Stop, Self::TornRecord, Self::DamagedDatabase, Self::OldStore, Self::Backup];
+    pub const ALL: [Self; 7] = [
+        Self::Items,
+        Self::ManyItems,
+        Self::Stop,
+        Self::TornRecord,
+        Self::DamagedDatabase,
+        Self::OldStore,
+        Self::Backup,
+    ];
 
     /// The steps that it brings the daemon to.
     #[must_use]
@@ -56,16 +66,13 @@ impl CrashCause {
                 "append-visible",
                 "publish",
                 "publish-block",
-                "roll-created",
-                "roll-synced",
                 "flush-started",
                 "flush-synced",
-                "flush-noted",
-                "retain-noted",
-                "retain-carried",
-                "retain-unlinked",
             ],
-            Self::Stop => &["shutdown-begun", "shutdown-joined", "shutdown-flushed"],
+            Self::ManyItems => {
+                &["roll-created", "roll-synced", "retain-noted", "retain-carried", "retain-unlinked"]
+            }
+            Self::Stop => &["shutdown-begun", "flush-noted", "shutdown-flushed", "shutdown-joined"],
             Self::TornRecord => &["open-truncated"],
             Self::DamagedDatabase => &["rebuild-built", "rebuild-renamed"],
             Self::OldStore => &["migrate-segments", "migrate-renamed", "migrate-removed"],
@@ -75,7 +82,7 @@ impl CrashCause {
 
     /// Whether the daemon comes to its steps more than once in a life.
     fn recurs(self) -> bool {
-        matches!(self, Self::Items | Self::Backup)
+        matches!(self, Self::Items | Self::ManyItems)
     }
 }
 
@@ -135,13 +142,15 @@ fn workload() -> Workload {
     Workload::brief().at_pace(PUBLISH_EVERY)
 }
 
-fn with_order(stack: &mut TestStack, order: Option<(&str, u64)>) {
+/// The build with crash points, small segments, and the step at which it dies, if any.
+fn with_crash(order: Option<(&str, u64)>) -> StartOptions {
     let mut environment = vec![("CRASH_SEGMENT_BYTES".to_owned(), SEGMENT_BYTES.to_string())];
     environment.extend(order.map(|(step, times)| ("CRASH_AT".to_owned(), format!("{step}:{times}"))));
-    stack.set_start_options(
-        Binary::Ingestd,
-        StartOptions { drill: true, environment, ..StartOptions::default() },
-    );
+    StartOptions { drill: true, environment, ..StartOptions::default() }
+}
+
+fn with_order(stack: &mut TestStack, order: Option<(&str, u64)>) {
+    stack.set_start_options(Binary::Ingestd, with_crash(order));
 }
 
 async fn start() -> anyhow::Result<CrashRun> {
@@ -153,7 +162,7 @@ async fn start() -> anyhow::Result<CrashRun> {
 /// Unpacks the old store, lets its migration die at `step`, and starts the clients at its first event.
 async fn migrate(step: &str) -> anyhow::Result<CrashRun> {
     let (origin, workload) = (Arc::new(Origin::start().await?), workload());
-    let mut stack = TestStack::new(&workload.add_to(&origin))?;
+    let mut stack = KillRun::stack_for(&workload, &origin)?;
     workload.publish_before(&origin);
     let epoch = unpack_old_store(&stack.path("data"))?;
     with_order(&mut stack, Some((step, 1)));
@@ -168,14 +177,21 @@ async fn migrate(step: &str) -> anyhow::Result<CrashRun> {
 
 impl CrashRun {
     async fn crash(&mut self, cause: CrashCause, step: &str, times: u64) -> anyhow::Result<()> {
-        if cause != CrashCause::OldStore {
-            self.bring_to(cause, step, times).await?;
-            with_order(self.run.stack_mut(), None);
-            self.run.start_again(Binary::Ingestd).await?;
-        }
-        if cause == CrashCause::Backup {
-            let (status, output) = self.backup().await?;
-            anyhow::ensure!(status.success(), "the backup after the crash ended with {status}: {output}");
+        match cause {
+            CrashCause::OldStore => {}
+            CrashCause::Backup => {
+                check_died(self.backup(Some((step, times))).await?)?;
+                let (status, output) = self.backup(None).await?;
+                anyhow::ensure!(
+                    status.success(),
+                    "the next backup ended with {status}; its output:\n{output}"
+                );
+            }
+            _ => {
+                self.bring_to(cause, step, times).await?;
+                with_order(self.run.stack_mut(), None);
+                self.run.start_again(Binary::Ingestd).await?;
+            }
         }
         // Something is recorded after the crash, too.
         sleep(Duration::from_secs(1)).await;
@@ -198,25 +214,19 @@ impl CrashRun {
                 sleep(Duration::from_secs(1)).await;
                 self.run.stack_mut().process(Binary::Ingestd)?.signal(Signal::TERM)?;
             }
-            CrashCause::Backup => {
-                self.run.start_again(Binary::Ingestd).await?;
-                // More than one may be needed for so many passings; the last one ends with an error.
-                while self.run.stack_mut().process(Binary::Ingestd)?.is_running() {
-                    self.backup().await?;
-                }
-            }
             _ => self.run.stack_mut().start(Binary::Ingestd)?,
         }
         died(self.run.stack_mut()).await
     }
 
-    /// Runs `newswire log backup` to the end; its status and output.
-    async fn backup(&mut self) -> anyhow::Result<(ExitStatus, String)> {
+    /// Runs `newswire log backup` beside the daemon, to its end; its status and output.
+    async fn backup(&mut self, order: Option<(&str, u64)>) -> anyhow::Result<(ExitStatus, String)> {
         let stack = self.run.stack_mut();
         let (config, to) = (stack.write_config("newswire.toml", &[])?, stack.path("backup"));
         let [config, to] = [&config, &to].map(|path| path.display().to_string());
-        let arguments = ["--config", &config, "log", "backup", &to];
-        let mut command = ChildProcess::start(Binary::Newswire, &arguments, stack.folder())?;
+        let arguments = ["log", "backup", "--config", &config, &to];
+        let mut command =
+            ChildProcess::start_with(&with_crash(order), Binary::Newswire, &arguments, stack.folder())?;
         let (status, _) = command.wait_exit(COMMAND_WITHIN).await?;
         Ok((status, command.log()))
     }
@@ -226,11 +236,13 @@ impl CrashRun {
 async fn died(stack: &mut TestStack) -> anyhow::Result<()> {
     let process = stack.process(Binary::Ingestd)?;
     let (status, _) = process.wait_exit(DIES_WITHIN).await.context("it never came to this step")?;
-    let killed = Signal::KILL.as_raw();
+    check_died((status, process.log()))
+}
+
+fn check_died((status, log): (ExitStatus, String)) -> anyhow::Result<()> {
     anyhow::ensure!(
-        status.signal() == Some(killed),
-        "it ended by itself before it came to this step, with {status}; its log:\n{}",
-        process.log()
+        status.signal() == Some(Signal::KILL.as_raw()),
+        "it ended by itself before it came to this step, with {status}; its log:\n{log}"
     );
     Ok(())
 }

@@ -174,7 +174,7 @@ impl KillRun {
         prepare: impl FnOnce(&mut TestStack),
     ) -> anyhow::Result<Self> {
         let origin = Arc::new(Origin::start().await?);
-        let mut stack = TestStack::new(&workload.add_to(&origin))?;
+        let mut stack = Self::stack_for(workload, &origin)?;
         for (key, value) in settings {
             stack.set(key, value);
         }
@@ -184,6 +184,17 @@ impl KillRun {
         workload.publish_before(&run.origin);
         run.publisher.set_paused(false);
         Ok(run)
+    }
+
+    /// The daemons of a run, not started, with the feeds of the workload.
+    ///
+    /// # Errors
+    /// If their files cannot be written.
+    pub fn stack_for(workload: &Workload, origin: &Origin) -> anyhow::Result<TestStack> {
+        let mut stack = TestStack::new(&workload.add_to(origin))?;
+        // A source that is in quarantine, because a busy machine was slow to parse it, is visited all the same.
+        stack.set("fetch.interval_max", "\"2s\"");
+        Ok(stack)
     }
 
     /// Starts the clients, from the event that `from` names, and a paused publisher. The daemons serve already.
