@@ -369,7 +369,9 @@ impl LogWriter {
     pub fn close(self) -> Result<(), AppendError> {
         self.check()?;
         self.flusher.stop();
-        Ok(self.shared.table.close()?)
+        self.shared.table.close()?;
+        crate::crash::point("shutdown-flushed");
+        Ok(())
     }
 
     fn add(&mut self, commit: &mut Commit, visit: VisitRecord) -> Result<AppendedVisit, AppendError> {
