@@ -1,48 +1,26 @@
 //! Step 8 of the life of an item: the store's log as the wire reads it.
 
-use std::sync::{Arc, OnceLock};
-
 use actix_web::http::header::HeaderMap;
 use news::{Cursor, Seq, Timestamp};
-use store::{LogReadError, LogReader};
-use tokio_util::sync::CancellationToken;
+use store::{DamagedEvents, LogReadError, LogReader};
 use wire::{EventLog, LogBounds, LogError, LogEvent, LogPage, NEWEST_EVENT_HASH, NEWEST_EVENT_ID};
 
+use crate::status::metrics::IngestMetrics;
+
 /// The log on disk. Reading blocks; the wire reads in the blocking pool.
+///
+/// A read that fails fails its request, and stops nothing else: what can be read is still served.
 #[derive(Clone, Debug)]
 pub(crate) struct WireLog {
     pub(crate) reader: LogReader,
-    pub(crate) failure: LogFailure,
-}
-
-/// Stops the process when the log cannot be read: our own data is never served in part.
-#[derive(Clone, Debug)]
-pub(crate) struct LogFailure {
-    stop: CancellationToken,
-    reason: Arc<OnceLock<String>>,
-}
-
-impl LogFailure {
-    pub(crate) fn new(stop: CancellationToken) -> Self {
-        Self { stop, reason: Arc::default() }
-    }
-
-    fn report(&self, reason: String) {
-        // Only the first reason is kept.
-        self.reason.set(reason).ok();
-        self.stop.cancel();
-    }
-
-    pub(crate) fn reason(&self) -> Option<&str> {
-        self.reason.get().map(String::as_str)
-    }
+    pub(crate) metrics: IngestMetrics,
 }
 
 impl WireLog {
     /// The sequence number before the first event recorded since `instant`. Blocks.
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn before(&self, instant: Timestamp) -> Result<Seq, LogError> {
-        let first = self.reader.first_since(instant).map_err(|error| self.failed(&error))?;
+        let first = self.read(|reader| reader.first_since(instant))?;
         Ok(first.previous())
     }
 
@@ -56,8 +34,7 @@ impl WireLog {
         limit: usize,
         bytes: usize,
     ) -> Result<Vec<LogEvent>, LogError> {
-        let records =
-            self.reader.page_before(before, floor, limit, bytes).map_err(|error| self.failed(&error))?;
+        let records = self.read(|reader| reader.page_before(before, floor, limit, bytes))?;
         Ok(records.into_iter().map(|r| LogEvent { seq: r.seq, kind: r.kind, json: r.json }).collect())
     }
 
@@ -78,8 +55,36 @@ impl WireLog {
         Ok(here.is_some_and(|event| wire::event_hash(event.json.as_bytes()) != *hash))
     }
 
-    fn failed(&self, error: &LogReadError) -> LogError {
-        self.failure.report(error.to_string());
+    fn read<T>(&self, read: impl FnOnce(&LogReader) -> Result<T, LogReadError>) -> Result<T, LogError> {
+        #[cfg(feature = "drill")]
+        crate::drill::fail_a_read().map_err(|error| self.failed(&error))?;
+        let result = read(&self.reader).map_err(|error| self.failed(&error));
+        for damage in self.reader.take_damage() {
+            self.report(&damage);
+        }
+        result
+    }
+
+    /// Each damaged event is reported once, by the first one who reads it.
+    fn report(&self, damage: &DamagedEvents) {
+        self.metrics.events_damaged.inc_by(damage.count);
+        tracing::error!(
+            seq = damage.first.0,
+            events = damage.count,
+            source = damage.source.as_ref().map(tracing::field::display),
+            "events in the log are damaged; readers are told a gap of so many, and all else is served; check the disk, and \
+             restore a backup to have them back (newswire log restore)"
+        );
+    }
+
+    fn failed(&self, error: &dyn std::error::Error) -> LogError {
+        self.metrics.log_read_errors.inc();
+        if self.metrics.progress.read_failures.note() {
+            tracing::error!(
+                %error,
+                "a part of the log cannot be read and is not served, all else is; check the disk (dmesg) and its file system"
+            );
+        }
         LogError(error.to_string())
     }
 }
@@ -94,7 +99,7 @@ impl EventLog for WireLog {
     #[expect(clippy::disallowed_methods, reason = "the wire calls it on a thread of the blocking pool")]
     fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<LogPage, LogError> {
         let head = self.reader.head();
-        let page = self.reader.page(after, limit, bytes).map_err(|error| self.failed(&error))?;
+        let page = self.read(|reader| reader.page(after, limit, bytes))?;
         let events: Vec<_> =
             page.records.into_iter().map(|r| LogEvent { seq: r.seq, kind: r.kind, json: r.json }).collect();
         // Ids are exact: whatever lies between them is missing, and without an event everything up to the head is.
@@ -122,6 +127,9 @@ impl NewestSeen {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use daemon::metrics::MetricsRegistry;
     use news::{FeedUrl, Item, Source, SourceId};
     use store::{LogWriter, VisitRecord};
 
@@ -140,8 +148,8 @@ mod tests {
         let (state, plan) = Default::default();
         let now = Timestamp::from_millis(1_000);
         writer.append(vec![VisitRecord { source, items, state, now, plan }]).unwrap();
-        let failure = LogFailure::new(CancellationToken::new());
-        (writer, WireLog { reader, failure })
+        let metrics = IngestMetrics::register(&MetricsRegistry::new());
+        (writer, WireLog { reader, metrics })
     }
 
     #[test]
