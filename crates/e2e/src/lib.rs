@@ -9,6 +9,7 @@
 
 mod browser;
 mod delivery;
+pub mod disk;
 mod external_program;
 mod forward_proxy;
 pub mod http;

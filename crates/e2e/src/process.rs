@@ -67,16 +67,18 @@ impl Binary {
 }
 
 /// How a program is started.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StartOptions {
     /// Starts the build with hang injection.
     pub drill: bool,
     /// Limit of open files (`ulimit -n`).
     pub open_files_max: Option<u32>,
+    /// Environment variables, set after those that would configure the program were removed.
+    pub environment: Vec<(String, String)>,
 }
 
 impl StartOptions {
-    fn command(self, program: Binary) -> anyhow::Result<Command> {
+    fn command(&self, program: Binary) -> anyhow::Result<Command> {
         let path = if self.drill { program.drill_path()? } else { program.path()? };
         let Some(files) = self.open_files_max else { return Ok(Command::new(path)) };
         let mut shell = Command::new("sh");
@@ -101,7 +103,7 @@ impl ChildProcess {
     /// # Errors
     /// If it is not built or cannot be started.
     pub fn start(program: Binary, arguments: &[&str], folder: &Path) -> anyhow::Result<Self> {
-        Self::start_with(StartOptions::default(), program, arguments, folder)
+        Self::start_with(&StartOptions::default(), program, arguments, folder)
     }
 
     /// The same, with options.
@@ -109,7 +111,7 @@ impl ChildProcess {
     /// # Errors
     /// As [`ChildProcess::start`].
     pub fn start_with(
-        options: StartOptions,
+        options: &StartOptions,
         program: Binary,
         arguments: &[&str],
         folder: &Path,
@@ -129,6 +131,7 @@ impl ChildProcess {
         let child = command
             .args(arguments)
             .env("RUST_BACKTRACE", "1")
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)

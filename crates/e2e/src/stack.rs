@@ -181,8 +181,8 @@ impl TestStack {
     ) -> anyhow::Result<ChildProcess> {
         let config = self.write_config(config, changes)?;
         let config = config.to_str().context("temporary folders have plain names")?;
-        let options = self.start_options.get(&program).copied().unwrap_or_default();
-        ChildProcess::start_with(options, program, &["--config", config], self.folder.path())
+        let options = self.start_options.get(&program).cloned().unwrap_or_default();
+        ChildProcess::start_with(&options, program, &["--config", config], self.folder.path())
     }
 
     /// Starts both daemons and waits until the gateway is ready.

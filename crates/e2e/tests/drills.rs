@@ -50,7 +50,7 @@ impl DrillFixture {
         for (key, value) in [("gateway.workers", "2")].iter().chain(settings) {
             stack.set(key, value);
         }
-        stack.set_start_options(Binary::Ingestd, options);
+        stack.set_start_options(Binary::Ingestd, options.clone());
         stack.set_start_options(Binary::Gateway, options);
         origin.publish("feed-0", "There is something to record");
         stack.start_both().await.unwrap();
@@ -340,7 +340,8 @@ async fn a_starved_worker_is_distinguished_from_a_blocked_one() {
 /// Short, because a drill cannot be ended while its admin socket accepts no connections.
 const LEAK_SECONDS: u64 = 40;
 /// Low enough for the drill to exhaust, high enough to start.
-const FEW_FILES: StartOptions = StartOptions { drill: true, open_files_max: Some(256) };
+const FEW_FILES: StartOptions =
+    StartOptions { drill: true, open_files_max: Some(256), environment: Vec::new() };
 
 async fn exhaust_descriptors(program: Binary) {
     let fixture = DrillFixture::with(&[("gateway.clients_max", "50")], FEW_FILES).await;
