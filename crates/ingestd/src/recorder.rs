@@ -104,6 +104,7 @@ pub(crate) struct WriterLoop {
     pub(crate) reader: LogReader,
     pub(crate) head_changed: watch::Sender<Seq>,
     pub(crate) clock: Clock,
+    pub(crate) retention_age: Duration,
     pub(crate) metrics: IngestMetrics,
     pub(crate) watch: Watch,
 }
@@ -272,7 +273,7 @@ impl WriterLoop {
                 self.retain()?;
             }
         }
-        Ok(())
+        self.writer.close()
     }
 
     fn commit(
@@ -296,6 +297,7 @@ impl WriterLoop {
         self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.appends.inc();
         self.head_changed.send_replace(self.reader.head());
+        store::crash::point("publish");
         self.update_gauges();
         for (reply, appended) in replies.into_iter().zip(appended) {
             // The actor may be gone (reload, stop); its visit is recorded anyway.
@@ -305,7 +307,9 @@ impl WriterLoop {
     }
 
     fn retain(&mut self) -> Result<(), store::AppendError> {
-        let retained = self.writer.retain(Timestamp::from_millis(self.clock.now_millis()))?;
+        let age = i64::try_from(self.retention_age.as_millis()).unwrap_or(i64::MAX);
+        let aged_before = Timestamp::from_millis(self.clock.now_millis().saturating_sub(age));
+        let retained = self.writer.retain(Some(aged_before))?;
         self.metrics.events_removed.inc_by(retained.removed);
         self.update_gauges();
         Ok(())
@@ -351,8 +355,15 @@ mod tests {
         }
         drop(jobs);
         let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
-        let writer_loop =
-            WriterLoop { writer, reader, head_changed, clock, metrics: metrics.clone(), watch: Watch::new() };
+        let writer_loop = WriterLoop {
+            writer,
+            reader,
+            head_changed,
+            clock,
+            retention_age: Duration::MAX,
+            metrics: metrics.clone(),
+            watch: Watch::new(),
+        };
         writer_loop.run(queue).unwrap();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
         assert!(budget.admit(true).grow_to(64 << 20).is_none(), "and its memory is free");

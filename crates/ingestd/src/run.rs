@@ -30,7 +30,7 @@ use daemon::{
 use fetch::schedule::server_interval_max;
 use news::{HeldHost, Seq, Timestamp};
 use stacks::SelfSampler;
-use store::{LogReader, LogWriter};
+use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::{
@@ -112,7 +112,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
         lists: ListBoard::default(),
     };
     let failed = signals.stop.clone();
-    let writer_loop = parts.writer_loop(writer, head_changed, &watched);
+    let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
@@ -147,12 +147,19 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
 }
 
 impl DaemonParts {
-    fn writer_loop(&self, writer: LogWriter, head_changed: watch::Sender<Seq>, watch: &Watch) -> WriterLoop {
+    fn writer_loop(
+        &self,
+        config: &Config,
+        writer: LogWriter,
+        head_changed: watch::Sender<Seq>,
+        watch: &Watch,
+    ) -> WriterLoop {
         WriterLoop {
             writer,
             reader: self.reader.clone(),
             head_changed,
             clock: self.clock.clone(),
+            retention_age: config.store.retention_age,
             metrics: self.metrics.clone(),
             watch: watch.clone(),
         }
@@ -312,6 +319,7 @@ async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHo
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let open = move || {
         let (writer, reader) = store::open(&path, &options)?;
+        reader.notes().iter().for_each(log_note);
         let held = reader.held_hosts().unwrap_or_else(|error| {
             tracing::warn!(%error, "the pauses that hosts asked for before the start are lost");
             Vec::new()
@@ -320,6 +328,31 @@ async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHo
     };
     let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.context("the thread that opens the log died")??)
+}
+
+fn log_note(note: &OpenNote) {
+    match note {
+        OpenNote::Migrated { events } => {
+            tracing::info!(
+                events,
+                "the store was brought into the layout of this version; earlier versions refuse it"
+            );
+        }
+        OpenNote::Rebuilt { why } => {
+            tracing::warn!(reason = why, "the states of sources were made again from the journal");
+        }
+        OpenNote::EndLost { first, count } => tracing::error!(
+            seq = first.0,
+            events = count,
+            "the end of the journal is gone, and these events with it; readers are told a gap"
+        ),
+        OpenNote::DamagedChanges { records } => tracing::error!(
+            records,
+            "records of the journal are damaged: the states of some sources may be older than their last visit"
+        ),
+        OpenNote::Copied => tracing::warn!("the store is a copy of another one"),
+        OpenNote::NewEpoch => tracing::warn!("the log is empty and has a new epoch, as ordered"),
+    }
 }
 
 /// After [`open_store`], whose lock keeps a second process away from the files of the crash guard as well.
@@ -368,6 +401,7 @@ async fn stop(
     // Before the store is released: the next process binds the socket again.
     tokio::fs::remove_file(config.socket(ControlSocket::Ingestd)).await.ok();
     tracing::info!("stopping");
+    store::crash::point("shutdown-begun");
     let Actors { recorder, supervisor, websub } = actors;
     // An error means that the actor has stopped already.
     supervisor.send(Stop).await.ok();
@@ -380,6 +414,7 @@ async fn stop(
     let written = tokio::task::spawn_blocking(move || writer_thread.join()).await;
     server.stop(false).await;
     written.context("the recorder's thread died")??;
+    store::crash::point("shutdown-joined");
     tracing::info!("stopped");
     Ok(())
 }

@@ -191,6 +191,7 @@ impl SimulatedDaemon {
             reader: reader.clone(),
             head_changed,
             clock: clock.clone(),
+            retention_age: Duration::MAX,
             metrics: metrics.clone(),
             watch: daemon::watch::Watch::new(),
         };

@@ -11,6 +11,7 @@
 
 mod classify;
 mod damping;
+mod delta;
 mod entry;
 mod matching;
 mod shape;

@@ -165,6 +165,7 @@ async fn wire(
     let events = blocks.map(move |block| {
         let _counted = &guard;
         if let Some(id) = &block.id {
+            store::crash::point("publish-block");
             progress.sent.fetch_max(id.seq.0, Ordering::Relaxed);
         }
         Ok::<_, Infallible>(event(block))

@@ -82,6 +82,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         reader: reader.clone(),
         head_changed,
         clock: clock.clone(),
+        retention_age: Duration::MAX,
         metrics: metrics.clone(),
         watch: daemon::watch::Watch::new(),
     };
