@@ -27,6 +27,7 @@ async fn after_a_cut_of_power_every_announced_event_is_there_once() {
     log_line(&format!("{summary:?}"));
     assert_eq!(summary.cuts, options.points);
     assert!(summary.announced > 500 && summary.cuts_after_announcements > options.points / 2, "{summary:?}");
+    assert!(summary.files_removed > 0, "retention has removed no file: {summary:?}");
     assert_eq!(summary.faults, [""; 0]);
 }
 

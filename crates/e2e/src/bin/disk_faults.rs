@@ -53,11 +53,12 @@ async fn cuts(
         let summary = disk::cut_recorded_stores(&options).await?;
         faults += summary.faults.len();
         log_line(&format!(
-            "{name}: {} cuts ({} after announcements) in {} steps with {} events: {} refused, {} in another epoch, {} \
+            "{name}: {} cuts ({} after announcements) in {} steps ({} files removed) with {} events: {} refused, {} in another epoch, {} \
              lost, {} doubled, {} with a fault, longest start {} ms",
             summary.cuts,
             summary.cuts_after_announcements,
             summary.steps,
+            summary.files_removed,
             summary.announced,
             summary.refused,
             summary.reset,
@@ -81,8 +82,9 @@ async fn images(
         let Some(summary) = disk::cut_images(*articles, cuts, &keep.join(name)).await? else { return Ok(()) };
         faults += summary.faults.len();
         log_line(&format!(
-            "{name}: {} cuts of an ext4, {} events: {} refused, {} in another epoch, {} lost, {} doubled, {} with a fault",
+            "{name}: {} cuts of an ext4 ({} after announcements), {} events: {} refused, {} in another epoch, {} lost, {} doubled, {} with a fault",
             summary.cuts,
+            summary.cuts_after_announcements,
             summary.announced,
             summary.refused,
             summary.reset,
@@ -148,7 +150,7 @@ async fn damage(seed: u64, keep: PathBuf) -> anyhow::Result<()> {
         log_line(&format!("{outcome}: {count}"));
     }
     log_line(&format!(
-        "events told missing at most, by kind: {:?}; peak memory {} KiB; {} with a fault",
+        "events told missing at most, by kind: {:?}; peak memory {:?} KiB; {} with a fault",
         summary.missed_max,
         summary.memory_peak_kib,
         summary.faults.len()

@@ -16,7 +16,7 @@ use tokio::{runtime::Handle, task::JoinSet, time::sleep};
 use super::{
     announced::{AnnouncedEvents, sent_ids},
     copy_folder, files_of,
-    log_check::check_log,
+    log_check::{check_log, visit_quarantined},
     preload::Preload,
     rebuild::{rebuild_after_cut, rebuild_everything},
     record::{DiskRecord, DiskStep},
@@ -58,6 +58,8 @@ pub struct CutSummary {
     pub cuts_after_announcements: usize,
     /// Operations recorded.
     pub steps: usize,
+    /// Files removed in the record.
+    pub files_removed: usize,
     /// Events announced in the record.
     pub announced: usize,
     /// Cuts after which the store did not open.
@@ -83,6 +85,15 @@ struct DiskRecording {
     sent_at: BTreeMap<u64, usize>,
 }
 
+impl DiskRecording {
+    /// Files of the store itself that were removed; the notes about what is being parsed are none.
+    fn removed_files(&self) -> usize {
+        let is_one =
+            |step: &&DiskStep| matches!(step, DiskStep::Unlink { path } if !path.starts_with("parsing/"));
+        self.record.steps.iter().filter(is_one).count()
+    }
+}
+
 /// Records a daemon, and checks its store after cuts at random points.
 ///
 /// # Errors
@@ -91,6 +102,7 @@ pub async fn cut_recorded_stores(options: &CutOptions) -> anyhow::Result<CutSumm
     let recording = Arc::new(record_daemon(options).await?);
     let mut summary = CutSummary {
         steps: recording.record.steps.len(),
+        files_removed: recording.removed_files(),
         announced: recording.announced.events.len(),
         ..CutSummary::default()
     };
@@ -147,13 +159,13 @@ async fn record_once(options: &CutOptions) -> anyhow::Result<DiskRecording> {
     start_and_wait(&mut stack).await?;
     let subscriber = TestSubscriber::start(stack.wire(), "/wire?snapshot=1000000");
     let publishing = workload.publish();
-    sleep(options.phase).await;
+    work(&stack, options.phase).await;
     stack.kill(Binary::Ingestd)?;
     start_and_wait(&mut stack).await?;
-    sleep(options.phase).await;
+    work(&stack, options.phase).await;
     stack.terminate(Binary::Ingestd, OPEN_WITHIN).await?;
     start_and_wait(&mut stack).await?;
-    sleep(options.phase).await;
+    work(&stack, options.phase).await;
     drop(publishing);
     stack.kill(Binary::Ingestd)?;
 
@@ -171,6 +183,13 @@ async fn record_once(options: &CutOptions) -> anyhow::Result<DiskRecording> {
         announced.events.len()
     );
     Ok(DiskRecording { workload, record, announced, sent_at })
+}
+
+/// Lets the daemon work for a time.
+async fn work(stack: &TestStack, time: Duration) {
+    sleep(time / 2).await;
+    visit_quarantined(&stack.wire()).await;
+    sleep(time / 2).await;
 }
 
 /// Starts the daemon of a stack, and waits until it answers.
@@ -218,7 +237,8 @@ async fn cut_once(recording: &DiskRecording, seed: u64, keep: &Path) -> anyhow::
     let (data, kept) = (stack.path("data"), stack.path("as-rebuilt"));
     rebuild_after_cut(&recording.record, point, seed, &data)?;
     copy_folder(&data, &kept)?;
-    let mut verdict = check_log(&mut stack, &recording.workload, &announced).await?;
+    let mut verdict =
+        check_log(&mut stack, &recording.workload, &announced, recording.workload.events_kept()).await?;
     if verdict.missed > 0 {
         verdict.faults.push(format!("{} announced events are gone, as clients are told", verdict.missed));
     }

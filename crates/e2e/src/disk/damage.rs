@@ -55,8 +55,8 @@ pub struct DamageSummary {
     pub outcomes: BTreeMap<String, usize>,
     /// Events that clients were told were missing, at most, by kind of damage.
     pub missed_max: BTreeMap<&'static str, u64>,
-    /// Highest resident memory of a daemon, in KiB.
-    pub memory_peak_kib: u64,
+    /// Highest resident memory of a daemon, in KiB, and its case.
+    pub memory_peak_kib: (u64, String),
     /// What must not happen, each with its case.
     pub faults: Vec<String>,
 }
@@ -91,6 +91,11 @@ impl StoreDamage {
             Self::Zero { .. } => "zero",
             Self::Delete { .. } => "delete",
         }
+    }
+
+    /// No event is left, so that there is nothing to rebuild: the daemon refuses to start.
+    fn leaves_nothing(&self) -> bool {
+        matches!(self, Self::Delete { path } if path.as_os_str() == "journal")
     }
 
     fn apply(&self, store: &Path) -> anyhow::Result<()> {
@@ -207,7 +212,7 @@ impl DamageSummary {
             let most = self.missed_max.entry(kind).or_default();
             *most = missed.max(*most);
         }
-        self.memory_peak_kib = self.memory_peak_kib.max(one.memory_peak_kib);
+        self.memory_peak_kib = std::mem::take(&mut self.memory_peak_kib).max(one.memory_peak_kib);
         one.faults.iter().for_each(|fault| log_line(fault));
         self.faults.extend(one.faults);
     }
@@ -218,15 +223,16 @@ async fn damage_one(run: &DamageRun, number: usize, damage: &StoreDamage) -> any
     let data = stack.path("data");
     copy_folder(run.base.path(), &data)?;
     damage.apply(&data)?;
-    let verdict = check_log(&mut stack, &run.workload, &run.announced).await?;
+    let verdict = check_log(&mut stack, &run.workload, &run.announced, run.workload.events_kept()).await?;
     let outcome = outcome_of(&verdict);
     let mut summary = DamageSummary {
         outcomes: BTreeMap::from([(format!("{}: {outcome}", damage.kind()), 1)]),
         missed_max: BTreeMap::from([(damage.kind(), verdict.missed)]),
-        memory_peak_kib: verdict.memory_peak_kib,
+        memory_peak_kib: (verdict.memory_peak_kib, damage.to_string()),
         faults: Vec::new(),
     };
-    let mut faults: Vec<_> = verdict.refused.iter().map(|line| format!("refused: {line}")).collect();
+    let refused = verdict.refused.iter().filter(|_| !damage.leaves_nothing());
+    let mut faults: Vec<_> = refused.map(|line| format!("refused: {line}")).collect();
     faults.extend(verdict.faults.clone());
     if verdict.panicked {
         faults.push("a panic in the log".to_owned());

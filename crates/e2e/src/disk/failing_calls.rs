@@ -173,6 +173,9 @@ async fn fail_one(run: &FailingRun, call: FailingCall) -> anyhow::Result<Failing
     let mut stack = run.workload.stack()?;
     let (data, fired) = (stack.path("data"), stack.path("fired"));
     copy_folder(run.base.path(), &data)?;
+    // Files are removed when there is much that retention no longer keeps.
+    let events_kept = run.workload.events_kept() / if call.kind == "unlink" { 4 } else { 1 };
+    stack.set("store.retention_events", &events_kept.to_string());
     stack.set_start_options(Binary::Ingestd, run.preload.failing(&data, &call.plan(), &fired)?);
     stack.start(Binary::Ingestd)?;
     let subscriber = TestSubscriber::start(stack.wire(), &format!("/wire?after={}-0", run.announced.epoch));
@@ -192,7 +195,7 @@ async fn fail_one(run: &FailingRun, call: FailingCall) -> anyhow::Result<Failing
     drop(subscriber);
     stack.process(Binary::Ingestd)?.kill();
     stack.set_start_options(Binary::Ingestd, crate::StartOptions::default());
-    let verdict = check_log(&mut stack, &run.workload, &announced).await?;
+    let verdict = check_log(&mut stack, &run.workload, &announced, events_kept).await?;
     faults.extend(verdict.refused.iter().chain(&verdict.faults).map(|fault| format!("then: {fault}")));
     if verdict.missed > 0 {
         faults.push(format!("then: {} announced events are gone", verdict.missed));

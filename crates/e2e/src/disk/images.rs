@@ -18,21 +18,23 @@ use super::{
     announced::AnnouncedEvents,
     copy_folder,
     cuts::start_and_wait,
-    log_check::check_log,
+    log_check::{check_log, visit_quarantined},
     preload::program,
     workload::{Articles, StoreWorkload},
 };
 use crate::{Binary, TestStack, TestSubscriber, log_line};
 
 const IMAGE_BYTES: u64 = 512 * 1024 * 1024;
-/// How long the daemon works before a cut, in ms.
-const WORKS_MS: std::ops::Range<u64> = 300..5_000;
+/// How long the daemon works before a cut, in ms, twice.
+const WORKS_MS: std::ops::Range<u64> = 200..2_500;
 
 /// The result of [`cut_images`].
 #[derive(Clone, Debug, Default)]
 pub struct ImageSummary {
     /// Cuts made.
     pub cuts: usize,
+    /// Cuts before which something new was announced.
+    pub cuts_after_announcements: usize,
     /// Events announced before the last cut.
     pub announced: usize,
     /// Cuts after which the store did not open.
@@ -104,12 +106,16 @@ async fn cut_until_fault(
         };
         let subscriber = TestSubscriber::start(stack.wire(), &path);
         sleep(Duration::from_millis(fastrand::u64(WORKS_MS))).await;
+        visit_quarantined(&stack.wire()).await;
+        sleep(Duration::from_millis(fastrand::u64(WORKS_MS))).await;
         let now = AnnouncedEvents::of(&subscriber.records())?;
         image.cut()?;
         stack.process(Binary::Ingestd)?.kill();
         drop(subscriber);
         announced.epoch.clone_from(&now.epoch);
+        let before = announced.events.len();
         announced.events.extend(now.events);
+        summary.cuts_after_announcements += usize::from(announced.events.len() > before);
         image.remount()?;
         summary.cuts += 1;
         summary.announced = announced.events.len();
@@ -119,7 +125,7 @@ async fn cut_until_fault(
             fs::remove_dir_all(&kept)?;
         }
         copy_folder(&image.store(), &kept)?;
-        let mut verdict = check_log(stack, workload, &announced).await?;
+        let mut verdict = check_log(stack, workload, &announced, workload.events_kept()).await?;
         if verdict.missed > 0 {
             verdict.faults.push(format!("{} announced events are gone, as clients are told", verdict.missed));
         }
