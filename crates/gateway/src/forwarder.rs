@@ -8,12 +8,15 @@
 //!
 //! No worker ever waits for the daemon without its own deadline, and none is held up by a full queue.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::{Instant, sleep},
 };
+
+/// The longest pause after an exchange: one that was not answered costs nothing.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 type Pending<Q, A> = (Q, oneshot::Sender<A>);
 
@@ -91,7 +94,7 @@ impl<Q, A: Send + 'static> Forwarder<Q, A> {
                 // The client may have left.
                 reply.send(answer.await).ok();
                 if is_sparing {
-                    sleep(began.elapsed()).await;
+                    sleep(began.elapsed().min(PAUSE_MAX)).await;
                 }
                 drop(permit);
             });

@@ -1,5 +1,7 @@
 //! The HTTP side of `ingestd.sock`: its routes, and the log as they serve it.
 
+// What the handlers need.
+pub(crate) mod control_state;
 // The handlers.
 pub(crate) mod routes;
 // What waits until the sources are there.

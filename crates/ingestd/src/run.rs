@@ -41,7 +41,8 @@ use crate::{
     documents::FetchedDocuments,
     error::{IngestError, WriterError},
     http::{
-        routes::{self, ControlState, WebSubRecipients},
+        control_state::{ControlState, WebSubRecipients},
+        routes,
         wire_log::WireLog,
     },
     lists::{FeedLists, ListBoard, ListReadRequest},

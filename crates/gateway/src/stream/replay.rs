@@ -18,8 +18,8 @@ use crate::{
 
 /// Clients that wait for a page.
 const REQUESTS_MAX: usize = 4096;
-/// Pages requested at the same time, so that replays do not hold up the daemon's other work.
-const IN_FLIGHT_MAX: usize = 2;
+/// Pages requested at the same time: replays must not delay what is new.
+const IN_FLIGHT_MAX: usize = 1;
 /// Events per page. A client that stops reading in the middle of a replay holds one page, so it is kept small.
 const PAGE_EVENTS: usize = 50;
 /// Bytes of the events of a page, about; one event at least.

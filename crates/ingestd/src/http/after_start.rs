@@ -6,7 +6,7 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload, error::InternalError, we
 use control::Problem;
 use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
-use super::routes::ControlState;
+use super::control_state::ControlState;
 
 /// Clients wait for three seconds at least.
 const WITHIN: Duration = Duration::from_secs(2);

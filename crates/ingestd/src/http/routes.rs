@@ -4,7 +4,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::Recipient;
 use actix_web::{
     HttpRequest, HttpResponse, Responder,
     body::MessageBody,
@@ -18,56 +17,26 @@ use control::{
     IngestHealth, ListOrder, PauseAnswer, PauseOrder, Problem, ResumeOrder, SourceSelection, TurnAnswer,
     TurnOrder, VisitAnswer, VisitOrder, orders::ORDER_SOURCES_MAX, paths,
 };
-use daemon::admin::ReloadOrder;
 use fetch::HeldHop;
 use news::{Cursor, FeedUrl, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
-use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher};
+use tokio::sync::oneshot;
+use wire::{EventLog as _, LogBounds, LogError, LogEvent};
 
 use super::{
-    after_start::AfterStart, selection::SelectedSources, source_list, wire_log::WireLog, wire_stream,
+    after_start::AfterStart, control_state::ControlState, selection::SelectedSources, source_list,
+    wire_log::WireLog, wire_stream,
 };
 use crate::{
-    lists::{ListBoard, ListReadRequest},
+    lists::ListReadRequest,
     messages::{SetPause, TakeTurn, VisitSources},
     queue::limiter::PAUSE_WAIT_MAX,
-    status::{metrics::IngestMetrics, registry::SourceRegistry},
     websub::{
         messages::{AcceptPush, CallbackSecret, LookupSecret, PushResult, VerifyIntent},
         signature::is_valid_signature,
     },
 };
-
-/// What the routes need; cloned per worker of the server.
-#[derive(Clone)]
-pub(crate) struct ControlState {
-    pub(crate) publisher: Publisher,
-    pub(crate) log: WireLog,
-    pub(crate) registry: SourceRegistry,
-    pub(crate) lists: ListBoard,
-    pub(crate) list_orders: mpsc::Sender<ListReadRequest>,
-    pub(crate) visits: Recipient<VisitSources>,
-    pub(crate) pauses: Recipient<SetPause>,
-    pub(crate) turns: Recipient<TakeTurn>,
-    pub(crate) reloads: mpsc::Sender<ReloadOrder>,
-    pub(crate) clock: daemon::Clock,
-    /// `None` while WebSub is off.
-    pub(crate) websub: Option<WebSubRecipients>,
-    pub(crate) metrics_registry: daemon::metrics::MetricsRegistry,
-    pub(crate) metrics: IngestMetrics,
-    /// Called when a gateway shows that the store is an older copy, with what the operator is told.
-    pub(crate) on_older_copy: Arc<dyn Fn(String) + Send + Sync>,
-}
-
-/// The WebSub actor, as far as the routes need it.
-#[derive(Clone)]
-pub(crate) struct WebSubRecipients {
-    pub(crate) verify: Recipient<VerifyIntent>,
-    pub(crate) lookup: Recipient<LookupSecret>,
-    pub(crate) push: Recipient<AcceptPush>,
-}
 
 /// Events in one page of `/log`.
 const PAGE_EVENTS_MAX: usize = 1000;

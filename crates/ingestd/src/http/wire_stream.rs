@@ -16,7 +16,7 @@ use news::Cursor;
 use serde::Deserialize;
 use wire::{EventLog as _, StreamBlock};
 
-use super::{routes::ControlState, wire_log::NewestSeen};
+use super::{control_state::ControlState, wire_log::NewestSeen};
 use crate::status::metrics::IngestMetrics;
 
 /// Recent events that a stream starts with if its request names no number.
