@@ -146,8 +146,13 @@ fn a_damaged_event_of_an_old_store_is_told_and_its_number_is_not_used_again() {
     let last = FIRST + EVENTS - 1;
     let db = old_db(dir.path());
     for seq in [FIRST, FIRST + 77, last] {
-        let key = [b"e", &seq.to_be_bytes()[..]].concat();
+        let mut key = [b"e", &seq.to_be_bytes()[..]].concat();
         let mut value = db.get(&key).unwrap().unwrap().to_vec();
+        if value[0] == 255 {
+            // Its first piece.
+            key = [b"p", &key[..], &[0; 4]].concat();
+            value = db.get(&key).unwrap().unwrap().to_vec();
+        }
         value[9] ^= 1;
         db.insert(key, value).unwrap();
     }
