@@ -10,6 +10,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    ops::Range,
     sync::Arc,
 };
 
@@ -24,7 +25,7 @@ use crate::{
     Retention, StoreOptions,
     commit::Changes,
     flush::Flusher,
-    journal::{CommitRecord, JournalWriter, NewRecordEvent, OwnerTotals},
+    journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, OwnerTotals},
     open::Lock,
     read::{LogReadError, SharedLog},
     record,
@@ -328,7 +329,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Brings a commit to the disk, and then to sled. `head` is its last event.
+    /// Brings a commit to the disk, and then to sled. `head` is its last event. The journal has it unless it would be empty
+    /// there.
     fn commit(
         &mut self,
         events: Vec<NewRecordEvent>,
@@ -336,23 +338,29 @@ impl LogWriter {
         head: Seq,
     ) -> Result<(), AppendError> {
         self.check()?;
-        let (number, first) = self.journal.next();
         let operations = changes.operations();
         crate::crash::point("append-built");
-        let is_journalled = !events.is_empty() || !operations.is_empty();
-        if is_journalled {
-            let oldest = self.shared.oldest();
-            self.journal.append(&CommitRecord { number, first, oldest, events, operations })?;
-        }
-        let commit = if is_journalled { number } else { number - 1 };
-        self.shared.table.apply(&changes.into_table(commit), commit, head)?;
+        let number = if events.is_empty() && operations.is_empty() {
+            self.journal.next().0 - 1
+        } else {
+            self.append_record(events, operations)?
+        };
+        self.shared.table.apply(changes.into_table(number), number, head)?;
         crate::crash::point("append-applied");
         self.flusher.notify();
         Ok(())
     }
 
-    /// Writes into the journal again what sled has of commits from this one on, and what it has of none if that is 0.
-    pub(crate) fn journal_again(&mut self, from: u64) -> Result<(), AppendError> {
+    /// Returns the number of its commit.
+    fn append_record(&mut self, events: Vec<NewRecordEvent>, operations: Vec<Operation>) -> io::Result<u64> {
+        let (number, first) = self.journal.next();
+        let oldest = self.shared.oldest();
+        self.journal.append(&CommitRecord { number, first, oldest, events, operations })?;
+        Ok(number)
+    }
+
+    /// Writes into the journal again what sled has of these commits, and what it has of none if 0 is one of them.
+    pub(crate) fn journal_again(&mut self, commits: &[Range<u64>]) -> Result<(), AppendError> {
         let mut last = Vec::new();
         loop {
             let keys = self.shared.table.keys_after(&last, KEYS_PER_RECORD)?;
@@ -361,7 +369,7 @@ impl LogWriter {
             let mut changes = Changes::default();
             for key in keys {
                 let Some(stored) = self.shared.table.get(&key)? else { continue };
-                if stored.commit >= from {
+                if commits.iter().any(|commits| commits.contains(&stored.commit)) {
                     changes.journalled(key, Some(stored.value));
                 }
             }
@@ -761,6 +769,11 @@ impl LogWriter {
                 self.commit(Vec::new(), changes, self.shared.head())?;
             }
             return Ok(true);
+        }
+        if self.shared.journal.noted_oldest() < self.shared.oldest() {
+            // A segment that is missing without such a note is damage.
+            let number = self.append_record(Vec::new(), Vec::new())?;
+            self.shared.table.apply([], number, self.shared.head())?;
         }
         crate::crash::point("retain-carried");
         self.journal.remove_oldest(number)?;

@@ -16,6 +16,8 @@ mod open;
 mod reader;
 mod record;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(crate) use open::{ScanError, Scanned, remove_unfinished, scan};

@@ -31,18 +31,19 @@ const OLD_SLED: &str = "old-log.sled";
 const EVENTS_PER_RECORD: usize = 500;
 const BYTES_PER_RECORD: usize = 1 << 20;
 
-/// Writes the journal, and sets the old store aside. Returns how many events there are.
-pub(crate) fn migrate(store: &Path, limits: SegmentLimits) -> Result<u64, TableError> {
+/// Writes the journal, and sets the old store aside. Returns how many events there are; `None` if there is nothing at all.
+pub(crate) fn migrate(store: &Path, limits: SegmentLimits) -> Result<Option<u64>, TableError> {
     let migrated = catch_unwind(AssertUnwindSafe(|| write_journal(store, limits)));
-    let events =
+    let migrated =
         migrated.unwrap_or_else(|_| Err(TableError::Panicked("the old store is damaged".to_owned())))?;
+    let Some(events) = migrated else { return Ok(None) };
     crate::crash::point("migrate-segments");
     fs::rename(store.join(NEW_JOURNAL), store.join(JOURNAL))?;
     sync_folder(store)?;
     crate::crash::point("migrate-renamed");
     fs::rename(store.join(SLED), store.join(OLD_SLED))?;
     sync_folder(store)?;
-    Ok(events)
+    Ok(Some(events))
 }
 
 /// Removes what a migration has left.
@@ -60,15 +61,27 @@ pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn write_journal(store: &Path, limits: SegmentLimits) -> Result<u64, TableError> {
+fn write_journal(store: &Path, limits: SegmentLimits) -> Result<Option<u64>, TableError> {
     let db = sled::Config::new().path(store.join(SLED)).flush_every_ms(None).open()?;
+    if db.is_empty() {
+        return Ok(None);
+    }
     let epoch = old_epoch(&db)?;
     let folder = store.join(NEW_JOURNAL);
     remove_folder(&folder)?;
     let mut events = db.range(record::event_key(Seq(0))..=record::event_key(Seq(u64::MAX)));
-    let first = events.next().transpose()?.and_then(|(key, _)| record::seq_of(&key));
-    let journal = JournalWriter::create(&folder, epoch, first.unwrap_or(Seq(1)), limits)?;
-    let mut copy = JournalCopy { db: &db, journal, events: Vec::new(), first: Seq(1), bytes: 0, count: 0 };
+    let first = events.next().transpose()?.and_then(|(key, _)| record::seq_of(&key)).unwrap_or(Seq(1));
+    let last = events.next_back().transpose()?.and_then(|(key, _)| record::seq_of(&key));
+    let journal = JournalWriter::create(&folder, epoch, first, limits)?;
+    let mut copy = JournalCopy {
+        db: &db,
+        journal,
+        events: Vec::new(),
+        first: Seq(1),
+        end: last.map_or(first, Seq::next),
+        bytes: 0,
+        count: 0,
+    };
     for entry in db.range(record::event_key(Seq(0))..=record::event_key(Seq(u64::MAX))) {
         let (key, stored) = entry?;
         copy.add_event(&key, stored)?;
@@ -79,7 +92,7 @@ fn write_journal(store: &Path, limits: SegmentLimits) -> Result<u64, TableError>
     }
     copy.write_events(Vec::new())?;
     sync_folder(&folder)?;
-    Ok(copy.count)
+    Ok(Some(copy.count))
 }
 
 fn old_epoch(db: &Db) -> Result<Epoch, TableError> {
@@ -97,6 +110,8 @@ struct JournalCopy<'a> {
     /// Of the next record.
     events: Vec<NewRecordEvent>,
     first: Seq,
+    /// The event after the last one; its number must not be used again if that is damaged.
+    end: Seq,
     bytes: usize,
     count: u64,
 }
@@ -150,7 +165,7 @@ impl JournalCopy<'_> {
             return Ok(());
         }
         let (number, next) = self.journal.next();
-        let first = if events.is_empty() { next } else { self.first };
+        let first = if events.is_empty() { next.max(self.end) } else { self.first };
         self.first = Seq(first.0 + events.len() as u64);
         let oldest = self.journal.journal().first_event();
         Ok(self.journal.append(&CommitRecord { number, first, oldest, events, operations })?)

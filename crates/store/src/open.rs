@@ -13,8 +13,10 @@
 //! mistakes that for a snapshot. The file is removed before opening.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -212,10 +214,11 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     }
     migrate::remove_old(path).map_err(io)?;
     let shared = Arc::new(SharedLog::new(table, Arc::clone(journal.journal()), oldest, head, opening.notes));
+    shared.note_missing_segments();
     let reader = LogReader::new(Arc::clone(&shared));
     let mut writer = LogWriter::try_new(shared, journal, lock, totals, options).map_err(io)?;
-    if let Some(from) = unjournalled {
-        writer.journal_again(from).map_err(|error| opening_failed(path, &error))?;
+    if !unjournalled.is_empty() {
+        writer.journal_again(&unjournalled).map_err(|error| opening_failed(path, &error))?;
     }
     Ok((writer, reader))
 }
@@ -261,19 +264,22 @@ impl Opening<'_> {
         }
     }
 
-    /// The journal, and sled as far as the journal has come. Also from which commit on the values in sled are not in the
-    /// journal.
-    fn open_both(&mut self) -> Result<(FoundJournal, Table, Option<u64>), StoreOpenError> {
+    /// The journal, and sled as far as the journal has come. Also the commits whose values are in sled, and may not be in
+    /// the journal.
+    fn open_both(&mut self) -> Result<(FoundJournal, Table, Vec<Range<u64>>), StoreOpenError> {
         let scanned = self.scan()?;
         let scanned = match scanned {
             Some(scanned) => Some(scanned),
             None => self.migrate()?,
         };
-        let Some(scanned) = scanned else { return self.begin() };
-        let table = self.open_table(&scanned)?;
+        let Some(mut scanned) = scanned else { return self.begin() };
+        let table = self.open_table(&mut scanned)?;
         let AppliedCommits { commit, head, .. } = table.applied();
         let next = scanned.next();
-        let unjournalled = (commit >= next.0).then_some(next.0);
+        let mut unjournalled = scanned.missing_commits();
+        if commit >= next.0 {
+            unjournalled.push(next.0..u64::MAX);
+        }
         if head >= next.1 {
             self.notes.push(OpenNote::EndLost { first: next.1, count: head.0 + 1 - next.1.0 });
         }
@@ -307,7 +313,12 @@ impl Opening<'_> {
             migrated => migrated,
         };
         match migrated {
-            Ok(events) => self.notes.push(OpenNote::Migrated { events }),
+            Ok(Some(events)) => self.notes.push(OpenNote::Migrated { events }),
+            // A start that was interrupted has made it.
+            Ok(None) => {
+                migrate::remove_folder(&folder).map_err(|error| self.io(error))?;
+                return Ok(None);
+            }
             Err(TableError::Damaged { damage: Damage::Version(layout), what }) => {
                 let path = self.path.to_owned();
                 let is_newer = layout > crate::record::STORE_LAYOUT;
@@ -326,7 +337,7 @@ impl Opening<'_> {
     }
 
     /// A new log. If there was one before, the caller must have accepted that it is lost.
-    fn begin(&mut self) -> Result<(FoundJournal, Table, Option<u64>), StoreOpenError> {
+    fn begin(&mut self) -> Result<(FoundJournal, Table, Vec<Range<u64>>), StoreOpenError> {
         let was_one = Identity::exists(self.path) || self.path.join(SLED).join("db").exists();
         if was_one {
             if !self.options.accept_loss {
@@ -336,22 +347,35 @@ impl Opening<'_> {
             self.notes.push(OpenNote::NewEpoch);
         }
         let epoch = new_epoch();
+        if !was_one {
+            // First the journal: the next start goes on from it if this one is interrupted.
+            let journal = self.begin_journal(epoch.clone())?;
+            return Ok((FoundJournal::New(journal), self.begin_table(&epoch)?, Vec::new()));
+        }
+        // First the table: a table of another epoch is not trusted.
+        let table = self.begin_table(&epoch)?;
+        let all = 0..u64::MAX;
+        Ok((FoundJournal::New(self.begin_journal(epoch)?), table, vec![all]))
+    }
+
+    fn begin_table(&mut self, epoch: &Epoch) -> Result<Table, StoreOpenError> {
         let table = match self.try_table() {
             Ok(table) => table,
             Err(error) if error.is_damage() => self.replace_table(&error)?,
             Err(error) => return Err(self.table_failed(error)),
         };
-        // First the table: a table of another epoch is not trusted.
-        table.begin_epoch(&epoch).map_err(|error| self.table_failed(error))?;
+        table.begin_epoch(epoch).map_err(|error| self.table_failed(error))?;
+        Ok(table)
+    }
+
+    fn begin_journal(&self, epoch: Epoch) -> Result<JournalWriter, StoreOpenError> {
         let folder = self.path.join(JOURNAL);
         journal::remove_unfinished(&folder).map_err(|error| self.io(error))?;
-        let journal = JournalWriter::create(&folder, epoch, Seq(1), self.limits());
-        let journal = journal.map_err(|error| self.io(error))?;
-        Ok((FoundJournal::New(journal), table, was_one.then_some(0)))
+        JournalWriter::create(&folder, epoch, Seq(1), self.limits()).map_err(|error| self.io(error))
     }
 
     /// Values in sled that are older than the journal are replaced.
-    fn open_table(&mut self, scanned: &Scanned) -> Result<Table, StoreOpenError> {
+    fn open_table(&mut self, scanned: &mut Scanned) -> Result<Table, StoreOpenError> {
         let note = fs::read_to_string(self.path.join(REBUILD_NOTE)).ok();
         let is_missing = !self.path.join(SLED).join("db").exists();
         let is_right = |table: &Table| match (table.epoch(), &scanned.epoch) {
@@ -365,7 +389,10 @@ impl Opening<'_> {
             Some(why) => why.trim().to_owned(),
             None => match self.try_table() {
                 Ok(table) => match is_right(&table) {
-                    Ok(()) => return self.replay(table, scanned, is_missing),
+                    Ok(()) => match self.replay(table, scanned, is_missing) {
+                        Err(error) if error.is_damage() => error.to_string(),
+                        replayed => return replayed.map_err(|error| self.table_failed(error)),
+                    },
                     Err(why) => why,
                 },
                 Err(error) if error.is_damage() => error.to_string(),
@@ -373,7 +400,7 @@ impl Opening<'_> {
             },
         };
         let table = self.replace_table(&wrong)?;
-        self.replay(table, scanned, false)
+        self.replay(table, scanned, false).map_err(|error| self.table_failed(error))
     }
 
     fn try_table(&self) -> Result<Table, TableError> {
@@ -406,19 +433,20 @@ impl Opening<'_> {
         self.try_table().map_err(|error| self.table_failed(error))
     }
 
-    fn replay(&mut self, table: Table, scanned: &Scanned, is_missing: bool) -> Result<Table, StoreOpenError> {
-        let is_new = table.epoch().map_err(|error| self.table_failed(error))?.is_none();
-        if is_new && is_missing && !self.is_migration() {
+    fn replay(&mut self, table: Table, scanned: &mut Scanned, is_missing: bool) -> Result<Table, TableError> {
+        scanned.leave_out_torn(table.applied().commit);
+        let is_new = table.epoch()?.is_none();
+        if is_new && is_missing && scanned.has_commits() && !self.is_migration() {
             self.notes.push(OpenNote::Rebuilt { why: "it was missing".to_owned() });
         }
         let from = if is_new { 1 } else { table.applied().flushed + 1 };
-        let damaged = replay(&table, scanned, from).map_err(|error| self.table_failed(error))?;
+        let damaged = replay(&table, scanned, from)?;
         if damaged > 0 {
             self.notes.push(OpenNote::DamagedChanges { records: damaged });
         }
         if let Some(epoch) = scanned.epoch.as_ref().filter(|_| is_new) {
-            let flushed = table.set_epoch(epoch).and_then(|()| table.close());
-            flushed.map_err(|error| self.table_failed(error))?;
+            table.set_epoch(epoch)?;
+            table.close()?;
             crate::crash::point("rebuild-built");
         }
         Ok(table)
@@ -476,7 +504,8 @@ fn subtract_removed(totals: &mut OwnerTotals, journal: &JournalWriter, oldest: S
 fn replay(table: &Table, scanned: &Scanned, from: u64) -> Result<u64, TableError> {
     let (next_commit, next_event) = scanned.next();
     let head = Seq(next_event.0 - 1);
-    let mut changes = Vec::new();
+    // Each value at most once in a batch.
+    let mut changes = BTreeMap::new();
     let mut bytes = 0;
     let mut last = 0;
     let damaged = scanned.operations_in(from..next_commit, |commit, operations| {
@@ -487,11 +516,11 @@ fn replay(table: &Table, scanned: &Scanned, from: u64) -> Result<u64, TableError
                 continue;
             }
             bytes += operation.value.as_ref().map_or(0, Vec::len);
-            changes.push(TableChange::of(operation, commit));
+            changes.insert(operation.key.clone(), TableChange::of(operation, commit));
         }
         last = commit;
         if bytes > REPLAY_BYTES || changes.len() > REPLAY_CHANGES {
-            table.apply(&std::mem::take(&mut changes), commit, head)?;
+            table.apply(std::mem::take(&mut changes).into_values(), commit, head)?;
             bytes = 0;
         }
         Ok::<_, TableError>(())
@@ -499,7 +528,7 @@ fn replay(table: &Table, scanned: &Scanned, from: u64) -> Result<u64, TableError
     let applied = table.applied();
     let commit = (next_commit - 1).max(applied.commit).max(last);
     if !changes.is_empty() || applied.commit < commit {
-        table.apply(&changes, commit, head.max(applied.head))?;
+        table.apply(changes.into_values(), commit, head.max(applied.head))?;
     }
     Ok(damaged)
 }

@@ -134,6 +134,17 @@ impl SharedLog {
         Ok(())
     }
 
+    /// Segments that are missing are told before an event of them is asked for.
+    pub(crate) fn note_missing_segments(&self) {
+        for missing in self.journal.missing_events(self.oldest()) {
+            let is_told =
+                |note: &OpenNote| matches!(note, OpenNote::EndLost { first, .. } if *first == missing.start);
+            if !self.notes.iter().any(is_told) {
+                self.note_damage(missing.start, missing.end.0 - missing.start.0, None);
+            }
+        }
+    }
+
     /// Returns how many are missing. Those that retention removed meanwhile are not damaged.
     fn note_damage(&self, first: Seq, count: u64, source: Option<SourceId>) -> u64 {
         let kept = first.max(self.oldest());

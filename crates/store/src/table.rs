@@ -171,7 +171,7 @@ impl Table {
         self.set_epoch(epoch)?;
         self.flushed.store(0, Ordering::Release);
         self.oldest.store(0, Ordering::Release);
-        self.apply(&[], 0, Seq::NONE)?;
+        self.apply([], 0, Seq::NONE)?;
         self.flush()
     }
 
@@ -230,8 +230,13 @@ impl Table {
         })
     }
 
-    /// Applies changes, all or nothing. They are visible at once, and on disk after the next flush.
-    pub(crate) fn apply(&self, changes: &[TableChange], commit: u64, head: Seq) -> Result<(), TableError> {
+    /// Applies changes, all or nothing, each key at most once. They are visible at once, and on disk after the next flush.
+    pub(crate) fn apply(
+        &self,
+        changes: impl IntoIterator<Item = TableChange>,
+        commit: u64,
+        head: Seq,
+    ) -> Result<(), TableError> {
         let flushed = self.flushed.load(Ordering::Acquire);
         self.watched(|| {
             let mut batch = sled::Batch::default();
@@ -239,9 +244,9 @@ impl Table {
                 match value {
                     Some(StoredValue { value, commit }) => {
                         let stored = [&value[..], &commit.to_le_bytes()].concat();
-                        pieces::replace(&self.db, &mut batch, key, stored)?;
+                        pieces::replace(&self.db, &mut batch, &key, stored)?;
                     }
-                    None => pieces::remove_from(&self.db, &mut batch, key)?,
+                    None => pieces::remove_from(&self.db, &mut batch, &key)?,
                 }
             }
             let oldest = self.oldest.load(Ordering::Acquire);
@@ -257,7 +262,7 @@ impl Table {
     pub(crate) fn set_oldest(&self, oldest: Seq) -> Result<(), TableError> {
         self.oldest.store(oldest.0, Ordering::Release);
         let AppliedCommits { commit, head, .. } = self.applied();
-        self.apply(&[], commit, head)
+        self.apply([], commit, head)
     }
 
     /// Brings to disk what was applied before. sled's own flush does not sync its file.
@@ -275,7 +280,7 @@ impl Table {
     pub(crate) fn close(&self) -> Result<(), TableError> {
         self.flush()?;
         let AppliedCommits { commit, head, .. } = self.applied();
-        self.apply(&[], commit, head)?;
+        self.apply([], commit, head)?;
         crate::crash::point("flush-noted");
         self.flush()
     }

@@ -10,11 +10,13 @@ use std::{
 
 use news::{Epoch, Seq};
 
+use crate::record;
+
 use super::{
-    record::{BadSegment, Operation, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader},
+    record::{BadSegment, Operation, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader},
     segment::{
-        FoundRecord, Journal, OwnerTotals, Records, Segment, add_totals, decode_index, index_name, number_of,
-        segment_name,
+        FoundRecord, Journal, OwnerTotals, Records, Segment, add_totals, decode_index, index_name,
+        noted_oldest, number_of, segment_name,
     },
 };
 
@@ -28,8 +30,25 @@ pub(crate) struct Scanned {
     pub(super) segments: VecDeque<Segment>,
     /// Segments that were read because their index is missing or damaged.
     pub(super) without_index: Vec<(u64, OwnerTotals)>,
+    torn: Option<Box<TornRecord>>,
     /// The last segment, if its header never came to the disk. It has no records.
     pub(super) unfinished: Option<u64>,
+}
+
+/// The last record of the last segment, if parts of it are not what was written.
+#[derive(Debug)]
+struct TornRecord {
+    /// The segment without it.
+    segment: Segment,
+    /// What it has.
+    totals: OwnerTotals,
+}
+
+/// A segment whose file was read.
+struct ReadSegment {
+    segment: Segment,
+    totals: OwnerTotals,
+    torn: Option<Box<TornRecord>>,
 }
 
 /// Why a journal cannot be used.
@@ -63,16 +82,46 @@ impl Scanned {
     }
 
     fn add(&mut self, segment: Segment, totals: &OwnerTotals) {
-        for (owner, added) in totals {
-            let totals = self.totals.entry(*owner).or_default();
-            totals.events += added.events;
-            totals.bytes += added.bytes;
-        }
+        add_all(&mut self.totals, totals);
         self.segments.push_back(segment);
+    }
+
+    /// Leaves the last record out if parts of it never came to the disk. sled has what was announced, up to this commit, or
+    /// less: a record that it has is damaged, and stays.
+    pub(crate) fn leave_out_torn(&mut self, applied: u64) {
+        let Some(torn) = self.torn.take() else { return };
+        let TornRecord { segment, totals } = *torn;
+        let Some(last) = self.segments.back_mut().filter(|last| applied + 1 < last.next_commit) else {
+            return;
+        };
+        *last = segment;
+        for (owner, torn) in totals {
+            if let Some(has) = self.totals.get_mut(&owner) {
+                *has = has.without(torn);
+            }
+        }
     }
 
     pub(crate) fn has_segments(&self) -> bool {
         !self.segments.is_empty()
+    }
+
+    pub(crate) fn has_commits(&self) -> bool {
+        self.segments.iter().any(|segment| segment.next_commit > segment.first_commit)
+    }
+
+    /// The commits of segments that are missing; what retention removed is not.
+    pub(crate) fn missing_commits(&self) -> Vec<Range<u64>> {
+        let mut missing = Vec::new();
+        let Some(first) = self.segments.front() else { return missing };
+        let mut end = if self.oldest() < first.first { 1 } else { first.first_commit };
+        for segment in &self.segments {
+            if segment.first_commit > end {
+                missing.push(end..segment.first_commit);
+            }
+            end = segment.next_commit;
+        }
+        missing
     }
 
     /// As [`Journal::operations_in`].
@@ -91,11 +140,10 @@ impl Scanned {
         self.segments.back().map_or((1, Seq(1)), |last| (last.next_commit, last.next_event))
     }
 
-    /// The oldest event that was kept at the last commit, as far as it is still there.
+    /// The oldest event that was kept at the last commit. Segments before it are noted to be gone before they are removed.
     pub(crate) fn oldest(&self) -> Seq {
-        let kept = self.segments.iter().rev().map(|segment| segment.oldest).find(|oldest| oldest.0 > 0);
-        let first = self.segments.front().map_or(Seq(1), |segment| segment.first);
-        kept.unwrap_or(first).max(first)
+        let first = || self.segments.front().map_or(Seq(1), |segment| segment.first);
+        noted_oldest(&self.segments).unwrap_or_else(first)
     }
 }
 
@@ -117,6 +165,7 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<Scanned>, ScanError> {
         folder: folder.to_owned(),
         segments: VecDeque::new(),
         without_index: Vec::new(),
+        torn: None,
         unfinished: None,
     };
     for number in numbers {
@@ -124,9 +173,11 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<Scanned>, ScanError> {
         let header = scanned.read_header(&mut file)?;
         if let Some((segment, totals)) = read_index(folder, number, &file).filter(|_| number != last) {
             scanned.add(segment, &totals);
-        } else if let Some((segment, totals)) = read_segment(&mut file, number, header)? {
+        } else if let Some(ReadSegment { segment, totals, torn }) = read_segment(&mut file, number, header)? {
             scanned.add(segment, &totals);
-            if number != last {
+            if number == last {
+                scanned.torn = torn;
+            } else {
                 scanned.without_index.push((number, totals));
             }
         } else if number == last {
@@ -148,26 +199,70 @@ fn read_segment(
     file: &mut File,
     number: u64,
     header: Option<SegmentHeader>,
-) -> io::Result<Option<(Segment, OwnerTotals)>> {
+) -> io::Result<Option<ReadSegment>> {
     let mut bytes = Vec::new();
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
-    let mut segment = header.map(|header| Segment::empty(number, header.commit, header.first));
-    let mut totals = OwnerTotals::new();
+    let begin = header.map(|header| (header.commit, header.first));
+    let mut next = begin.unwrap_or((0, Seq::NONE));
+    let mut records = Vec::new();
     for found in Records::new(&bytes, SEGMENT_HEADER as u64) {
         let FoundRecord::Record(at, record) = found else { continue };
-        let segment = segment.get_or_insert_with(|| Segment::empty(number, record.commit, record.first));
-        if record.commit < segment.next_commit || record.first < segment.next_event {
-            // Bytes that were here before.
-            continue;
-        }
-        segment.add(at as u64, record);
-        let table = at + RECORD_HEADER..at + RECORD_HEADER + record.table_length as usize;
-        if let Some(table) = record.table(&bytes[table]) {
-            add_totals(&mut totals, &table);
+        // Others are bytes that were here before.
+        if record.commit >= next.0 && record.first >= next.1 {
+            next = (record.commit + 1, record.next_event());
+            records.push((at, record));
         }
     }
-    Ok(segment.map(|segment| (segment, totals)))
+    let Some((commit, first)) =
+        begin.or_else(|| records.first().map(|(_, first)| (first.commit, first.first)))
+    else {
+        return Ok(None);
+    };
+    let mut read = ReadSegment {
+        segment: Segment::empty(number, commit, first),
+        totals: OwnerTotals::new(),
+        torn: None,
+    };
+    for (n, (at, record)) in records.iter().enumerate() {
+        let mut totals = OwnerTotals::new();
+        let is_last = n + 1 == records.len();
+        if let Some(table) = record.table(&bytes[at + RECORD_HEADER..*at + to_usize(record.events_at())]) {
+            add_totals(&mut totals, &table);
+        }
+        if is_last && !is_whole(&bytes[*at..], *record) {
+            read.torn = Some(Box::new(TornRecord { segment: read.segment.clone(), totals: totals.clone() }));
+        }
+        read.segment.add(*at as u64, *record);
+        add_all(&mut read.totals, &totals);
+    }
+    Ok(Some(read))
+}
+
+/// Whether each part of a record is what was written; `bytes` begin with it, and have all of it.
+fn is_whole(bytes: &[u8], header: RecordHeader) -> bool {
+    let table = header.table(&bytes[RECORD_HEADER..to_usize(header.events_at())]);
+    let operations = &bytes[to_usize(header.operations_at())..to_usize(header.whole_length())];
+    let Some(table) = table.filter(|_| header.operations(operations).is_some()) else { return false };
+    let mut at = to_usize(header.events_at());
+    table.events.iter().all(|event| {
+        let from = at;
+        at += event.length as usize;
+        record::unseal_event(&bytes[from..at]).is_ok()
+    })
+}
+
+/// Of a place in bytes that are in memory.
+fn to_usize(place: u64) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
+}
+
+fn add_all(totals: &mut OwnerTotals, all: &OwnerTotals) {
+    for (owner, added) in all {
+        let totals = totals.entry(*owner).or_default();
+        totals.events += added.events;
+        totals.bytes += added.bytes;
+    }
 }
 
 fn numbers(folder: &Path) -> io::Result<Vec<u64>> {

@@ -55,7 +55,8 @@ impl Journal {
         }
     }
 
-    /// Calls `apply` with the operations of each of these commits. Returns in how many records they are damaged.
+    /// Calls `apply` with the operations of each of these commits, as far as the journal has them. Returns in how many records
+    /// they are damaged; records that are missing between others count.
     pub(crate) fn operations_in<E: From<io::Error>>(
         &self,
         commits: Range<u64>,
@@ -65,12 +66,15 @@ impl Journal {
             self.segments().iter().find(|segment| segment.next_commit > commits.start).map(|s| s.number);
         let Some(first) = first else { return Ok(0) };
         let mut damaged = 0;
+        let mut expected = None;
         let mut records = RecordCursor { journal: self, wanted: Seq::NONE, place: None };
         records.enter(first)?;
         while let Some((at, header)) = records.next_of_any_kind()? {
             if header.commit >= commits.end {
                 break;
             }
+            damaged += expected.map_or(0, |expected| header.commit.saturating_sub(expected));
+            expected = Some(header.commit.saturating_add(1));
             if header.commit < commits.start || header.operations == 0 {
                 continue;
             }

@@ -12,6 +12,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -60,10 +61,33 @@ impl Journal {
         self.segments().iter().map(|segment| segment.length).sum()
     }
 
+    /// The oldest event that is kept, as far as the last commits say it.
+    pub(crate) fn noted_oldest(&self) -> Seq {
+        noted_oldest(&self.segments()).unwrap_or(Seq::NONE)
+    }
+
+    /// Between these events, the segments are missing.
+    pub(crate) fn missing_events(&self, oldest: Seq) -> Vec<Range<Seq>> {
+        let mut missing = Vec::new();
+        let mut end = oldest;
+        for segment in self.segments().iter() {
+            if segment.first > end {
+                missing.push(end..segment.first);
+            }
+            end = end.max(segment.next_event);
+        }
+        missing
+    }
+
     /// The first event that a segment may have.
     pub(crate) fn first_event(&self) -> Seq {
         self.segments().front().map_or(Seq(1), |segment| segment.first)
     }
+}
+
+/// `None` if there are no commits.
+pub(super) fn noted_oldest(segments: &VecDeque<Segment>) -> Option<Seq> {
+    segments.iter().rev().map(|segment| segment.oldest).find(|oldest| oldest.0 > 0)
 }
 
 /// What is known of a segment without reading it.
@@ -197,7 +221,9 @@ pub(super) fn encode_index(segment: &Segment, totals: &OwnerTotals) -> Vec<u8> {
         bytes.extend(entries.flatten().flat_map(u64::to_le_bytes));
     };
     list(&mut segment.places.iter().map(|place| vec![place.first.0, place.at]));
-    list(&mut totals.iter().map(|(owner, totals)| vec![*owner, totals.events, totals.bytes]));
+    let mut owners: Vec<_> = totals.iter().collect();
+    owners.sort_unstable_by_key(|(owner, _)| **owner);
+    list(&mut owners.iter().map(|(owner, totals)| vec![**owner, totals.events, totals.bytes]));
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes

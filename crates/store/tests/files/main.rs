@@ -1,0 +1,11 @@
+//! What the files of a store are worth: after damage, from an earlier version, beside retention, and by their size.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod built;
+mod damage;
+mod migration;
+mod model;
+mod retention;
+mod sizes;
+#[path = "../support/visits.rs"]
+mod visits;
