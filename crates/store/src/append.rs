@@ -231,6 +231,28 @@ fn is_cut_off(state: &SourceState) -> bool {
         && state.attempts.iter().rev().take_while(is_partial).count() < CUT_OFF_MAX
 }
 
+/// How often the source publishes, and when the next visit is due because of that.
+fn note_news(
+    state: &mut SourceState,
+    plan: NewsPlan,
+    result: &AppendedVisit,
+    now: Timestamp,
+    is_in_parts: bool,
+) {
+    if result.last.is_some() {
+        if let Some(before) = state.last_news.filter(|_| plan.was_watched && !is_in_parts) {
+            state.silences.note(before, now);
+        }
+        state.last_news = Some(now);
+    }
+    if let Some(since) = plan.since.filter(|_| !is_in_parts) {
+        state.news.note(result.new, since, now);
+    }
+    if let Some(sooner) = plan.sooner.filter(|sooner| !is_in_parts && result.new >= sooner.items) {
+        (state.next_visit, state.why) = (Some(sooner.at), sooner.why);
+    }
+}
+
 impl LogWriter {
     /// Maximum number of events that one [`LogWriter::retain`] removes, so that an append never waits long for it.
     pub const REMOVED_MAX: usize = 2000;
@@ -454,18 +476,7 @@ impl LogWriter {
         state.counts.updates += u64::from(result.updated);
         // A document that is recorded in parts says nothing about how often the feed publishes.
         let is_in_parts = was_flooding || result.deferred > 0;
-        if result.last.is_some() {
-            if let Some(before) = state.last_news.filter(|_| plan.was_watched && !is_in_parts) {
-                state.silences.note(before, now);
-            }
-            state.last_news = Some(now);
-        }
-        if let Some(since) = plan.since.filter(|_| !is_in_parts) {
-            state.news.note(result.new, since, now);
-        }
-        if let Some(sooner) = plan.sooner.filter(|sooner| !is_in_parts && result.new >= sooner.items) {
-            (state.next_visit, state.why) = (Some(sooner.at), sooner.why);
-        }
+        note_news(&mut state, plan, &result, now, is_in_parts);
         if state.last_status == Some(VisitStatus::New) && result.last.is_none() {
             state.last_status = Some(VisitStatus::Unchanged);
             state.counts.unchanged += 1;
