@@ -273,7 +273,7 @@ impl WriterLoop {
                 self.retain()?;
             }
         }
-        Ok(())
+        self.writer.close()
     }
 
     fn commit(

@@ -30,7 +30,7 @@ use daemon::{
 use fetch::schedule::server_interval_max;
 use news::{HeldHost, Seq, Timestamp};
 use stacks::SelfSampler;
-use store::{LogReader, LogWriter};
+use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::{
@@ -319,6 +319,7 @@ async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHo
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let open = move || {
         let (writer, reader) = store::open(&path, &options)?;
+        reader.notes().iter().for_each(log_note);
         let held = reader.held_hosts().unwrap_or_else(|error| {
             tracing::warn!(%error, "the pauses that hosts asked for before the start are lost");
             Vec::new()
@@ -327,6 +328,31 @@ async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHo
     };
     let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.context("the thread that opens the log died")??)
+}
+
+fn log_note(note: &OpenNote) {
+    match note {
+        OpenNote::Migrated { events } => {
+            tracing::info!(
+                events,
+                "the store was brought into the layout of this version; earlier versions refuse it"
+            );
+        }
+        OpenNote::Rebuilt { why } => {
+            tracing::warn!(reason = why, "the states of sources were made again from the journal");
+        }
+        OpenNote::EndLost { first, count } => tracing::error!(
+            seq = first.0,
+            events = count,
+            "the end of the journal is gone, and these events with it; readers are told a gap"
+        ),
+        OpenNote::DamagedChanges { records } => tracing::error!(
+            records,
+            "records of the journal are damaged: the states of some sources may be older than their last visit"
+        ),
+        OpenNote::Copied => tracing::warn!("the store is a copy of another one"),
+        OpenNote::NewEpoch => tracing::warn!("the log is empty and has a new epoch, as ordered"),
+    }
 }
 
 /// After [`open_store`], whose lock keeps a second process away from the files of the crash guard as well.

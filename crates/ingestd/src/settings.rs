@@ -58,6 +58,7 @@ pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
             },
             ..store::SourceShare::default()
         },
+        ..store::StoreOptions::default()
     }
 }
 

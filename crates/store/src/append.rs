@@ -26,7 +26,7 @@ use crate::{
     flush::Flusher,
     journal::{CommitRecord, JournalWriter, NewRecordEvent, OwnerTotals},
     open::Lock,
-    read::SharedLog,
+    read::{LogReadError, SharedLog},
     record,
     retire::RetiringSegment,
     seen_sets::StoredSeenSet,
@@ -128,8 +128,19 @@ pub enum AppendError {
     #[error("cannot use the states of sources: {0}; check the disk and its free space, then start again")]
     Table(#[from] TableError),
     /// What sled has could not be brought to the disk.
-    #[error("cannot bring the states of sources to the disk: {0}; check the disk and its free space, then start again")]
+    #[error(
+        "cannot bring the states of sources to the disk: {0}; check the disk and its free space, then start again"
+    )]
     Flush(Arc<TableError>),
+}
+
+impl From<LogReadError> for AppendError {
+    fn from(error: LogReadError) -> Self {
+        match error {
+            LogReadError::Journal(error) => Self::Journal(error),
+            LogReadError::Table(error) => Self::Table(error),
+        }
+    }
 }
 
 /// The warning in the state of a source whose guids flap.
@@ -264,8 +275,17 @@ impl LogWriter {
         for visit in visits {
             appended.push(self.add(&mut commit, visit)?);
         }
-        let Commit { events, mut changes, mut seen, changed_seen, waiting, states, with_news, head, live_bytes } =
-            commit;
+        let Commit {
+            events,
+            mut changes,
+            mut seen,
+            changed_seen,
+            waiting,
+            states,
+            with_news,
+            head,
+            live_bytes,
+        } = commit;
         for source in changed_seen {
             let Some(seen) = seen.remove(&source) else { continue };
             seen.write(&self.shared.table, &source, with_news.contains(&source), &mut changes)?;

@@ -99,7 +99,8 @@ impl FlushOrders {
             order = self.changed.wait(order).unwrap_or_else(PoisonError::into_inner);
         }
         if *order == FlushOrder::Flush {
-            let waiting = self.changed.wait_timeout_while(order, FLUSH_EVERY, |order| *order != FlushOrder::Stop);
+            let waiting =
+                self.changed.wait_timeout_while(order, FLUSH_EVERY, |order| *order != FlushOrder::Stop);
             order = waiting.unwrap_or_else(PoisonError::into_inner).0;
         }
         let next = *order;

@@ -29,9 +29,7 @@ mod share;
 mod table;
 mod waiting;
 
-pub use append::{
-    AppendError, AppendedVisit, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord,
-};
+pub use append::{AppendError, AppendedVisit, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord};
 pub use open::{OpenNote, Retention, StoreOpenError, StoreOptions, open};
 pub use read::{DamagedEvents, EventPage, LogReadError, LogReader, StoredEvent};
 pub use share::{EventTotals, SourceShare};

@@ -34,7 +34,8 @@ const BYTES_PER_RECORD: usize = 1 << 20;
 /// Writes the journal, and sets the old store aside. Returns how many events there are.
 pub(crate) fn migrate(store: &Path, limits: SegmentLimits) -> Result<u64, TableError> {
     let migrated = catch_unwind(AssertUnwindSafe(|| write_journal(store, limits)));
-    let events = migrated.unwrap_or_else(|_| Err(TableError::Panicked("the old store is damaged".to_owned())))?;
+    let events =
+        migrated.unwrap_or_else(|_| Err(TableError::Panicked("the old store is damaged".to_owned())))?;
     crate::crash::point("migrate-segments");
     fs::rename(store.join(NEW_JOURNAL), store.join(JOURNAL))?;
     sync_folder(store)?;

@@ -355,7 +355,9 @@ impl Opening<'_> {
         let note = fs::read_to_string(self.path.join(REBUILD_NOTE)).ok();
         let is_missing = !self.path.join(SLED).join("db").exists();
         let is_right = |table: &Table| match (table.epoch(), &scanned.epoch) {
-            (Ok(Some(epoch)), Some(of_journal)) if epoch != *of_journal => Err(format!("it is of the log {epoch}")),
+            (Ok(Some(epoch)), Some(of_journal)) if epoch != *of_journal => {
+                Err(format!("it is of the log {epoch}"))
+            }
             (Ok(_), _) => Ok(()),
             (Err(error), _) => Err(error.to_string()),
         };

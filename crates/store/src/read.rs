@@ -140,9 +140,11 @@ impl SharedLog {
         let damaged = (first.0 + count).saturating_sub(kept.0);
         if damaged > 0 {
             let mut found = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_known = found.known.range(..=kept.0).next_back().is_some_and(|(known, count)| {
-                kept.0 + damaged <= known + count
-            });
+            let is_known = found
+                .known
+                .range(..=kept.0)
+                .next_back()
+                .is_some_and(|(known, count)| kept.0 + damaged <= known + count);
             if !is_known {
                 if found.known.len() < KNOWN_DAMAGE_MAX {
                     found.known.insert(kept.0, damaged);

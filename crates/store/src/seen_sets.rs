@@ -40,13 +40,13 @@ impl StoredSeenSet {
     pub(crate) fn read(table: &Table, source: &SourceId) -> Result<Self, TableError> {
         let key = record::seen_key(source);
         let Some(base) = table.get(&key)? else { return Ok(Self::default()) };
-        let damaged =
-            |damage| table.damaged(format!("the list of keys of source {source}"), damage);
+        let damaged = |damage| table.damaged(format!("the list of keys of source {source}"), damage);
         let (sealed, generation) = base.value.split_last_chunk().ok_or_else(|| damaged(Damage::Cut))?;
         let generation = u32::from_be_bytes(*generation);
         let mut set = record::unseal_seen(sealed).map_err(damaged)?;
         let deltas = table.scan(&record::delta_prefix(source, generation))?;
-        let unsealed: Result<Vec<_>, _> = deltas.iter().map(|(_, delta)| record::unseal(&delta.value)).collect();
+        let unsealed: Result<Vec<_>, _> =
+            deltas.iter().map(|(_, delta)| record::unseal(&delta.value)).collect();
         set.apply_deltas(unsealed.map_err(damaged)?).map_err(|_| damaged(Damage::Content))?;
         Ok(Self { before: set.clone(), set, base: Some(base), generation, deltas })
     }

@@ -136,7 +136,8 @@ impl Table {
             flushed: AtomicU64::new(0),
         };
         if let Some(stored) = caught(|| table.db.get(APPLIED))? {
-            let [commit, head, oldest, flushed] = table.checked("how far it has come", record::unseal_numbers(&stored))?;
+            let [commit, head, oldest, flushed] =
+                table.checked("how far it has come", record::unseal_numbers(&stored))?;
             table.applied.store(commit, Ordering::Release);
             table.head.store(head, Ordering::Release);
             table.oldest.store(oldest, Ordering::Release);
@@ -157,7 +158,8 @@ impl Table {
     /// The epoch of the log; `None` in an empty table.
     pub(crate) fn epoch(&self) -> Result<Option<Epoch>, TableError> {
         let Some(stored) = self.watched(|| self.db.get(record::EPOCH))? else { return Ok(None) };
-        let epoch = record::unseal_epoch(&stored).and_then(|name| Epoch::try_new(name).map_err(|_| Damage::Content));
+        let epoch =
+            record::unseal_epoch(&stored).and_then(|name| Epoch::try_new(name).map_err(|_| Damage::Content));
         self.checked("the epoch", epoch).map(Some)
     }
 
@@ -199,9 +201,8 @@ impl Table {
     pub(crate) fn keys_after(&self, key: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, TableError> {
         use std::ops::Bound;
         let range = (Bound::Excluded(key.to_vec()), Bound::<Vec<u8>>::Unbounded);
-        let is_value = |key: &sled::IVec| {
-            !key.starts_with(b"p") && **key != *APPLIED && **key != *record::EPOCH
-        };
+        let is_value =
+            |key: &sled::IVec| !key.starts_with(b"p") && **key != *APPLIED && **key != *record::EPOCH;
         self.watched(|| {
             let keys = self.db.range(range).keys();
             keys.filter(|key| key.as_ref().map_or(true, is_value))
@@ -212,12 +213,7 @@ impl Table {
     }
 
     /// Applies changes, all or nothing. They are visible at once, and on disk after the next flush.
-    pub(crate) fn apply(
-        &self,
-        changes: &[TableChange],
-        commit: u64,
-        head: Seq,
-    ) -> Result<(), TableError> {
+    pub(crate) fn apply(&self, changes: &[TableChange], commit: u64, head: Seq) -> Result<(), TableError> {
         let flushed = self.flushed.load(Ordering::Acquire);
         self.watched(|| {
             let mut batch = sled::Batch::default();

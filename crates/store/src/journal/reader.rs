@@ -61,7 +61,8 @@ impl Journal {
         commits: Range<u64>,
         mut apply: impl FnMut(u64, Vec<Operation>) -> Result<(), E>,
     ) -> Result<u64, E> {
-        let first = self.segments().iter().find(|segment| segment.next_commit > commits.start).map(|s| s.number);
+        let first =
+            self.segments().iter().find(|segment| segment.next_commit > commits.start).map(|s| s.number);
         let Some(first) = first else { return Ok(0) };
         let mut damaged = 0;
         let mut records = RecordCursor { journal: self, wanted: Seq::NONE, place: None };

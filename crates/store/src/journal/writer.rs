@@ -12,7 +12,7 @@ use news::{Epoch, Seq};
 
 use super::{
     open::Scanned,
-    record::{CommitRecord, RecordHeader, SegmentHeader, RecordTable},
+    record::{CommitRecord, RecordHeader, RecordTable, SegmentHeader},
     segment::{Journal, OwnerTotals, Segment, add_totals, encode_index, index_name, segment_name},
 };
 
@@ -64,9 +64,8 @@ impl JournalWriter {
         let (commit, first) = segments
             .back()
             .map_or((commit, first), |last| (commit.max(last.next_commit), first.max(last.next_event)));
-        let continues = |last: &&Segment| {
-            unfinished.is_none() && (last.next_commit, last.next_event) == (commit, first)
-        };
+        let continues =
+            |last: &&Segment| unfinished.is_none() && (last.next_commit, last.next_event) == (commit, first);
         let file = if let Some(last) = segments.back().filter(continues) {
             let file = OpenOptions::new().append(true).open(folder.join(segment_name(last.number)))?;
             if file.metadata()?.len() != last.length {
