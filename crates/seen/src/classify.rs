@@ -23,7 +23,7 @@ use crate::{
 
 /// Maximum number of entries of one source. A document has at most 1,000, so a large feed must be replaced four times
 /// before an item that reappears counts as new.
-const ENTRIES_MAX: usize = 4096;
+pub(crate) const ENTRIES_MAX: usize = 4096;
 /// Maximum number of new items per visit of a source with flapping guids; rarely are more of them genuinely new.
 const FLAPPING_NEW_MAX: usize = 20;
 
@@ -105,6 +105,10 @@ pub fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
 }
 
 impl SeenSet {
+    pub(crate) fn of(layout: Layout) -> Self {
+        Self { layout, is_upgrade: false }
+    }
+
     /// The layout that [`SeenSet::encode`] writes.
     pub const LAYOUT: u8 = 3;
 

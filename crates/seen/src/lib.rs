@@ -14,9 +14,11 @@ mod damping;
 mod delta;
 mod entry;
 mod matching;
+mod recorded;
 mod shape;
 mod version1;
 
 pub use classify::{Classification, Classified, ItemStatus, SeenSet, oldest_first};
 pub use entry::BadSeenSet;
 pub use matching::MatchReason;
+pub use recorded::RecordedItems;

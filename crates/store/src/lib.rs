@@ -27,6 +27,7 @@ mod retire;
 mod seen_sets;
 mod share;
 mod table;
+pub mod tools;
 mod waiting;
 
 pub use append::{AppendError, AppendedVisit, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord};

@@ -170,7 +170,7 @@ fn read_segment(
     Ok(segment.map(|segment| (segment, totals)))
 }
 
-fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
+pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
