@@ -20,6 +20,6 @@ fn main() -> ExitCode {
     }
     daemon::process::run(INGESTD.name, file, |start| {
         fetch::install_tls();
-        actix_rt::System::new().block_on(newswire_ingestd::run(start))
+        actix_rt::System::new().block_on(newswire_ingestd::run(start, invocation.loss))
     })
 }

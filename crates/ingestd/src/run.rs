@@ -24,6 +24,7 @@ use daemon::{
     metrics::MetricsRegistry,
     notify,
     process::DaemonContext,
+    program::LossOfLog,
     sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
 };
@@ -88,15 +89,16 @@ struct Actors {
     websub: Option<Addr<WebSubActor>>,
 }
 
-/// Runs the daemon until the stop signal or until the log fails. Call it inside an actix system.
+/// Runs the daemon until the stop signal or until the log fails; `loss` says what happens if the log is gone. Call it inside
+/// an actix system.
 ///
 /// # Errors
 /// [`IngestError`]: what to print, and what to exit with.
-pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
+pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
-    let (writer, reader, held) = open_store(&config).await?;
+    let (writer, reader, held) = open_store(&config, loss).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
     let metrics_registry = MetricsRegistry::new();
     metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
@@ -313,8 +315,11 @@ fn start_admin(
 }
 
 /// On its own thread: it reads the log since the last checkpoint, and sled can panic on a damaged store.
-async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHost>), IngestError> {
-    let (path, options) = (config.store.path.clone(), settings::store_options(config));
+async fn open_store(
+    config: &Config,
+    loss: LossOfLog,
+) -> Result<(LogWriter, LogReader, Vec<HeldHost>), IngestError> {
+    let (path, options) = (config.store.path.clone(), settings::store_options(config, loss));
     notify::status("opening the log");
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let open = move || {

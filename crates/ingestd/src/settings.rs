@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use daemon::{config::Config, metrics::MetricsRegistry};
+use daemon::{config::Config, metrics::MetricsRegistry, program::LossOfLog};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::ProxyUrl;
 use sources::CredentialFiles;
@@ -41,7 +41,7 @@ pub(crate) fn credential_files(config: &Config) -> CredentialFiles {
     CredentialFiles::new(&config.ingestd.sources, credentials)
 }
 
-pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
+pub(crate) fn store_options(config: &Config, loss: LossOfLog) -> store::StoreOptions {
     store::StoreOptions {
         cache_bytes: config.store.cache_bytes,
         retention: store::Retention {
@@ -58,7 +58,7 @@ pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
             },
             ..store::SourceShare::default()
         },
-        ..store::StoreOptions::default()
+        accept_loss: loss == LossOfLog::Accepted,
     }
 }
 

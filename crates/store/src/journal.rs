@@ -22,7 +22,7 @@ mod writer;
 pub(crate) use open::{ScanError, Scanned, remove_unfinished, scan};
 pub(crate) use reader::{EventMeta, FoundEvent};
 pub(crate) use record::{BadSegment, CommitRecord, NewRecordEvent, Operation};
-pub(crate) use segment::{Journal, OwnerTotals};
+pub(crate) use segment::{Journal, OwnerTotals, segment_name};
 pub(crate) use walk::{
     IndexState, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers, segment_path,
 };

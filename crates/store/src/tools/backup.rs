@@ -15,7 +15,7 @@ use news::{Epoch, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    journal::{segment_numbers, segment_path, sync_folder},
+    journal::{segment_name, segment_numbers, segment_path, sync_folder},
     open::JOURNAL,
 };
 
@@ -119,6 +119,14 @@ impl BackupManifest {
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("every field of a manifest has a JSON form") + "\n"
+    }
+}
+
+impl BackupSegment {
+    /// Its file in a backup.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{JOURNAL}/{}", segment_name(self.segment))
     }
 }
 
