@@ -15,6 +15,7 @@ mod pieces;
 mod read;
 mod record;
 mod share;
+pub mod space;
 mod waiting;
 
 pub use append::{
