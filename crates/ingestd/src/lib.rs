@@ -15,6 +15,7 @@
 //! * `visit`: one visit, from the time it is due to its outcome
 //! * `documents`: documents that the operator's tool has fetched for new sources, which need no first request then
 //! * `queue`: which visit may run now
+//! * `recording`: whether visits are recorded, and why not; `disk_space` decides that before the disk is full
 //! * `recorder`: group commits, on the thread that owns the store's writer
 //! * `websub`: subscriptions at hubs, and their pushes
 //! * `http`: what is served on `ingestd.sock`: the wire, the log, the sources, orders
@@ -31,6 +32,7 @@
 mod catalogue;
 mod check;
 mod control_loop;
+mod disk_space;
 mod documents;
 #[cfg(feature = "drill")]
 mod drill;
@@ -40,6 +42,7 @@ mod lists;
 mod messages;
 mod queue;
 mod recorder;
+mod recording;
 mod run;
 mod settings;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!                                                             → the head changes → the wire is notified → answers
 //! ```
 //!
-//! The actor only forwards; the thread blocks on the disk. When the disk fails the process must stop: the thread then
+//! The actor only forwards, and not while nothing may be written; the thread blocks on the disk. When the disk fails the process must stop: the thread then
 //! returns the error and ends, and every later visit is answered with [`LogClosed`].
 
 use std::{sync::Arc, thread, time::Duration};
@@ -23,12 +23,14 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     messages::{
         LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop,
     },
     queue::memory::MemoryShare,
+    recording::Recording,
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
 
@@ -91,6 +93,9 @@ impl JobBatch {
 /// Forwards jobs to the writer thread.
 pub(crate) struct Recorder {
     jobs: mpsc::Sender<Job>,
+    recording: Recording,
+    /// Ends the wait of jobs that may not be written yet: their senders would keep the writer thread from ending.
+    stopped: CancellationToken,
 }
 
 /// The writer thread; joined at the end of the process.
@@ -106,6 +111,7 @@ pub(crate) struct WriterLoop {
     pub(crate) clock: Clock,
     pub(crate) retention_age: Duration,
     pub(crate) metrics: IngestMetrics,
+    pub(crate) recording: Recording,
     pub(crate) watch: Watch,
 }
 
@@ -116,6 +122,7 @@ impl Recorder {
         failed: impl FnOnce() + Send + 'static,
     ) -> anyhow::Result<(Self, WriterThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let recording = writer_loop.recording.clone();
         let work = move || {
             let result = writer_loop.run(queue);
             if result.is_err() {
@@ -124,21 +131,30 @@ impl Recorder {
             result
         };
         let thread = thread::Builder::new().name("recorder".into()).spawn(work).context("start a thread")?;
-        Ok((Self { jobs }, WriterThread { thread }))
+        Ok((Self { jobs, recording, stopped: CancellationToken::new() }, WriterThread { thread }))
     }
 
-    /// Queues a job for the writer thread, and completes with its answer.
+    /// Queues a job for the writer thread, as soon as the store may be written to, and completes with its answer.
     fn ask<T: 'static>(
         &self,
         job: impl FnOnce(oneshot::Sender<T>) -> Job + 'static,
     ) -> ResponseFuture<Result<T, LogClosed>> {
-        let jobs = self.jobs.clone();
+        let (reply, answer) = oneshot::channel();
+        let queued = self.queue(job(reply));
         async move {
-            let (reply, answer) = oneshot::channel();
-            jobs.send(job(reply)).await.map_err(|_| LogClosed)?;
+            queued.await?;
             answer.await.map_err(|_| LogClosed)
         }
         .boxed_local()
+    }
+
+    /// Queues a job for the writer thread, as soon as the store may be written to.
+    fn queue(&self, job: Job) -> impl Future<Output = Result<(), LogClosed>> + use<> {
+        let (jobs, recording, stopped) = (self.jobs.clone(), self.recording.clone(), self.stopped.clone());
+        async move {
+            stopped.run_until_cancelled(recording.writable()).await.ok_or(LogClosed)?;
+            jobs.send(job).await.map_err(|_| LogClosed)
+        }
     }
 
     /// A function that returns how many jobs wait.
@@ -166,8 +182,10 @@ impl Actor for Recorder {
     fn started(&mut self, actor_ctx: &mut Self::Context) {
         use actix::AsyncContext as _;
         actor_ctx.run_interval(RETAIN_EVERY, |recorder, _| {
-            // With a full queue, retention waits for the next time.
-            recorder.jobs.try_send(Job::Retain).ok();
+            if !recorder.recording.holds_writes() {
+                // With a full queue, retention waits for the next time.
+                recorder.jobs.try_send(Job::Retain).ok();
+            }
         });
     }
 }
@@ -204,9 +222,8 @@ impl Handler<RecordSubscriptions> for Recorder {
         RecordSubscriptions(entries): RecordSubscriptions,
         _: &mut Self::Context,
     ) -> Self::Result {
-        let jobs = self.jobs.clone();
         // A closed log means that the process is about to end.
-        async move { jobs.send(Job::Subscriptions(entries)).await.unwrap_or_default() }.boxed_local()
+        self.queue(Job::Subscriptions(entries)).map(Result::unwrap_or_default).boxed_local()
     }
 }
 
@@ -214,18 +231,18 @@ impl Handler<RecordRemovals> for Recorder {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, RecordRemovals(sources): RecordRemovals, _: &mut Self::Context) -> Self::Result {
-        let jobs = self.jobs.clone();
         // A closed log means that the process is about to end.
-        async move { jobs.send(Job::Removals(sources)).await.unwrap_or_default() }.boxed_local()
+        self.queue(Job::Removals(sources)).map(Result::unwrap_or_default).boxed_local()
     }
 }
 
-/// No further jobs are accepted; what is queued is still written.
+/// No further jobs are accepted; what is queued is still written. What waits until it may be written is not.
 impl Handler<Stop> for Recorder {
     type Result = ();
 
     fn handle(&mut self, _: Stop, actor_ctx: &mut Self::Context) {
         use actix::ActorContext as _;
+        self.stopped.cancel();
         actor_ctx.stop();
     }
 }
@@ -327,7 +344,10 @@ mod tests {
     use news::{FeedUrl, Source};
 
     use super::*;
-    use crate::queue::memory::{MemoryBudget, MemoryPart};
+    use crate::{
+        queue::memory::{MemoryBudget, MemoryPart},
+        recording::PausedWork,
+    };
 
     /// Commits that the writer makes of these visits, by what each uses of the memory budget, if all of them are queued.
     fn commits(visits: &[Option<usize>]) -> u64 {
@@ -355,6 +375,7 @@ mod tests {
         }
         drop(jobs);
         let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
+        let recording = Recording::new(clock.clone(), metrics.clone());
         let writer_loop = WriterLoop {
             writer,
             reader,
@@ -362,6 +383,7 @@ mod tests {
             clock,
             retention_age: Duration::MAX,
             metrics: metrics.clone(),
+            recording,
             watch: Watch::new(),
         };
         writer_loop.run(queue).unwrap();
@@ -384,5 +406,45 @@ mod tests {
             "one visit may be larger than a commit"
         );
         assert_eq!(commits(&[None; COMMIT_VISITS_MAX + 1]), 2);
+    }
+
+    #[test]
+    fn while_nothing_may_be_written_visits_wait_and_a_stop_does_not_wait_for_them() {
+        use news::RecordingPauseReason::DiskSpace;
+
+        actix_rt::System::new().block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let (writer, reader) = store::open(folder.path(), &store::StoreOptions::default()).unwrap();
+            let metrics = IngestMetrics::register(&MetricsRegistry::new());
+            let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
+            let recording = Recording::new(clock.clone(), metrics.clone());
+            let (paused, watch, retention_age) = (recording.clone(), Watch::new(), Duration::MAX);
+            let writer_loop =
+                WriterLoop { writer, reader, head_changed, clock, retention_age, metrics, recording, watch };
+            let (recorder, thread) = Recorder::start(writer_loop, || panic!("the log failed")).unwrap();
+            let recorder = recorder.start();
+            let visit = || {
+                let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+                let source = Arc::new(Source::new(SourceId::try_new("a").unwrap(), url));
+                let (items, state, plan) = Default::default();
+                let now = Timestamp::from_millis(0);
+                RecordVisit { visit: VisitRecord { source, items, state, now, plan }, memory: None }
+            };
+            paused.pause(DiskSpace, PausedWork::NewVisits, "3 left".into());
+            recorder.send(visit()).await.unwrap().unwrap();
+            paused.pause(DiskSpace, PausedWork::AllWrites, "1 left".into());
+            let mut held = Box::pin(recorder.send(visit()));
+            let still = tokio::time::timeout(Duration::from_millis(100), &mut held).await;
+            assert!(still.is_err(), "it is answered when it is on disk");
+            paused.resume(DiskSpace);
+            held.await.unwrap().unwrap();
+            // What is held when the daemon stops is not recorded: the source has it at the next start.
+            paused.pause(DiskSpace, PausedWork::AllWrites, "1 left".into());
+            let lost = recorder.send(visit());
+            recorder.send(Stop).await.unwrap();
+            drop(recorder);
+            assert!(matches!(lost.await, Ok(Err(LogClosed))));
+            tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
+        });
     }
 }

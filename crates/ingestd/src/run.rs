@@ -37,6 +37,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     control_loop::ControlLoop,
+    disk_space::{DiskSpace, SpaceBounds, SpaceProbe, open_on_full_disk},
     documents::FetchedDocuments,
     error::IngestError,
     http::{
@@ -47,6 +48,7 @@ use crate::{
     messages::Stop,
     queue::{held_hosts, limiter::HostLimiter},
     recorder::{Recorder, WriterLoop, WriterThread},
+    recording::Recording,
     settings,
     status::{
         diagnostics::IngestDiagnostics,
@@ -76,6 +78,7 @@ struct DaemonParts {
     registry: SourceRegistry,
     metrics_registry: MetricsRegistry,
     metrics: IngestMetrics,
+    recording: Recording,
     notices: broadcast::Sender<wire::Notice>,
     documents: FetchedDocuments,
     lists: ListBoard,
@@ -103,16 +106,19 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let metrics_registry = MetricsRegistry::new();
     metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let (head_changed, head) = watch::channel(reader.head());
+    let metrics = IngestMetrics::register(&metrics_registry);
     let parts = DaemonParts {
+        recording: Recording::new(clock.clone(), metrics.clone()),
         clock,
         reader,
         registry: SourceRegistry::default(),
-        metrics: IngestMetrics::register(&metrics_registry),
+        metrics,
         metrics_registry,
         notices: broadcast::channel(NOTICES).0,
         documents: FetchedDocuments::default(),
         lists: ListBoard::default(),
     };
+    let space_bounds = parts.watch_disk(&config).await;
     let failed = signals.stop.clone();
     let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
@@ -125,6 +131,8 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let (ctx, actors) = parts.start_actors(&config, recorder.start(), crash_guard.clone())?;
     held_hosts::restore(&ctx.limiter, held, ctx.now(), server_interval_max(ctx.interval_bounds.get()));
     let record_held = actors.recorder.clone().recipient();
+    let limiter = ctx.limiter.clone();
+    actix_rt::spawn(parts.recording.clone().follow(move |paused_by| limiter.set_paused(paused_by)));
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
     let log_failure = LogFailure::new(signals.stop.clone());
     let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
@@ -141,7 +149,8 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
-    let control_loop = ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry };
+    let control_loop =
+        ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry, space_bounds };
     control_loop.run(signals, reload_requests, list_requests).await;
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
@@ -149,6 +158,18 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
 }
 
 impl DaemonParts {
+    /// Pauses recording if the disk of the store is nearly full: now, before the first visit, and from now on.
+    async fn watch_disk(&self, config: &Config) -> watch::Sender<SpaceBounds> {
+        let (bounds, current) = watch::channel(settings::space_bounds(config));
+        let path = std::path::absolute(&config.store.path).unwrap_or_else(|_| config.store.path.clone());
+        let of_store = path.clone();
+        let probe: SpaceProbe = Arc::new(move || store::space::of_file_system(&of_store));
+        let mut disk_space = DiskSpace::new(path, probe, current, self.recording.clone());
+        disk_space.check().await;
+        actix_rt::spawn(disk_space.run());
+        bounds
+    }
+
     fn writer_loop(
         &self,
         config: &Config,
@@ -163,6 +184,7 @@ impl DaemonParts {
             clock: self.clock.clone(),
             retention_age: config.store.retention_age,
             metrics: self.metrics.clone(),
+            recording: self.recording.clone(),
             watch: watch.clone(),
         }
     }
@@ -177,6 +199,7 @@ impl DaemonParts {
             reader: self.reader.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            recording: self.recording.clone(),
             path: config.store.path.clone(),
             queued: Box::new(queued),
         })
@@ -323,7 +346,7 @@ async fn open_store(
     notify::status("opening the log");
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let open = move || {
-        let (writer, reader) = store::open(&path, &options)?;
+        let (writer, reader) = open_on_full_disk(&path, || store::open(&path, &options))?;
         reader.notes().iter().for_each(log_note);
         let held = reader.held_hosts().unwrap_or_else(|error| {
             tracing::warn!(%error, "the pauses that hosts asked for before the start are lost");

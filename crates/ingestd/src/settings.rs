@@ -8,7 +8,7 @@ use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::ProxyUrl;
 use sources::CredentialFiles;
 
-use crate::queue::limiter::VisitLimits;
+use crate::{disk_space::SpaceBounds, queue::limiter::VisitLimits};
 
 /// The sections of the configuration that this daemon uses, and what it uses of another one.
 pub(crate) const SECTIONS: &[&str] = &[
@@ -34,6 +34,10 @@ pub(crate) fn visit_limits(config: &Config) -> VisitLimits {
         host_spacing: config.fetch.host_spacing,
         memory_bytes: usize::try_from(config.fetch.memory_bytes).unwrap_or(usize::MAX),
     }
+}
+
+pub(crate) fn space_bounds(config: &Config) -> SpaceBounds {
+    SpaceBounds { bytes_min: config.store.free_bytes_min, percent_min: config.store.free_percent_min }
 }
 
 pub(crate) fn credential_files(config: &Config) -> CredentialFiles {

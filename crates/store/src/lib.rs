@@ -26,6 +26,7 @@ mod record;
 mod retire;
 mod seen_sets;
 mod share;
+pub mod space;
 mod table;
 pub mod tools;
 mod waiting;

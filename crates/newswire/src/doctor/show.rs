@@ -13,20 +13,11 @@ use super::{
 };
 use crate::out::{Paint, safe};
 
+pub(crate) use notation::humanize_bytes as bytes;
+
 /// A duration in milliseconds, in a readable unit.
 pub(crate) fn duration(ms: u64) -> String {
     notation::approximate(Duration::from_millis(ms))
-}
-
-/// A size in a readable unit.
-pub(crate) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let unit = (0..UNITS.len()).rev().find(|unit| bytes >> (10 * unit) > 0).unwrap_or(0);
-    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
-    match (unit, UNITS.get(unit)) {
-        (1.., Some(name)) if tenths < 100 => format!("{}.{} {name}", tenths / 10, tenths % 10),
-        (_, name) => format!("{} {}", tenths / 10, name.unwrap_or(&"")),
-    }
 }
 
 /// The lines of the report, while it is written.
