@@ -22,6 +22,7 @@ pub const INGESTD: Program = Program {
     examples: &[
         ("newswire-ingestd --config /etc/newswire/newswire.toml", "Run the daemon in the foreground"),
         ("newswire-ingestd --check", "Check the configuration and the files it names, and exit"),
+        ("newswire-ingestd --accept-loss", "Begin an empty log, because the journal of the store is lost"),
     ],
 };
 

@@ -29,7 +29,7 @@ use daemon::{
     watch::{Watch, WatchHandle, WatchKind},
 };
 use fetch::schedule::server_interval_max;
-use news::{HeldHost, Seq, Timestamp};
+use news::{HeldHost, RecordingPauseReason, Seq, Timestamp};
 use stacks::SelfSampler;
 use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -48,7 +48,7 @@ use crate::{
     messages::Stop,
     queue::{held_hosts, limiter::HostLimiter},
     recorder::{Recorder, WriterLoop, WriterThread},
-    recording::Recording,
+    recording::{PausedWork, Recording},
     settings,
     status::{
         diagnostics::IngestDiagnostics,
@@ -118,6 +118,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
         documents: FetchedDocuments::default(),
         lists: ListBoard::default(),
     };
+    parts.pause_copy(&config);
     let space_bounds = parts.watch_disk(&config).await;
     let failed = signals.stop.clone();
     let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
@@ -158,6 +159,21 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
 }
 
 impl DaemonParts {
+    /// Pauses recording if the store is a copy: what is recorded now would have numbers that the original has given to other
+    /// events, and no client could tell.
+    fn pause_copy(&self, config: &Config) {
+        if !self.reader.notes().contains(&OpenNote::Copied) {
+            return;
+        }
+        let path = std::path::absolute(&config.store.path).unwrap_or_else(|_| config.store.path.clone());
+        let detail = format!(
+            "the files in {} are a copy of another store; stop newswire-ingestd and run `newswire log restore`, which begins \
+             a new epoch, or `newswire log restore --same-epoch` if the original is gone and no client was ahead of this copy",
+            path.display()
+        );
+        self.recording.pause(RecordingPauseReason::StoreCopied, PausedWork::NewVisits, detail);
+    }
+
     /// Pauses recording if the disk of the store is nearly full: now, before the first visit, and from now on.
     async fn watch_disk(&self, config: &Config) -> watch::Sender<SpaceBounds> {
         let (bounds, current) = watch::channel(settings::space_bounds(config));
@@ -378,7 +394,8 @@ fn log_note(note: &OpenNote) {
             records,
             "records of the journal are damaged: the states of some sources may be older than their last visit"
         ),
-        OpenNote::Copied => tracing::warn!("the store is a copy of another one"),
+        // Recording is paused, which says it.
+        OpenNote::Copied => {}
         OpenNote::NewEpoch => tracing::warn!("the log is empty and has a new epoch, as ordered"),
     }
 }

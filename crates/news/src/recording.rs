@@ -14,6 +14,8 @@ pub enum RecordingPauseReason {
     DiskInodes,
     /// A gateway has newer events of the same epoch than the log: the store is an older copy of itself.
     LogBehind,
+    /// The files of the store are a copy of another store, and the operator has not decided which epoch it has.
+    StoreCopied,
     /// A reason of a later version.
     #[serde(other)]
     Unknown,
@@ -21,7 +23,7 @@ pub enum RecordingPauseReason {
 
 impl RecordingPauseReason {
     /// All that this version knows, for metric labels.
-    pub const ALL: [Self; 3] = [Self::DiskSpace, Self::DiskInodes, Self::LogBehind];
+    pub const ALL: [Self; 4] = [Self::DiskSpace, Self::DiskInodes, Self::LogBehind, Self::StoreCopied];
 
     /// The word in JSON, in metric labels and in the log.
     #[must_use]
@@ -30,6 +32,7 @@ impl RecordingPauseReason {
             Self::DiskSpace => "disk-space",
             Self::DiskInodes => "disk-inodes",
             Self::LogBehind => "log-behind",
+            Self::StoreCopied => "store-copied",
             Self::Unknown => "unknown",
         }
     }
@@ -41,6 +44,7 @@ impl RecordingPauseReason {
             Self::DiskSpace => "recording is paused: the disk of the store is nearly full",
             Self::DiskInodes => "recording is paused: the disk of the store has hardly any inodes left",
             Self::LogBehind => "recording is paused: the log is behind what was sent from it before",
+            Self::StoreCopied => "recording is paused: the store is a copy of another one",
             Self::Unknown => "recording is paused",
         }
     }

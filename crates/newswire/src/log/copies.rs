@@ -50,13 +50,13 @@ pub(super) async fn backup(files: &LogFiles, arguments: &BackupArgs) -> anyhow::
     let daemon = if files.is_other { None } else { served(files).await };
     let made = Timestamp::from_millis(Clock::system().now_millis());
     let is_tar = arguments.to.as_os_str() == "-";
-    let mut folder = if is_tar { None } else { Some(FolderBackup::open(&arguments.to).map_err(failed)?) };
-    let mut tar = TarBackup::new(io::stdout().lock(), made);
-    let target: &mut dyn BackupTarget = match &mut folder {
-        Some(folder) => folder,
-        None => &mut tar,
+    let mut target: Box<dyn BackupTarget> = if is_tar {
+        Box::new(TarBackup::new(io::stdout().lock(), made))
+    } else {
+        Box::new(FolderBackup::open(&arguments.to).map_err(failed)?)
     };
-    let report = tools::backup(&files.store, target, daemon, made).map_err(failed)?;
+    let report = tools::backup(&files.store, &mut *target, daemon, made).map_err(failed)?;
+    drop(target);
     let is_right = report.damaged_places == 0;
     if arguments.json && !is_tar {
         out::stdout_line(&backup_json(&report).to_string())?;
