@@ -266,7 +266,9 @@ impl DaemonParts {
         reloads: mpsc::Sender<ReloadOrder>,
         list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
+        let recording = self.recording.clone();
         let publisher = wire::Publisher {
+            recording_pauses: Arc::new(move || recording.pauses()),
             log: Arc::new(log.clone()),
             head_changed: head,
             notices: self.notices.clone(),

@@ -149,7 +149,7 @@ table! {
         source_share_percent: u64 = "25", ValueKind::Integer(1, 100), RESTART;
         /// With less free space on the file system of `path`, in bytes, recording pauses: no visits begin, and what is recorded
         /// is still served. It resumes by itself with a tenth more. 0: no such limit.
-        free_bytes_min: u64 = "268435456", ValueKind::Integer(0, TIB), LIVE;
+        free_bytes_min: u64 = "268435456", ValueKind::Integer(0, KIB * TIB), LIVE;
         /// The same in percent of the file system, and of its inodes, of which fewer than 64 are always too few. Recording
         /// pauses below either limit. 0: no such limit; both 0: recording never pauses, and ends the daemon when the disk is
         /// full.

@@ -6,13 +6,13 @@ use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use daemon::watch::WatchKind;
-use news::{Cursor, Seq, SourceNotice, SourceStatus};
+use news::{Seq, SourceNotice, SourceStatus};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use wire::{
     Coverage, Endpoint, PeerClient, ReceivedEvent, Resume, StreamOpened, Subscription, SubscriptionEvent,
-    SubscriptionTiming,
+    SubscriptionTiming, WireHeartbeat,
 };
 
 use super::{
@@ -128,15 +128,11 @@ fn on_connected(state: &AppState, hello: &StreamOpened) -> Seq {
     head.seq
 }
 
-#[derive(Deserialize)]
-struct WireHeartbeat {
-    oldest: Cursor,
-}
-
-/// The daemon reports where its log begins by now.
+/// The daemon reports where its log begins by now, and whether anything is recorded.
 fn on_heartbeat(state: &AppState, data: &[u8]) {
     if let Ok(heartbeat) = serde_json::from_slice::<WireHeartbeat>(data) {
         state.ring.set_log_oldest(heartbeat.oldest.seq);
+        state.wire.set_recording_paused(heartbeat.recording_paused);
     }
 }
 

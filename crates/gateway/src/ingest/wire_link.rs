@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use news::RecordingPause;
 use tokio::time::Instant;
 
 /// The state of the wire, shared by all threads.
@@ -16,6 +17,8 @@ pub(crate) struct WireState {
     pub(crate) last_received: Option<Instant>,
     /// Why it is not connected; empty before the first attempt has failed.
     pub(crate) reason: String,
+    /// Why the daemon records nothing, as it last said; unknown, so empty, while it is not connected.
+    pub(crate) recording_paused: Vec<RecordingPause>,
 }
 
 /// What a failed attempt to connect, or the end of a connection, has changed.
@@ -56,11 +59,17 @@ impl WireLink {
         state.last_received = Some(Instant::now());
     }
 
+    /// Takes over what the daemon said.
+    pub(crate) fn set_recording_paused(&self, pauses: Vec<RecordingPause>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).recording_paused = pauses;
+    }
+
     /// Records a failed attempt or a lost connection; returns what changed.
     pub(crate) fn lost(&self, reason: &str) -> WireChange {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = state.reason.is_empty();
         reason.clone_into(&mut state.reason);
+        state.recording_paused.clear();
         match std::mem::replace(&mut state.connected, false) {
             true => WireChange::Lost,
             false if is_first => WireChange::FirstFailure,
