@@ -143,6 +143,12 @@ impl TestStack {
         self.folder.path()
     }
 
+    /// Leaves the folder there after the test, and prints where it is.
+    pub fn keep_folder(&mut self) {
+        self.folder.disable_cleanup(true);
+        crate::log_line(&format!("the folder stays: {}", self.folder.path().display()));
+    }
+
     /// The address of the gateway.
     #[must_use]
     pub fn gateway(&self) -> Address {
@@ -184,8 +190,8 @@ impl TestStack {
     ) -> anyhow::Result<ChildProcess> {
         let config = self.write_config(config, changes)?;
         let config = config.to_str().context("temporary folders have plain names")?;
-        let options = self.start_options.get(&program).copied().unwrap_or_default();
-        ChildProcess::start_with(options, program, &["--config", config], self.folder.path())
+        let options = self.start_options.get(&program).cloned().unwrap_or_default();
+        ChildProcess::start_with(&options, program, &["--config", config], self.folder.path())
     }
 
     /// Starts both daemons and waits until the gateway is ready.

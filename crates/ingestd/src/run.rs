@@ -7,6 +7,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    mem::ManuallyDrop,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -17,31 +18,32 @@ use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web};
 use anyhow::Context as _;
 use control::{ControlSocket, IngestStatus};
 use daemon::{
-    Clock,
+    Clock, Exit,
     admin::{Admin, AdminHandle, ReloadOrder, status_of},
     config::Config,
     logs::Logs,
     metrics::MetricsRegistry,
     notify,
-    process::DaemonContext,
+    process::{self, DaemonContext},
     sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
 };
 use fetch::schedule::server_interval_max;
 use news::{HeldHost, Seq, Timestamp};
 use stacks::SelfSampler;
-use store::{LogReader, LogWriter};
+use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     control_loop::ControlLoop,
     disk_space::{DiskSpace, SpaceBounds, SpaceProbe, open_on_full_disk},
     documents::FetchedDocuments,
-    error::IngestError,
+    error::{IngestError, WriterError},
     http::{
         routes::{self, ControlState, WebSubRecipients},
-        wire_log::{LogFailure, WireLog},
+        wire_log::WireLog,
     },
     lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
@@ -69,6 +71,11 @@ const SOCKET_MODE: u32 = 0o660;
 const RELOADS: usize = 4;
 /// Largest JSON body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a stop may take in which everything that is queued gets to disk; systemd waits 20 s (`TimeoutStopSec`).
+const STOP_MAX: Duration = Duration::from_secs(15);
+/// How long the stop may take after the log could not be written.
+const STOP_AFTER_FAILURE_MAX: Duration = Duration::from_secs(4);
 
 /// Shared by most parts of the daemon.
 struct DaemonParts {
@@ -98,6 +105,7 @@ struct Actors {
 pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
+    daemon::panics::expect_if(store::is_in_sled);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader, held) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
@@ -118,8 +126,8 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     };
     let space_bounds = parts.watch_disk(&config).await;
     let failed = signals.stop.clone();
-    let writer_loop = parts.writer_loop(writer, head_changed, &watched);
-    let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
+    let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
+    let (recorder, writer_thread) = Recorder::start(writer_loop, move |error| end_after(error, &failed))?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
     let (list_orders, list_requests) = mpsc::channel(RELOADS);
@@ -132,8 +140,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let limiter = ctx.limiter.clone();
     actix_rt::spawn(parts.recording.clone().follow(move |paused_by| limiter.set_paused(paused_by)));
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
-    let log_failure = LogFailure::new(signals.stop.clone());
-    let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
+    let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
     let server =
         serve_wire(parts.control_state(&actors, log, head, reloads, list_orders), wire_socket, watched)?;
     let (supervisor, own_sources) =
@@ -152,7 +159,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     control_loop.run(signals, reload_requests, list_requests).await;
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
-    log_failure.reason().map_or(Ok(()), |reason| Err(IngestError::Damaged(reason.to_owned())))
+    Ok(())
 }
 
 impl DaemonParts {
@@ -168,12 +175,19 @@ impl DaemonParts {
         bounds
     }
 
-    fn writer_loop(&self, writer: LogWriter, head_changed: watch::Sender<Seq>, watch: &Watch) -> WriterLoop {
+    fn writer_loop(
+        &self,
+        config: &Config,
+        writer: LogWriter,
+        head_changed: watch::Sender<Seq>,
+        watch: &Watch,
+    ) -> WriterLoop {
         WriterLoop {
             writer,
             reader: self.reader.clone(),
             head_changed,
             clock: self.clock.clone(),
+            retention_age: config.store.retention_age,
             metrics: self.metrics.clone(),
             recording: self.recording.clone(),
             watch: watch.clone(),
@@ -293,6 +307,7 @@ impl DaemonParts {
             }),
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
+            on_older_copy: Arc::new(|why| tracing::error!(why, "recording paused")),
         }
     }
 }
@@ -330,6 +345,17 @@ fn start_admin(
     Ok((admin, watchdog))
 }
 
+/// Stops the process because of `error`: orderly if that is possible, and soon in any case.
+fn end_after(error: &WriterError, stop: &CancellationToken) {
+    process::end_within(
+        STOP_AFTER_FAILURE_MAX,
+        Exit::Io,
+        "the stop after the failure of the log takes too long; the process ends at once",
+    );
+    tracing::error!("{error}");
+    stop.cancel();
+}
+
 /// On its own thread: it reads the log since the last checkpoint, and sled can panic on a damaged store.
 async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHost>), IngestError> {
     let (path, options) = (config.store.path.clone(), settings::store_options(config));
@@ -337,14 +363,43 @@ async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHo
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let open = move || {
         let (writer, reader) = open_on_full_disk(&path, || store::open(&path, &options))?;
+        reader.notes().iter().for_each(log_note);
         let held = reader.held_hosts().unwrap_or_else(|error| {
             tracing::warn!(%error, "the pauses that hosts asked for before the start are lost");
             Vec::new()
         });
+        // Keeps the log open until the process exits: the last one to close it would wait for sled to write what it holds,
+        // and for ever if the disk does not answer. What counts is on disk after each commit.
+        let _kept = ManuallyDrop::new(reader.clone());
         Ok::<_, store::StoreOpenError>((writer, reader, held))
     };
     let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.context("the thread that opens the log died")??)
+}
+
+fn log_note(note: &OpenNote) {
+    match note {
+        OpenNote::Migrated { events } => {
+            tracing::info!(
+                events,
+                "the store was brought into the layout of this version; earlier versions refuse it"
+            );
+        }
+        OpenNote::Rebuilt { why } => {
+            tracing::warn!(reason = why, "the states of sources were made again from the journal");
+        }
+        OpenNote::EndLost { first, count } => tracing::error!(
+            seq = first.0,
+            events = count,
+            "the end of the journal is gone, and these events with it; readers are told a gap"
+        ),
+        OpenNote::DamagedChanges { records } => tracing::error!(
+            records,
+            "records of the journal are damaged: the states of some sources may be older than their last visit"
+        ),
+        OpenNote::Copied => tracing::warn!("the store is a copy of another one"),
+        OpenNote::NewEpoch => tracing::warn!("the log is empty and has a new epoch, as ordered"),
+    }
 }
 
 /// After [`open_store`], whose lock keeps a second process away from the files of the crash guard as well.
@@ -390,9 +445,16 @@ async fn stop(
     server: ServerHandle,
 ) -> Result<(), IngestError> {
     notify::stopping();
+    process::end_within(
+        STOP_MAX,
+        Exit::Io,
+        "the disk of store.path does not take what is queued in time; the process ends without it (all announced events are \
+         on disk, and the sources are visited again after a start); check the disk",
+    );
     // Before the store is released: the next process binds the socket again.
     tokio::fs::remove_file(config.socket(ControlSocket::Ingestd)).await.ok();
     tracing::info!("stopping");
+    store::crash::point("shutdown-begun");
     let Actors { recorder, supervisor, websub } = actors;
     // An error means that the actor has stopped already.
     supervisor.send(Stop).await.ok();
@@ -405,6 +467,7 @@ async fn stop(
     let written = tokio::task::spawn_blocking(move || writer_thread.join()).await;
     server.stop(false).await;
     written.context("the recorder's thread died")??;
+    store::crash::point("shutdown-joined");
     tracing::info!("stopped");
     Ok(())
 }

@@ -62,6 +62,7 @@ pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
             },
             ..store::SourceShare::default()
         },
+        ..store::StoreOptions::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The layout of the seen set, and what is kept of an item.
 //!
 //! ```text
-//! layout 3:  newest 2 | quiet visits 1 | damped since 6 | renewed at 6 | entries of 76 bytes
+//! layout 3:  newest 2 | quiet visits and flags 1 | damped since 6 | renewed at 6 | entries of 76 bytes
 //! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4 | sent 4 | shape 4 | media 4
 //! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 17
 //! layout 2:  as 3, without renewed at, and with entries of 64 bytes, without sent, shape and media
@@ -15,14 +15,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::damping::Damping;
 
-const ENTRY: usize = 76;
+pub(crate) const ENTRY: usize = 76;
 const ENTRY_OF_2: usize = 64;
-const HEADER: usize = 15;
+pub(crate) const HEADER: usize = 15;
 const HEADER_OF_2: usize = 9;
 const ENTRY_OF_1: usize = 32;
 const FROM_VERSION_1: u8 = 1;
 const GUID_FOLLOWS_LINK: u8 = 2;
 const COUNTS: u8 = 4;
+/// Flags beside the quiet visits, which are a few.
+const FLAPPING: u8 = 0x80;
+const WITHOUT_MIDDLE: u8 = 0x40;
 
 /// Bytes that are no seen set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,11 +158,28 @@ impl SeenEntry {
         }
     }
 
+    /// The key, or what an entry of the first version has instead.
+    pub(crate) fn key(&self) -> [u8; 16] {
+        match self.identity {
+            EntryIdentity::Known { key, .. } => key,
+            EntryIdentity::Version1 { key_hash, second } => {
+                (u128::from(key_hash) | u128::from(second) << 64).to_le_bytes()
+            }
+        }
+    }
+
+    /// As it is written.
+    pub(crate) fn bytes(&self) -> [u8; ENTRY] {
+        let mut bytes = Vec::with_capacity(ENTRY);
+        self.write(&mut bytes);
+        bytes.try_into().expect("every entry has the same size")
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.key());
         let mut flags = 0;
         match &self.identity {
-            EntryIdentity::Known { key, traits } => {
-                out.extend_from_slice(key);
+            EntryIdentity::Known { traits, .. } => {
                 for number in [traits.guid, traits.link, traits.title, traits.text] {
                     write_48(out, number);
                 }
@@ -168,9 +188,7 @@ impl SeenEntry {
                 }
                 flags |= if traits.guid_follows_link { GUID_FOLLOWS_LINK } else { 0 };
             }
-            EntryIdentity::Version1 { key_hash, second } => {
-                out.extend_from_slice(&key_hash.to_le_bytes());
-                out.extend_from_slice(&second.to_le_bytes());
+            EntryIdentity::Version1 { .. } => {
                 out.extend_from_slice(&[0; 36]);
                 flags |= FROM_VERSION_1;
             }
@@ -184,7 +202,7 @@ impl SeenEntry {
         }
     }
 
-    fn read(mut rest: &[u8]) -> Option<Self> {
+    pub(crate) fn read(mut rest: &[u8]) -> Option<Self> {
         let from = &mut rest;
         let key: [u8; 16] = take(from)?;
         let (guid, link, title, text) = (read_48(from)?, read_48(from)?, read_48(from)?, read_48(from)?);
@@ -221,22 +239,33 @@ pub(crate) struct Layout {
     pub(crate) damping: Option<Damping>,
     /// When the newest document came, if nearly all of its items were new although the one before had others.
     pub(crate) renewed_at: Option<Timestamp>,
+    /// The guids of the newest document were other ones than those of the document before.
+    pub(crate) is_flapping: bool,
+    /// The middle of the newest document was left out, because it had too many items.
+    pub(crate) is_without_middle: bool,
 }
 
 pub(crate) fn encode(layout: &Layout) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + layout.entries.len() * ENTRY);
-    out.extend_from_slice(&u16::try_from(layout.newest).unwrap_or(u16::MAX).to_le_bytes());
-    // 0 and 0 is without damping: its time is never 0.
-    let (quiet, since) =
-        layout.damping.map_or((0, 0), |d| (d.quiet_visits, d.since.millis().cast_unsigned()));
-    out.push(quiet);
-    write_48(&mut out, since);
-    // 0 is without: no visit is made in 1970.
-    write_48(&mut out, layout.renewed_at.map_or(0, |at| at.millis().cast_unsigned()));
+    write_header(&mut out, layout);
     for entry in &layout.entries {
         entry.write(&mut out);
     }
     out
+}
+
+/// Writes all but the entries.
+pub(crate) fn write_header(out: &mut Vec<u8>, layout: &Layout) {
+    out.extend_from_slice(&u16::try_from(layout.newest).unwrap_or(u16::MAX).to_le_bytes());
+    // 0 and 0 is without damping: its time is never 0.
+    let (quiet, since) =
+        layout.damping.map_or((0, 0), |d| (d.quiet_visits, d.since.millis().cast_unsigned()));
+    let flags = [(layout.is_flapping, FLAPPING), (layout.is_without_middle, WITHOUT_MIDDLE)];
+    let flags: u8 = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum();
+    out.push(quiet.min(WITHOUT_MIDDLE - 1) | flags);
+    write_48(out, since);
+    // 0 is without: no visit is made in 1970.
+    write_48(out, layout.renewed_at.map_or(0, |at| at.millis().cast_unsigned()));
 }
 
 /// Reads layout 3.
@@ -250,21 +279,29 @@ pub(crate) fn decode_version2(bytes: &[u8]) -> Result<Layout, BadSeenSet> {
 }
 
 fn decode_with(bytes: &[u8], header: usize, entry: usize) -> Result<Layout, BadSeenSet> {
-    let (mut header, rest) = bytes.split_at_checked(header).ok_or(BadSeenSet::Cut)?;
+    let (header, rest) = bytes.split_at_checked(header).ok_or(BadSeenSet::Cut)?;
     if !rest.len().is_multiple_of(entry) {
         return Err(BadSeenSet::Cut);
     }
-    let from = &mut header;
-    let newest = usize::from(u16::from_le_bytes(take(from).ok_or(BadSeenSet::Cut)?));
-    let [quiet_visits] = take(from).ok_or(BadSeenSet::Cut)?;
-    let since = read_48(from).ok_or(BadSeenSet::Cut)?;
-    // Layout 2 ends here.
-    let renewed_at = read_48(from).filter(|at| *at != 0).map(|at| Timestamp::from_millis(sign_extended(at)));
     let entries: Option<Vec<_>> = rest.chunks_exact(entry).map(SeenEntry::read).collect();
     let entries = entries.ok_or(BadSeenSet::Content)?;
+    let layout = read_header(header).ok_or(BadSeenSet::Cut)?;
+    Ok(Layout { newest: layout.newest.min(entries.len()), entries, ..layout })
+}
+
+/// Reads all but the entries.
+pub(crate) fn read_header(mut header: &[u8]) -> Option<Layout> {
+    let from = &mut header;
+    let newest = usize::from(u16::from_le_bytes(take(from)?));
+    let [quiet_and_flags] = take(from)?;
+    let since = read_48(from)?;
+    // Layout 2 ends here.
+    let renewed_at = read_48(from).filter(|at| *at != 0).map(|at| Timestamp::from_millis(sign_extended(at)));
     let since_at = Timestamp::from_millis(sign_extended(since));
+    let [is_flapping, is_without_middle] = [FLAPPING, WITHOUT_MIDDLE].map(|flag| quiet_and_flags & flag != 0);
+    let quiet_visits = quiet_and_flags & !(FLAPPING | WITHOUT_MIDDLE);
     let damping = (since != 0).then_some(Damping { quiet_visits, since: since_at });
-    Ok(Layout { newest: newest.min(entries.len()), entries, damping, renewed_at })
+    Some(Layout { newest, entries: Vec::new(), damping, renewed_at, is_flapping, is_without_middle })
 }
 
 /// The entries of layout 1, the newest document first.
@@ -285,7 +322,7 @@ pub(crate) fn decode_version1(bytes: &[u8]) -> Result<Vec<SeenEntry>, BadSeenSet
     Ok(bytes.chunks_exact(ENTRY_OF_1).map(entry).collect())
 }
 
-fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+pub(crate) fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = from.split_first_chunk()?;
     *from = rest;
     Some(*first)
@@ -351,6 +388,8 @@ mod tests {
             newest: 1,
             damping: Some(Damping { quiet_visits: 2, since: at(1_800_000_000_000) }),
             renewed_at: Some(at(1_800_000_000_001)),
+            is_flapping: true,
+            is_without_middle: true,
         }
     }
 

@@ -11,7 +11,9 @@
 
 mod classify;
 mod damping;
+mod delta;
 mod entry;
+mod filter;
 mod matching;
 mod shape;
 mod version1;

@@ -1,15 +1,14 @@
 //! Step 7 of the life of an item: a sequence number, on disk.
 //!
 //! ```text
-//! classify (new, changed, known) → number → one sled batch → flush → fdatasync → head changes
+//! classify (new, changed, known) → number → one record → journal → fdatasync → sled → head changes
 //! ```
 //!
-//! The events of a visit, the seen set and the state of its source are one commit: after a crash either all of it is
-//! there or nothing. sled's flush only starts the write-back, so the file is synced here.
+//! The events of a visit, the seen set and the state of its source are one record: after a crash either all of it is there
+//! or nothing. A visit without news changes sled only, which is flushed in the background.
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
     io,
     sync::Arc,
 };
@@ -23,11 +22,16 @@ use seen::{Classification, ItemStatus, SeenSet};
 
 use crate::{
     Retention, StoreOptions,
+    commit::Changes,
+    flush::Flusher,
+    journal::{CommitRecord, JournalWriter, NewRecordEvent, OwnerTotals},
     open::Lock,
-    pieces,
     read::{LogReadError, SharedLog},
-    record::{self, Damage},
-    share::{NewEvent, RemovedEvents, Shares},
+    record,
+    retire::RetiringSegment,
+    seen_sets::StoredSeenSet,
+    share::{EventTotals, NewEvent, RemovedEvents, Shares},
+    table::TableError,
     waiting::WaitingItems,
 };
 
@@ -88,6 +92,9 @@ pub struct AppendedVisit {
     pub waiting: bool,
     /// Changed items whose update was absorbed, because the source changes them at most visits.
     pub absorbed: u32,
+    /// Items that are no longer remembered, because the source has had more than [`SeenSet::ENTRIES_MAX`] others since: they
+    /// are new if they appear again.
+    pub forgotten: u32,
     /// New and changed items that a later visit records, because this one has recorded as much as it may.
     pub deferred: u32,
     /// Their size in bytes, as they would be stored.
@@ -117,15 +124,26 @@ pub struct Retained {
 /// failed write it is unknown what is on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The log could not be written.
-    #[error("cannot write the log: {0}; check the disk and its free space, then start again")]
-    Sled(#[from] sled::Error),
-    /// The log could not be synced.
-    #[error("cannot sync the log to disk: {0}; check the disk and its free space, then start again")]
-    Sync(#[from] io::Error),
-    /// The data is damaged.
-    #[error(transparent)]
-    Read(#[from] LogReadError),
+    /// The journal could not be written, synced or read.
+    #[error("cannot write the journal: {0}; check the disk and its free space, then start again")]
+    Journal(#[from] io::Error),
+    /// sled could not be written or read.
+    #[error("cannot use the states of sources: {0}; check the disk and its free space, then start again")]
+    Table(#[from] TableError),
+    /// What sled has could not be brought to the disk.
+    #[error(
+        "cannot bring the states of sources to the disk: {0}; check the disk and its free space, then start again"
+    )]
+    Flush(Arc<TableError>),
+}
+
+impl From<LogReadError> for AppendError {
+    fn from(error: LogReadError) -> Self {
+        match error {
+            LogReadError::Journal(error) => Self::Journal(error),
+            LogReadError::Table(error) => Self::Table(error),
+        }
+    }
 }
 
 /// The warning in the state of a source whose guids flap.
@@ -134,43 +152,27 @@ const FLAPPING: &str =
 /// The warning in the state of a source whose updates are absorbed.
 const DAMPED: &str = "update-flap: the text of many items changes from visit to visit; their updates are not sent until it stops";
 
-/// The steps of an append after which tests crash the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CrashPoint {
-    /// The batch is built and nothing is written.
-    Built,
-    /// The batch is in sled, not yet on disk.
-    Applied,
-    /// sled has flushed it.
-    Flushed,
-    /// The file is synced; the head has not changed.
-    Synced,
-    /// It is visible to readers.
-    Visible,
-}
-
-impl CrashPoint {
-    /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Built, Self::Applied, Self::Flushed, Self::Synced, Self::Visible];
-}
+/// Values that are journalled again in one record.
+const KEYS_PER_RECORD: usize = 256;
 
 /// The only writer of the log.
 pub struct LogWriter {
     shared: Arc<SharedLog>,
-    file: File,
+    journal: JournalWriter,
+    flusher: Flusher,
     _lock: Lock,
     live_bytes: u64,
     retention: Retention,
+    retiring: Option<RetiringSegment>,
     new_bytes_max: u64,
     shares: Shares,
     share_percent: u64,
-    on_step: Option<Box<dyn FnMut(CrashPoint) + Send>>,
 }
 
 impl std::fmt::Debug for LogWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LogWriter")
-            .field("epoch", &self.shared.epoch)
+            .field("epoch", &self.shared.journal.epoch)
             .field("head", &self.shared.head())
             .finish()
     }
@@ -178,11 +180,16 @@ impl std::fmt::Debug for LogWriter {
 
 /// A commit that is being built.
 struct Commit {
-    batch: sled::Batch,
-    seen: HashMap<SourceId, SeenSet>,
+    events: Vec<NewRecordEvent>,
+    changes: Changes,
+    seen: HashMap<SourceId, StoredSeenSet>,
     /// The sources of which `seen` has changed.
     changed_seen: HashSet<SourceId>,
     waiting: HashMap<SourceId, WaitingItems>,
+    /// The state of each source, and the commit whose record has the one before.
+    states: HashMap<SourceId, (Vec<u8>, u64)>,
+    /// The sources with news, whose state and seen set must be in the journal.
+    with_news: HashSet<SourceId>,
     head: Seq,
     live_bytes: u64,
 }
@@ -225,32 +232,29 @@ impl LogWriter {
     /// Maximum number of events that one [`LogWriter::retain`] removes, so that an append never waits long for it.
     pub const REMOVED_MAX: usize = 2000;
 
-    pub(crate) fn new(
+    /// Of a log that was just opened, whose sources have so many events.
+    pub(crate) fn try_new(
         shared: Arc<SharedLog>,
-        file: File,
+        journal: JournalWriter,
         lock: Lock,
-        live_bytes: u64,
-        shares: Shares,
+        totals: OwnerTotals,
         options: &StoreOptions,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let Retention { age, events, bytes } = options.retention;
+        let live_bytes = totals.values().map(|totals| totals.bytes).sum();
+        let kept = EventTotals { events, bytes };
+        Ok(Self {
+            shares: Shares::open(&shared, options.share, totals, kept, age)?,
+            flusher: Flusher::start(&shared)?,
             shared,
-            file,
+            journal,
             _lock: lock,
             live_bytes,
             retention: options.retention,
+            retiring: None,
             new_bytes_max: options.new_bytes_max,
-            shares,
             share_percent: options.share.percent,
-            on_step: None,
-        }
-    }
-
-    /// Calls `on_step` at each [`CrashPoint`] of every append: crash tests kill the process there.
-    #[must_use]
-    pub fn with_steps(mut self, on_step: impl FnMut(CrashPoint) + Send + 'static) -> Self {
-        self.on_step = Some(Box::new(on_step));
-        self
+        })
     }
 
     /// Appends the visits in order, as one commit, and makes it visible once it is on disk. Blocks.
@@ -260,47 +264,114 @@ impl LogWriter {
     pub fn append(&mut self, visits: Vec<VisitRecord>) -> Result<Vec<AppendedVisit>, AppendError> {
         self.shares.begin();
         let mut commit = Commit {
-            batch: sled::Batch::default(),
+            events: Vec::new(),
+            changes: Changes::default(),
             seen: HashMap::new(),
             changed_seen: HashSet::new(),
             waiting: HashMap::new(),
+            states: HashMap::new(),
+            with_news: HashSet::new(),
             head: self.shared.head(),
             live_bytes: self.live_bytes,
         };
-        let before = commit.head;
         let mut appended = Vec::with_capacity(visits.len());
         for visit in visits {
             appended.push(self.add(&mut commit, visit)?);
         }
-        let db = &self.shared.db;
-        for source in &commit.changed_seen {
-            let Some(seen) = commit.seen.get(source) else { continue };
-            pieces::replace(db, &mut commit.batch, &record::seen_key(source), record::seal_seen(seen))?;
+        let Commit {
+            events,
+            mut changes,
+            mut seen,
+            changed_seen,
+            waiting,
+            states,
+            with_news,
+            head,
+            live_bytes,
+        } = commit;
+        for source in changed_seen {
+            let Some(seen) = seen.remove(&source) else { continue };
+            seen.write(&self.shared.table, &source, with_news.contains(&source), &mut changes)?;
         }
-        for (source, waits) in &commit.waiting {
-            waits.write(db, &mut commit.batch, source)?;
+        for (source, waits) in waiting {
+            waits.write(&mut changes, &source);
         }
-        if commit.head > before {
-            commit.batch.insert(record::LIVE_BYTES, record::seal(&[&commit.live_bytes.to_le_bytes()]));
-            self.shares.finish(&mut commit.batch, self.shared.oldest(), commit.head);
+        for (source, (state, before)) in states {
+            let key = record::state_key(&source);
+            if with_news.contains(&source) {
+                changes.journalled(key, Some(state));
+            } else {
+                changes.in_sled(key, Some(state), before);
+            }
         }
-        self.step(CrashPoint::Built);
-        self.shared.db.apply_batch(commit.batch)?;
-        self.step(CrashPoint::Applied);
-        self.shared.db.flush()?;
-        self.step(CrashPoint::Flushed);
-        self.file.sync_data()?;
-        self.step(CrashPoint::Synced);
-        self.live_bytes = commit.live_bytes;
-        self.shared.set_head(commit.head);
-        self.step(CrashPoint::Visible);
+        self.commit(events, changes, head)?;
+        self.live_bytes = live_bytes;
+        self.shared.set_head(head);
+        crate::crash::point("append-visible");
         Ok(appended)
     }
 
-    fn step(&mut self, step: CrashPoint) {
-        if let Some(on_step) = &mut self.on_step {
-            on_step(step);
+    /// Brings a commit to the disk, and then to sled. `head` is its last event.
+    fn commit(
+        &mut self,
+        events: Vec<NewRecordEvent>,
+        changes: Changes,
+        head: Seq,
+    ) -> Result<(), AppendError> {
+        self.check()?;
+        let (number, first) = self.journal.next();
+        let operations = changes.operations();
+        crate::crash::point("append-built");
+        let is_journalled = !events.is_empty() || !operations.is_empty();
+        if is_journalled {
+            let oldest = self.shared.oldest();
+            self.journal.append(&CommitRecord { number, first, oldest, events, operations })?;
         }
+        let commit = if is_journalled { number } else { number - 1 };
+        self.shared.table.apply(&changes.into_table(commit), commit, head)?;
+        crate::crash::point("append-applied");
+        self.flusher.notify();
+        Ok(())
+    }
+
+    /// Writes into the journal again what sled has of commits from this one on, and what it has of none if that is 0.
+    pub(crate) fn journal_again(&mut self, from: u64) -> Result<(), AppendError> {
+        let mut last = Vec::new();
+        loop {
+            let keys = self.shared.table.keys_after(&last, KEYS_PER_RECORD)?;
+            let Some(end) = keys.last().cloned() else { return Ok(()) };
+            last = end;
+            let mut changes = Changes::default();
+            for key in keys {
+                let Some(stored) = self.shared.table.get(&key)? else { continue };
+                if stored.commit >= from {
+                    changes.journalled(key, Some(stored.value));
+                }
+            }
+            if !changes.is_empty() {
+                self.commit(Vec::new(), changes, self.shared.head())?;
+            }
+        }
+    }
+
+    /// Fails if sled could not be flushed in the background.
+    ///
+    /// # Errors
+    /// [`AppendError::Flush`]: the process must stop.
+    pub fn check(&self) -> Result<(), AppendError> {
+        self.flusher.failure().map_or(Ok(()), |error| Err(AppendError::Flush(error)))
+    }
+
+    /// Brings everything to the disk, so that the next start has nothing to do. Without it, nothing is lost either.
+    ///
+    /// # Errors
+    /// [`AppendError`] if the disk fails.
+    pub fn close(self) -> Result<(), AppendError> {
+        self.check()?;
+        self.flusher.stop();
+        self.shared.table.close()?;
+        crate::crash::point("shutdown-flushed");
+        Ok(())
     }
 
     fn add(&mut self, commit: &mut Commit, visit: VisitRecord) -> Result<AppendedVisit, AppendError> {
@@ -323,6 +394,8 @@ impl LogWriter {
             waiting = waits.count();
             if waits != waited {
                 commit.waiting.insert(source.id.clone(), waits);
+                // The state says what waits.
+                commit.with_news.insert(source.id.clone());
             }
         } else if state.last_status == Some(VisitStatus::Unchanged) {
             state.unchanged_visits = state.unchanged_visits.saturating_add(1);
@@ -342,9 +415,16 @@ impl LogWriter {
             state.updates_damped = true;
             state.warnings.push(DAMPED.to_owned());
         }
+        if result.forgotten > 0 {
+            state.warnings.push(format!(
+                "too-many-items: the last {} are remembered; older ones are new if they appear again",
+                SeenSet::ENTRIES_MAX
+            ));
+        }
         // A pause may have been ordered during the visit.
         let stored = self.shared.state(&source.id)?;
-        state.paused = stored.and_then(|s| s.paused).filter(|pause| pause.is_active(now));
+        let stored_commit = stored.as_ref().map_or(0, |(_, commit)| *commit);
+        state.paused = stored.and_then(|(state, _)| state.paused).filter(|pause| pause.is_active(now));
         state.counts.items += u64::from(result.new);
         state.counts.updates += u64::from(result.updated);
         // A document that is recorded in parts says nothing about how often the feed publishes.
@@ -366,8 +446,10 @@ impl LogWriter {
             state.counts.unchanged += 1;
         }
         state.finish_attempt(result.new, result.updated);
-        let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
-        commit.batch.insert(record::state_key(&source.id), record::seal(&[&json]));
+        if result.last.is_some() {
+            commit.with_news.insert(source.id.clone());
+        }
+        commit.states.insert(source.id.clone(), (record::seal_state(&state), stored_commit));
         result.state = state;
         Ok(result)
     }
@@ -438,10 +520,10 @@ impl LogWriter {
         source.new_bytes_max.unwrap_or(self.new_bytes_max)
     }
 
-    fn waiting_items(&self, commit: &Commit, source: &SourceId) -> Result<WaitingItems, LogReadError> {
+    fn waiting_items(&self, commit: &Commit, source: &SourceId) -> Result<WaitingItems, TableError> {
         match commit.waiting.get(source) {
             Some(waiting) => Ok(waiting.clone()),
-            None => WaitingItems::read(&self.shared.db, source),
+            None => WaitingItems::read(&self.shared.table, source),
         }
     }
 
@@ -451,12 +533,15 @@ impl LogWriter {
         visit: &DocumentVisit<'_>,
         items: &[Item],
         result: &mut AppendedVisit,
-    ) -> Result<Classification, LogReadError> {
+    ) -> Result<Classification, TableError> {
         let source = &visit.source.id;
         let seen = match commit.seen.entry(source.clone()) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.load_seen(source)?),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(StoredSeenSet::read(&self.shared.table, source)?)
+            }
         };
+        let seen = &mut seen.set;
         seen.pass_unchanged(visit.unchanged_visits);
         let classification = seen.classify(items, visit.now);
         let count = |status| u32::try_from(classification.count(status)).unwrap_or(u32::MAX);
@@ -464,6 +549,7 @@ impl LogWriter {
         result.waiting = classification.waiting;
         result.held = count(ItemStatus::Held);
         result.absorbed = count(ItemStatus::Absorbed);
+        result.forgotten = u32::try_from(classification.forgotten).unwrap_or(u32::MAX);
         Ok(classification)
     }
 
@@ -497,7 +583,7 @@ impl LogWriter {
                 ItemStatus::Changed { first_seen } => (EventKind::Update, first_seen),
             };
             let seq = commit.head.next();
-            let id = Cursor { epoch: self.shared.epoch.clone(), seq };
+            let id = Cursor { epoch: self.shared.journal.epoch.clone(), seq };
             let event = Event::new(id, kind, source, first_seen, item);
             let value = record::seal_event(kind, now, &event.to_json());
             let size = value.len() as u64;
@@ -524,15 +610,15 @@ impl LogWriter {
             }
             bytes += size;
             commit.live_bytes += size;
-            pieces::insert(&mut commit.batch, &record::event_key(seq), value);
+            let owner = source.id.clone();
+            commit.events.push(NewRecordEvent { owner, recorded: now, sealed: value });
             commit.head = seq;
-            self.shares.add(&self.shared, new_event)?;
+            self.shares.add(new_event);
             result.first.get_or_insert(seq);
             result.last = Some(seq);
         }
-        let seen = commit.seen.entry(source.id.clone()).or_default();
-        if let Some(from) = deferred_from {
-            seen.defer(&classification, from);
+        if let Some((from, seen)) = deferred_from.zip(commit.seen.get_mut(&source.id)) {
+            seen.set.defer(&classification, from);
         }
         commit.changed_seen.insert(source.id.clone());
         Ok(waits)
@@ -543,26 +629,13 @@ impl LogWriter {
     /// # Errors
     /// As [`LogWriter::append`].
     pub fn pause(&mut self, orders: Vec<(SourceId, Option<Pause>)>) -> Result<(), AppendError> {
-        let mut batch = sled::Batch::default();
+        let mut changes = Changes::default();
         for (source, paused) in orders {
-            let mut state = self.shared.state(&source)?.unwrap_or_default();
+            let mut state = self.shared.state(&source)?.map(|(state, _)| state).unwrap_or_default();
             state.paused = paused;
-            let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
-            batch.insert(record::state_key(&source), record::seal(&[&json]));
+            changes.journalled(record::state_key(&source), Some(record::seal_state(&state)));
         }
-        self.shared.db.apply_batch(batch)?;
-        self.shared.db.flush()?;
-        Ok(self.file.sync_data()?)
-    }
-
-    fn load_seen(&self, source: &SourceId) -> Result<SeenSet, LogReadError> {
-        let key = record::seen_key(source);
-        let Some(stored) = self.shared.db.get(&key)? else { return Ok(SeenSet::default()) };
-        let value = pieces::value(&self.shared.db, &key, stored)?;
-        value.and_then(|value| record::unseal_seen(&value)).map_err(|damage| LogReadError::Damaged {
-            what: format!("the list of keys of source {source}"),
-            damage,
-        })
+        self.commit(Vec::new(), changes, self.shared.head())
     }
 
     /// Stores the WebSub state of sources without a visit; sources that were never visited are ignored. Blocks until it is
@@ -574,16 +647,7 @@ impl LogWriter {
         &mut self,
         changes: Vec<(SourceId, Option<Box<WebSubState>>)>,
     ) -> Result<(), AppendError> {
-        let mut batch = sled::Batch::default();
-        for (source, websub) in changes {
-            let Some(mut state) = self.shared.state(&source)? else { continue };
-            state.websub = websub;
-            let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
-            batch.insert(record::state_key(&source), record::seal(&[&json]));
-        }
-        self.shared.db.apply_batch(batch)?;
-        self.shared.db.flush()?;
-        Ok(self.file.sync_data()?)
+        self.change_states(changes, |state, websub| state.websub = websub)
     }
 
     /// Marks the states of sources that were taken out of the list; sources that were never visited are ignored. Blocks until
@@ -592,16 +656,26 @@ impl LogWriter {
     /// # Errors
     /// As [`LogWriter::append`].
     pub fn mark_removed(&mut self, sources: Vec<SourceId>) -> Result<(), AppendError> {
-        let mut batch = sled::Batch::default();
-        for source in sources {
-            let Some(mut state) = self.shared.state(&source)? else { continue };
+        self.change_states(sources.into_iter().map(|source| (source, ())).collect(), |state, ()| {
             state.removed = true;
-            let json = serde_json::to_vec(&state).expect("every field of a state has a JSON form");
-            batch.insert(record::state_key(&source), record::seal(&[&json]));
+        })
+    }
+
+    fn change_states<T>(
+        &mut self,
+        of: Vec<(SourceId, T)>,
+        change: impl Fn(&mut SourceState, T),
+    ) -> Result<(), AppendError> {
+        let mut changes = Changes::default();
+        for (source, to) in of {
+            let Some((mut state, _)) = self.shared.state(&source)? else { continue };
+            change(&mut state, to);
+            changes.journalled(record::state_key(&source), Some(record::seal_state(&state)));
         }
-        self.shared.db.apply_batch(batch)?;
-        self.shared.db.flush()?;
-        Ok(self.file.sync_data()?)
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.commit(Vec::new(), changes, self.shared.head())
     }
 
     /// Replaces the hosts that asked for a pause. Blocks until they are on disk.
@@ -610,58 +684,82 @@ impl LogWriter {
     /// As [`LogWriter::append`].
     pub fn write_held_hosts(&mut self, hosts: &[HeldHost]) -> Result<(), AppendError> {
         let json = serde_json::to_vec(hosts).expect("every field of a held host has a JSON form");
-        let mut batch = sled::Batch::default();
-        pieces::replace(&self.shared.db, &mut batch, record::HOSTS, record::seal(&[&json]))?;
-        self.shared.db.apply_batch(batch)?;
-        self.shared.db.flush()?;
-        Ok(self.file.sync_data()?)
+        let mut changes = Changes::default();
+        changes.journalled(record::HOSTS.to_vec(), Some(record::seal(&[&json])));
+        self.commit(Vec::new(), changes, self.shared.head())
     }
 
-    /// Removes the oldest events beyond the limits of [`Retention`], at most [`LogWriter::REMOVED_MAX`] per call. The newest
-    /// event always stays, so that the sequence continues after a restart. Blocks.
+    /// Removes the oldest events beyond the limits of [`Retention`] in number and bytes, and those recorded before
+    /// `aged_before`; at most [`LogWriter::REMOVED_MAX`] per call. The caller, who knows whether the clock can be trusted,
+    /// applies [`Retention::age`]; with `None` no event is removed because of its age. The newest event always stays, so that
+    /// the sequence continues after a restart. Blocks.
     ///
     /// # Errors
     /// As [`LogWriter::append`].
-    pub fn retain(&mut self, now: Timestamp) -> Result<Retained, AppendError> {
+    pub fn retain(&mut self, aged_before: Option<Timestamp>) -> Result<Retained, AppendError> {
+        self.check()?;
         let (oldest, head) = (self.shared.oldest(), self.shared.head());
-        let mut batch = sled::Batch::default();
-        let mut live_bytes = self.live_bytes;
         let mut first_kept = oldest;
         let mut gone = RemovedEvents::default();
-        for entry in self.shared.db.range(record::event_key(oldest)..record::event_key(head)) {
-            let (key, stored) = entry?;
-            let damaged = |damage| LogReadError::Damaged { what: format!("event {first_kept}"), damage };
-            let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
-            let value = pieces::value(&self.shared.db, &key, stored.clone())?.map_err(damaged)?;
-            let (_, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
-            let kept = head.0 - seq.0 + 1;
+        let mut events = self.shared.journal.events_from(oldest);
+        let mut removed = 0;
+        while removed < Self::REMOVED_MAX as u64 {
+            // What is damaged goes with what is before it.
+            let Some(event) = events.next()?.filter(|event| event.seq < head) else { break };
+            let kept = head.0 - event.seq.0 + 1;
             let within = kept <= self.retention.events
-                && live_bytes <= self.retention.bytes
-                && now.since(recorded) <= self.retention.age;
-            if within || first_kept.0 - oldest.0 >= Self::REMOVED_MAX as u64 {
+                && self.live_bytes.saturating_sub(gone.bytes) <= self.retention.bytes
+                && aged_before.is_none_or(|instant| event.recorded >= instant);
+            if within {
                 break;
             }
-            let bytes = value.len() as u64;
-            live_bytes -= bytes.min(live_bytes);
-            gone.add(json, bytes, self.shares.counts(seq)).map_err(damaged)?;
-            pieces::remove(&mut batch, &key, &stored);
-            first_kept = seq.next();
+            gone.add(&event);
+            first_kept = event.seq.next();
+            removed += 1;
         }
-        let removed = first_kept.0 - oldest.0;
-        if removed > 0 {
-            batch.insert(record::LIVE_BYTES, record::seal(&[&live_bytes.to_le_bytes()]));
-            self.shares.remove(&self.shared, &mut batch, gone, first_kept)?;
-            // Announced first, then removed: a reader in between finds more than announced, never less.
+        if first_kept > oldest {
+            self.shares.remove(&gone, first_kept);
+            self.live_bytes = self.live_bytes.saturating_sub(gone.bytes);
             self.shared.set_oldest(first_kept);
-            self.shared.db.apply_batch(batch)?;
-            self.live_bytes = live_bytes;
+            self.shared.table.set_oldest(first_kept)?;
+            self.flusher.notify();
+            crate::crash::point("retain-noted");
         }
-        Ok(Retained { removed, more: removed >= Self::REMOVED_MAX as u64 })
+        let is_retiring = self.retire()?;
+        let removed = first_kept.0 - oldest.0;
+        Ok(Retained { removed, more: removed >= Self::REMOVED_MAX as u64 || is_retiring })
+    }
+
+    /// Removes the oldest segment if all of its events are gone, after what only it knows of sources was written again. Returns
+    /// whether there is more to do.
+    fn retire(&mut self) -> Result<bool, AppendError> {
+        let Some((number, commits)) = self.journal.removable(self.shared.oldest()) else { return Ok(false) };
+        let mut retiring = match self.retiring.take() {
+            Some(retiring) => retiring,
+            None => RetiringSegment::read(&self.shared.journal, commits)?,
+        };
+        if let Some(changes) = retiring.next_changes(&self.shared.table)? {
+            self.retiring = Some(retiring);
+            if !changes.is_empty() {
+                self.commit(Vec::new(), changes, self.shared.head())?;
+            }
+            return Ok(true);
+        }
+        crate::crash::point("retain-carried");
+        self.journal.remove_oldest(number)?;
+        crate::crash::point("retain-unlinked");
+        Ok(self.journal.removable(self.shared.oldest()).is_some())
     }
 
     /// Bytes of events kept, as stored.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// Bytes of the segments of the journal.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        self.shared.journal.bytes()
     }
 }

@@ -1,26 +1,37 @@
 //! The log on disk, and the state of each source between visits.
 //!
 //! ```text
-//!            LogWriter (one)                                          LogReader (many)
-//!  visits ──► append ──► sled batch ──► flush ──► fdatasync ──► head changes ──► page(after)
+//!            LogWriter (one)                                                     LogReader (many)
+//!  visits ──► append ──► one record ──► journal, fdatasync ──► sled ──► head changes ──► page(after), from the journal
 //!                        events + source state + seen set, all or nothing
 //! ```
+//!
+//! The journal is what is durable, and the events are only there. sled has what visits need of each source; it is flushed in
+//! the background, and made again from the journal if need be.
 //!
 //! An event is visible to a [`LogReader`] only after it is on disk, and then it never changes. One process at a time uses
 //! the directory. Everything here blocks: never call it on an event loop.
 
 mod append;
+mod commit;
+pub mod crash;
+mod flush;
+mod identity;
+mod journal;
+mod migrate;
 mod open;
 mod pieces;
 mod read;
 mod record;
+mod retire;
+mod seen_sets;
 mod share;
 pub mod space;
+mod table;
 mod waiting;
 
-pub use append::{
-    AppendError, AppendedVisit, CrashPoint, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord,
-};
-pub use open::{Retention, StoreOpenError, StoreOptions, open};
-pub use read::{EventPage, LogReadError, LogReader, StoredEvent};
+pub use append::{AppendError, AppendedVisit, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord};
+pub use open::{OpenNote, Retention, StoreOpenError, StoreOptions, open};
+pub use read::{DamagedEvents, EventPage, LogReadError, LogReader, StoredEvent};
 pub use share::{EventTotals, SourceShare};
+pub use table::{TableError, is_in_sled};

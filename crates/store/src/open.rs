@@ -1,8 +1,16 @@
-//! Opens the store: locks the directory, repairs what a crash can leave, finds the head.
+//! Opens the store: locks the directory, finds out what the journal has, and brings sled to the same place.
+//!
+//! ```text
+//! journal     sled
+//! there       behind it          what is missing is replayed
+//! there       missing, damaged   made again from the journal, in the same epoch
+//! end is gone ahead of it        the events are lost, their numbers are not used again
+//! gone        says that it was   refused, or a new epoch
+//! none        of layout 1 to 3   its events are written into a journal
+//! ```
 //!
 //! sled 0.34 refuses to open after a crash at one point: its snapshot writer leaves `snap.N.generating`, and its reader
-//! mistakes that for a snapshot. The log is complete then, so the file is removed before opening. A damaged snapshot is
-//! renamed once, and sled rebuilds it from the log.
+//! mistakes that for a snapshot. The file is removed before opening.
 
 use std::{
     fs::{self, File},
@@ -15,16 +23,20 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    EventTotals, LogReader, LogWriter, SourceShare,
-    read::{LogReadError, SharedLog},
-    record::{self, Damage},
-    share::Shares,
+    LogReader, LogWriter, SourceShare,
+    identity::Identity,
+    journal::{self, JournalWriter, OwnerTotals, ScanError, Scanned, SegmentLimits},
+    migrate,
+    read::SharedLog,
+    record::Damage,
+    share::EventTotals,
+    table::{AppliedCommits, REBUILD_NOTE, Table, TableChange, TableError},
 };
 
 /// Options of the store.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// sled's page cache, in bytes; expect 64 MiB more after many long items.
+    /// sled's page cache, in bytes.
     pub cache_bytes: u64,
     /// How much of the log is kept.
     pub retention: Retention,
@@ -33,6 +45,8 @@ pub struct StoreOptions {
     pub new_bytes_max: u64,
     /// How much one source may take from the others.
     pub share: SourceShare,
+    /// Whether a store whose journal is gone begins a new epoch, instead of being refused.
+    pub accept_loss: bool,
 }
 
 /// How much of the log is kept; the oldest events are deleted first.
@@ -42,7 +56,7 @@ pub struct Retention {
     pub age: Duration,
     /// Maximum number of events.
     pub events: u64,
-    /// Maximum size of all events, in bytes as stored (the files take about twice as much).
+    /// Maximum size of all events, in bytes as stored; the files take up to four times as much.
     pub bytes: u64,
 }
 
@@ -58,6 +72,7 @@ impl Default for StoreOptions {
             retention,
             new_bytes_max: 8 * 1024 * 1024,
             share: SourceShare::default(),
+            accept_loss: false,
         }
     }
 }
@@ -94,11 +109,12 @@ pub enum StoreOpenError {
         /// The directory.
         path: PathBuf,
         /// The layout of its records.
-        layout: u8,
+        layout: u16,
     },
-    /// The data is damaged.
+    /// The data is damaged, and there is nothing to make it again from.
     #[error(
-        "the data in {path} is damaged ({what}); move the directory away to start with an empty log, or restore a backup"
+        "the data in {path} is damaged ({what}); restore a backup (newswire log restore), or move the directory away to \
+         start with an empty log"
     )]
     Damaged {
         /// The directory.
@@ -106,7 +122,65 @@ pub enum StoreOpenError {
         /// What was found.
         what: String,
     },
+    /// The journal is gone, while other files say that there was one.
+    #[error(
+        "the journal of the store in {path} is gone ({what}), and with it all events; restore a backup (newswire log \
+         restore), or start once with --accept-loss: the log is then empty and has a new epoch, and clients are told so"
+    )]
+    Lost {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
 }
+
+/// What an open found and mended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenNote {
+    /// A store of an earlier version was brought into the layout of this one; it had so many events.
+    Migrated {
+        /// Events that are in the journal now.
+        events: u64,
+    },
+    /// The states of sources were made again from the journal.
+    Rebuilt {
+        /// Why.
+        why: String,
+    },
+    /// The end of the journal is gone or damaged; these events are lost. Their numbers are not used again.
+    EndLost {
+        /// The first of them.
+        first: Seq,
+        /// How many.
+        count: u64,
+    },
+    /// Records whose changes of states are damaged; their events are not.
+    DamagedChanges {
+        /// How many.
+        records: u64,
+    },
+    /// The files are a copy of another store, or were restored.
+    Copied,
+    /// The log is empty and has a new epoch, as the caller has accepted.
+    NewEpoch,
+}
+
+/// The folder of the journal.
+pub(crate) const JOURNAL: &str = "journal";
+/// The folder of sled.
+pub(crate) const SLED: &str = "log.sled";
+/// Where a damaged sled goes, for those who want to look at it; the next one replaces it.
+const SET_ASIDE: &str = "damaged-log.sled";
+
+/// Bytes at which a segment ends, at most and at least.
+const SEGMENT_BYTES: u64 = 16 << 20;
+const SEGMENT_BYTES_MIN: u64 = 256 << 10;
+/// Events at which a segment may end.
+const SEGMENT_EVENTS_MIN: u64 = 64;
+/// What is replayed in one batch.
+const REPLAY_BYTES: usize = 1 << 20;
+const REPLAY_CHANGES: usize = 1000;
 
 /// Looks at sled's lock, and the delay between them: 15 s in all, many times what a busy machine needs.
 const LOCK_ATTEMPTS: u32 = 750;
@@ -120,49 +194,320 @@ pub(crate) struct Lock {
 
 /// Opens the store in `path`; creates it if it does not exist.
 ///
-/// Reads what was written since it was last opened: some seconds per gigabyte. Blocks.
+/// Reads what was written since sled was last flushed, or all states if they must be made again: some seconds per gigabyte.
+/// A store of an earlier version is brought into the layout of this one, which programs of that version refuse. Blocks.
 ///
 /// # Errors
-/// See [`StoreOpenError`]. Nothing in the directory has changed then, except that a damaged snapshot may have been renamed.
+/// See [`StoreOpenError`]. Nothing in the directory has changed then.
 pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader), StoreOpenError> {
     let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(io)?;
     let lock = lock(path)?;
-    let directory = path.join("log.sled");
-    remove_half_written_snapshots(&directory).map_err(io)?;
-    let db = match open_sled(&directory, options) {
-        Err(sled::Error::Corruption { .. }) if rename_snapshots(&directory).map_err(io)? > 0 => {
-            open_sled(&directory, options)
-        }
-        other => other,
-    };
-    let db = db.map_err(|error| match error {
-        sled::Error::Io(source) => io(source),
-        other => StoreOpenError::Damaged { path: path.to_owned(), what: other.to_string() },
-    })?;
-    let file = File::open(directory.join("db")).map_err(io)?;
-    let damaged = |what: String| StoreOpenError::Damaged { path: path.to_owned(), what };
-    let refused = |what: &str, error| match error {
-        FindError::Damage(Damage::Version(layout)) if layout > record::VERSION => {
-            StoreOpenError::Newer { path: path.to_owned(), layout }
-        }
-        error => damaged(format!("{what}: {error}")),
-    };
-    let epoch = find_epoch(&db).map_err(|error| refused("epoch", error))?;
-    let (oldest, head) = find_bounds(&db).map_err(|e| damaged(e.to_string()))?;
-    let live_bytes = find_live_bytes(&db).map_err(|error| refused("byte count", error))?;
-    let shared = Arc::new(SharedLog::new(db, epoch, oldest, head));
-    let Retention { age, events, bytes } = options.retention;
-    let shares = Shares::open(&shared, options.share, EventTotals { events, bytes }, age);
-    let shares = shares.map_err(|error| match error {
-        LogReadError::Damaged { what, damage } => refused(&what, FindError::Damage(damage)),
-        LogReadError::Sled(error) => damaged(error.to_string()),
-    })?;
-    // Recovered data may be in the page cache only: it must be on disk before it is visible.
-    shared.db.flush().map_err(|e| damaged(e.to_string()))?;
-    file.sync_data().map_err(io)?;
+    let mut opening = Opening { path, options, notes: Vec::new() };
+    let (journal, table, unjournalled) = opening.open_both()?;
+    let Opened { journal, oldest, head, totals } = opening.bounds(journal, &table).map_err(io)?;
+    let identity = Identity::check(path, &journal.journal().epoch).map_err(io)?;
+    if !identity.is_original {
+        opening.notes.push(OpenNote::Copied);
+    }
+    migrate::remove_old(path).map_err(io)?;
+    let shared = Arc::new(SharedLog::new(table, Arc::clone(journal.journal()), oldest, head, opening.notes));
     let reader = LogReader::new(Arc::clone(&shared));
-    Ok((LogWriter::new(shared, file, lock, live_bytes, shares, options), reader))
+    let mut writer = LogWriter::try_new(shared, journal, lock, totals, options).map_err(io)?;
+    if let Some(from) = unjournalled {
+        writer.journal_again(from).map_err(|error| opening_failed(path, &error))?;
+    }
+    Ok((writer, reader))
+}
+
+fn opening_failed(path: &Path, error: &dyn std::error::Error) -> StoreOpenError {
+    StoreOpenError::Damaged { path: path.to_owned(), what: error.to_string() }
+}
+
+/// An open that is under way.
+struct Opening<'a> {
+    path: &'a Path,
+    options: &'a StoreOptions,
+    notes: Vec<OpenNote>,
+}
+
+/// The journal, ready to be written, and what it has.
+struct Opened {
+    journal: JournalWriter,
+    oldest: Seq,
+    head: Seq,
+    totals: OwnerTotals,
+}
+
+/// The journal as it was found, or a new one.
+enum FoundJournal {
+    Old(Scanned),
+    New(JournalWriter),
+}
+
+impl Opening<'_> {
+    fn io(&self, source: io::Error) -> StoreOpenError {
+        StoreOpenError::Io { path: self.path.to_owned(), source }
+    }
+
+    fn damaged(&self, what: &dyn ToString) -> StoreOpenError {
+        StoreOpenError::Damaged { path: self.path.to_owned(), what: what.to_string() }
+    }
+
+    fn table_failed(&self, error: TableError) -> StoreOpenError {
+        match error {
+            TableError::Io(source) | TableError::Sled(sled::Error::Io(source)) => self.io(source),
+            other => self.damaged(&other),
+        }
+    }
+
+    /// The journal, and sled as far as the journal has come. Also from which commit on the values in sled are not in the
+    /// journal.
+    fn open_both(&mut self) -> Result<(FoundJournal, Table, Option<u64>), StoreOpenError> {
+        let scanned = self.scan()?;
+        let scanned = match scanned {
+            Some(scanned) => Some(scanned),
+            None => self.migrate()?,
+        };
+        let Some(scanned) = scanned else { return self.begin() };
+        let table = self.open_table(&scanned)?;
+        let AppliedCommits { commit, head, .. } = table.applied();
+        let next = scanned.next();
+        let unjournalled = (commit >= next.0).then_some(next.0);
+        if head >= next.1 {
+            self.notes.push(OpenNote::EndLost { first: next.1, count: head.0 + 1 - next.1.0 });
+        }
+        Ok((FoundJournal::Old(scanned), table, unjournalled))
+    }
+
+    fn scan(&self) -> Result<Option<Scanned>, StoreOpenError> {
+        let scanned = journal::scan(&self.path.join(JOURNAL)).map_err(|error| match error {
+            ScanError::Io(source) => self.io(source),
+            ScanError::Newer(layout) => StoreOpenError::Newer { path: self.path.to_owned(), layout },
+            mixed @ ScanError::Mixed(..) => self.damaged(&mixed),
+        })?;
+        Ok(scanned.filter(|scanned| scanned.has_segments()))
+    }
+
+    /// Brings the store of an earlier version into the layout of this one, if that is what is here.
+    fn migrate(&mut self) -> Result<Option<Scanned>, StoreOpenError> {
+        let folder = self.path.join(SLED);
+        if Identity::exists(self.path) || !folder.join("db").exists() {
+            return Ok(None);
+        }
+        wait_until_sled_unlocks(&folder).map_err(|error| self.io(error))?;
+        remove_half_written_snapshots(&folder).map_err(|error| self.io(error))?;
+        let limits = self.limits();
+        let migrated = match migrate::migrate(self.path, limits) {
+            Err(TableError::Sled(sled::Error::Corruption { .. }) | TableError::Panicked(_))
+                if rename_snapshots(&folder).map_err(|error| self.io(error))? > 0 =>
+            {
+                migrate::migrate(self.path, limits)
+            }
+            migrated => migrated,
+        };
+        match migrated {
+            Ok(events) => self.notes.push(OpenNote::Migrated { events }),
+            Err(TableError::Damaged { damage: Damage::Version(layout), what }) => {
+                let path = self.path.to_owned();
+                let is_newer = layout > crate::record::STORE_LAYOUT;
+                if layout == crate::record::STORE_LAYOUT && self.options.accept_loss {
+                    return Ok(None);
+                }
+                return Err(if is_newer {
+                    StoreOpenError::Newer { path, layout: layout.into() }
+                } else {
+                    StoreOpenError::Lost { path, what }
+                });
+            }
+            Err(error) => return Err(self.table_failed(error)),
+        }
+        self.scan()
+    }
+
+    /// A new log. If there was one before, the caller must have accepted that it is lost.
+    fn begin(&mut self) -> Result<(FoundJournal, Table, Option<u64>), StoreOpenError> {
+        let was_one = Identity::exists(self.path) || self.path.join(SLED).join("db").exists();
+        if was_one {
+            if !self.options.accept_loss {
+                let what = "journal/ has no segments".to_owned();
+                return Err(StoreOpenError::Lost { path: self.path.to_owned(), what });
+            }
+            self.notes.push(OpenNote::NewEpoch);
+        }
+        let epoch = new_epoch();
+        let table = match self.try_table() {
+            Ok(table) => table,
+            Err(error) if error.is_damage() => self.replace_table(&error)?,
+            Err(error) => return Err(self.table_failed(error)),
+        };
+        // First the table: a table of another epoch is not trusted.
+        table.begin_epoch(&epoch).map_err(|error| self.table_failed(error))?;
+        let folder = self.path.join(JOURNAL);
+        journal::remove_unfinished(&folder).map_err(|error| self.io(error))?;
+        let journal = JournalWriter::create(&folder, epoch, Seq(1), self.limits());
+        let journal = journal.map_err(|error| self.io(error))?;
+        Ok((FoundJournal::New(journal), table, was_one.then_some(0)))
+    }
+
+    /// Values in sled that are older than the journal are replaced.
+    fn open_table(&mut self, scanned: &Scanned) -> Result<Table, StoreOpenError> {
+        let note = fs::read_to_string(self.path.join(REBUILD_NOTE)).ok();
+        let is_missing = !self.path.join(SLED).join("db").exists();
+        let is_right = |table: &Table| match (table.epoch(), &scanned.epoch) {
+            (Ok(Some(epoch)), Some(of_journal)) if epoch != *of_journal => {
+                Err(format!("it is of the log {epoch}"))
+            }
+            (Ok(_), _) => table.verify().map_err(|error| error.to_string()),
+            (Err(error), _) => Err(error.to_string()),
+        };
+        let wrong = match note {
+            Some(why) => why.trim().to_owned(),
+            None => match self.try_table() {
+                Ok(table) => match is_right(&table) {
+                    Ok(()) => return self.replay(table, scanned, is_missing),
+                    Err(why) => why,
+                },
+                Err(error) if error.is_damage() => error.to_string(),
+                Err(error) => return Err(self.table_failed(error)),
+            },
+        };
+        let table = self.replace_table(&wrong)?;
+        self.replay(table, scanned, false)
+    }
+
+    fn try_table(&self) -> Result<Table, TableError> {
+        let folder = self.path.join(SLED);
+        wait_until_sled_unlocks(&folder)?;
+        remove_half_written_snapshots(&folder)?;
+        Table::open(&folder, self.options.cache_bytes)
+    }
+
+    /// An empty table; the one before is set aside.
+    fn replace_table(&mut self, why: &dyn ToString) -> Result<Table, StoreOpenError> {
+        let folder = self.path.join(SLED);
+        let set_aside = || {
+            wait_until_sled_unlocks(&folder)?;
+            let aside = self.path.join(SET_ASIDE);
+            migrate::remove_folder(&aside)?;
+            match fs::rename(&folder, &aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            journal::sync_folder(self.path)?;
+            crate::crash::point("rebuild-renamed");
+            match fs::remove_file(self.path.join(REBUILD_NOTE)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        };
+        set_aside().map_err(|error| self.io(error))?;
+        self.notes.push(OpenNote::Rebuilt { why: why.to_string() });
+        self.try_table().map_err(|error| self.table_failed(error))
+    }
+
+    fn replay(&mut self, table: Table, scanned: &Scanned, is_missing: bool) -> Result<Table, StoreOpenError> {
+        let is_new = table.epoch().map_err(|error| self.table_failed(error))?.is_none();
+        if is_new && is_missing && !self.is_migration() {
+            self.notes.push(OpenNote::Rebuilt { why: "it was missing".to_owned() });
+        }
+        let from = if is_new { 1 } else { table.applied().flushed + 1 };
+        let damaged = replay(&table, scanned, from).map_err(|error| self.table_failed(error))?;
+        if damaged > 0 {
+            self.notes.push(OpenNote::DamagedChanges { records: damaged });
+        }
+        if let Some(epoch) = scanned.epoch.as_ref().filter(|_| is_new) {
+            let flushed = table.set_epoch(epoch).and_then(|()| table.close());
+            flushed.map_err(|error| self.table_failed(error))?;
+            crate::crash::point("rebuild-built");
+        }
+        Ok(table)
+    }
+
+    fn is_migration(&self) -> bool {
+        matches!(self.notes.last(), Some(OpenNote::Migrated { .. }))
+    }
+
+    fn limits(&self) -> SegmentLimits {
+        let Retention { events, bytes, .. } = self.options.retention;
+        SegmentLimits {
+            bytes: crate::crash::segment_bytes((bytes / 8).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES)),
+            events: (events / 8).max(SEGMENT_EVENTS_MIN),
+        }
+    }
+
+    /// Makes the journal ready, and finds what of it is kept.
+    fn bounds(&self, journal: FoundJournal, table: &Table) -> io::Result<Opened> {
+        let scanned = match journal {
+            FoundJournal::New(journal) => {
+                let totals = OwnerTotals::new();
+                return Ok(Opened { journal, oldest: Seq(1), head: Seq::NONE, totals });
+            }
+            FoundJournal::Old(scanned) => scanned,
+        };
+        let AppliedCommits { commit, head, oldest, .. } = table.applied();
+        let oldest = scanned.oldest().max(oldest);
+        let epoch = match (&scanned.epoch, table.epoch()) {
+            (Some(epoch), _) => epoch.clone(),
+            (None, Ok(Some(epoch))) => epoch,
+            (None, _) => return Err(io::Error::other("no file says which epoch the log has")),
+        };
+        let mut totals = scanned.totals.clone();
+        let journal = JournalWriter::resume(scanned, epoch, (commit + 1, head.next()), self.limits())?;
+        let head = Seq(journal.next().1.0 - 1);
+        subtract_removed(&mut totals, &journal, oldest)?;
+        Ok(Opened { journal, oldest: oldest.min(head.next()), head, totals })
+    }
+}
+
+/// Takes out of the totals the events that retention had removed from a segment that is still there.
+fn subtract_removed(totals: &mut OwnerTotals, journal: &JournalWriter, oldest: Seq) -> io::Result<()> {
+    let mut events = journal.journal().events_from(journal.journal().first_event());
+    while let Some(event) = events.next()?.filter(|event| event.seq < oldest) {
+        if let Some(has) = totals.get_mut(&event.owner) {
+            *has = has.without(EventTotals { events: 1, bytes: u64::from(event.bytes) });
+        }
+    }
+    totals.retain(|_, has| has.events > 0);
+    Ok(())
+}
+
+/// Applies what the journal has from a commit on. Returns in how many records it is damaged.
+fn replay(table: &Table, scanned: &Scanned, from: u64) -> Result<u64, TableError> {
+    let (next_commit, next_event) = scanned.next();
+    let head = Seq(next_event.0 - 1);
+    let mut changes = Vec::new();
+    let mut bytes = 0;
+    let mut last = 0;
+    let damaged = scanned.operations_in(from..next_commit, |commit, operations| {
+        for operation in operations {
+            // What sled has of a later commit, or in addition to this one, stays.
+            let stored = table.get(&operation.key)?;
+            if stored.is_some_and(|stored| stored.commit >= commit) {
+                continue;
+            }
+            bytes += operation.value.as_ref().map_or(0, Vec::len);
+            changes.push(TableChange::of(operation, commit));
+        }
+        last = commit;
+        if bytes > REPLAY_BYTES || changes.len() > REPLAY_CHANGES {
+            table.apply(&std::mem::take(&mut changes), commit, head)?;
+            bytes = 0;
+        }
+        Ok::<_, TableError>(())
+    })?;
+    let applied = table.applied();
+    let commit = (next_commit - 1).max(applied.commit).max(last);
+    if !changes.is_empty() || applied.commit < commit {
+        table.apply(&changes, commit, head.max(applied.head))?;
+    }
+    Ok(damaged)
+}
+
+/// 36^6 names: two logs get the same one with a probability of one in two thousand million.
+fn new_epoch() -> Epoch {
+    let name: String = std::iter::repeat_with(|| fastrand::digit(36)).take(6).collect();
+    Epoch::try_new(&name).expect("six lower-case letters and digits")
 }
 
 fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
@@ -191,21 +536,6 @@ fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
     file.rewind().map_err(io)?;
     writeln!(file, "process {} ({})", std::process::id(), name.unwrap_or_default()).map_err(io)?;
     Ok(Lock { _file: file })
-}
-
-/// sled's deserialiser can panic on a damaged log; that is reported as damage, too.
-fn open_sled(directory: &Path, options: &StoreOptions) -> sled::Result<sled::Db> {
-    let config = sled::Config::new()
-        .path(directory)
-        .cache_capacity(options.cache_bytes)
-        .flush_every_ms(Some(500))
-        .mode(sled::Mode::LowSpace);
-    let open = || {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| config.open()))
-            .unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
-    };
-    wait_until_sled_unlocks(directory)?;
-    open()
 }
 
 /// Waits for sled's own lock. This process has the lock on the directory, so only a dropped database of this process can hold
@@ -267,45 +597,4 @@ fn rename_snapshots(directory: &Path) -> io::Result<usize> {
         fs::rename(path, directory.join(format!("damaged-{name}")))?;
     }
     Ok(found.len())
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FindError {
-    #[error(transparent)]
-    Sled(#[from] sled::Error),
-    #[error(transparent)]
-    Damage(#[from] Damage),
-    #[error("it has events, but no epoch")]
-    NoEpoch,
-}
-
-fn find_epoch(db: &sled::Db) -> Result<Epoch, FindError> {
-    if let Some(value) = db.get(record::EPOCH)? {
-        let text = std::str::from_utf8(record::unseal(&value)?).map_err(|_| Damage::Content)?;
-        return Ok(Epoch::try_new(text).map_err(|_| Damage::Content)?);
-    }
-    if !db.is_empty() {
-        return Err(FindError::NoEpoch);
-    }
-    // 36^6 names: two logs get the same one with a probability of one in two thousand million.
-    let name: String = std::iter::repeat_with(|| fastrand::digit(36)).take(6).collect();
-    let epoch = Epoch::try_new(&name).expect("six lower-case letters and digits");
-    db.insert(record::EPOCH, record::seal(&[name.as_bytes()]))?;
-    db.flush()?;
-    Ok(epoch)
-}
-
-/// The oldest event kept and the newest; an empty log has `(1, 0)`.
-fn find_bounds(db: &sled::Db) -> Result<(Seq, Seq), FindError> {
-    let events = db.range(record::event_key(Seq(0))..=record::event_key(Seq(u64::MAX)));
-    let mut keys = events.keys();
-    let first = keys.next().transpose()?.and_then(|key| record::seq_of(&key));
-    let last = keys.next_back().transpose()?.and_then(|key| record::seq_of(&key)).or(first);
-    Ok((first.unwrap_or(Seq(1)), last.unwrap_or(Seq::NONE)))
-}
-
-fn find_live_bytes(db: &sled::Db) -> Result<u64, FindError> {
-    let Some(value) = db.get(record::LIVE_BYTES)? else { return Ok(0) };
-    let bytes = record::unseal(&value)?.try_into().map_err(|_| Damage::Cut)?;
-    Ok(u64::from_le_bytes(bytes))
 }

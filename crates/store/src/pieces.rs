@@ -60,11 +60,6 @@ pub(crate) fn remove(batch: &mut Batch, key: &[u8], stored: &[u8]) {
     batch.remove(key);
 }
 
-/// Bytes of a value; `stored` is what is stored under its key.
-pub(crate) fn length(stored: &[u8]) -> u64 {
-    in_pieces(stored).map_or(stored.len() as u64, |(_, length)| u64::from(length))
-}
-
 /// A value; `stored` is what is stored under its key.
 ///
 /// # Errors
@@ -99,7 +94,6 @@ mod tests {
 
     fn stored(db: &Db, key: &[u8]) -> Option<IVec> {
         let stored = db.get(key).unwrap()?;
-        assert_eq!(length(&stored), value(db, key, stored.clone()).unwrap().unwrap().len() as u64);
         Some(value(db, key, stored).unwrap().unwrap())
     }
 

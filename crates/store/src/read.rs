@@ -1,51 +1,87 @@
 //! Step 8 of the life of an item: visible. The log is read up to the head, and no further.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use news::{Epoch, EventKind, HeldHost, Seq, SourceId, SourceState, Timestamp};
 
 use crate::{
-    pieces,
+    OpenNote,
+    journal::{FoundEvent, Journal},
     record::{self, Damage},
+    table::{StoredValue, Table, TableError},
 };
 
 /// What the writer and all readers share.
 #[derive(Debug)]
 pub(crate) struct SharedLog {
-    pub(crate) db: sled::Db,
-    pub(crate) epoch: Epoch,
+    pub(crate) table: Table,
+    pub(crate) journal: Arc<Journal>,
     /// The oldest event kept; one more than the head if the log is empty.
     oldest: AtomicU64,
-    /// The newest event on disk. sled shows inserted data before it is flushed, so every read ends here.
+    /// The newest event that is on disk and in sled.
     head: AtomicU64,
+    damage: Mutex<FoundDamage>,
+    notes: Vec<OpenNote>,
+}
+
+/// Events that are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedEvents {
+    /// The first one.
+    pub first: Seq,
+    /// How many, in a row.
+    pub count: u64,
+    /// Their source, if that can still be told.
+    pub source: Option<SourceId>,
+}
+
+/// Damage that was met so far.
+#[derive(Debug, Default)]
+struct FoundDamage {
+    /// How many events in a row, by the first of them.
+    known: BTreeMap<u64, u64>,
+    untold: Vec<DamagedEvents>,
+}
+
+/// So many damaged places are told apart; what is met after them is told each time.
+const KNOWN_DAMAGE_MAX: usize = 10_000;
+
+/// What the log has in one place.
+enum LogEntry {
+    Event(StoredEvent),
+    /// Events that are damaged or gone.
+    Missing(u64),
 }
 
 impl SharedLog {
-    pub(crate) fn new(db: sled::Db, epoch: Epoch, oldest: Seq, head: Seq) -> Self {
-        Self { db, epoch, oldest: AtomicU64::new(oldest.0), head: AtomicU64::new(head.0) }
+    pub(crate) fn new(
+        table: Table,
+        journal: Arc<Journal>,
+        oldest: Seq,
+        head: Seq,
+        notes: Vec<OpenNote>,
+    ) -> Self {
+        let (oldest, head) = (AtomicU64::new(oldest.0), AtomicU64::new(head.0));
+        Self { table, journal, oldest, head, damage: Mutex::default(), notes }
     }
 
-    pub(crate) fn state(&self, source: &SourceId) -> Result<Option<SourceState>, LogReadError> {
-        let Some(value) = self.db.get(record::state_key(source))? else { return Ok(None) };
-        let damaged =
-            |damage| LogReadError::Damaged { what: format!("the state of source {source}"), damage };
-        let json = record::unseal(&value).map_err(damaged)?;
-        serde_json::from_slice(json).map(Some).map_err(|_| damaged(Damage::Content))
-    }
-
-    /// The sealed event of an entry of sled; `None` if retention has removed it meanwhile.
-    pub(crate) fn event(&self, key: &[u8], stored: sled::IVec) -> Result<Option<sled::IVec>, LogReadError> {
-        match pieces::value(&self.db, key, stored)? {
-            Ok(value) => Ok(Some(value)),
-            Err(_) if !self.db.contains_key(key)? => Ok(None),
-            Err(damage) => {
-                let seq = record::seq_of(key).unwrap_or_default();
-                Err(LogReadError::Damaged { what: format!("event {seq}"), damage })
-            }
-        }
+    /// The state of a source, and the commit whose record has it.
+    pub(crate) fn state(&self, source: &SourceId) -> Result<Option<(SourceState, u64)>, TableError> {
+        let Some(StoredValue { value, commit }) = self.table.get(&record::state_key(source))? else {
+            return Ok(None);
+        };
+        let state = record::unseal(&value)
+            .and_then(|json| serde_json::from_slice(json).map_err(|_| Damage::Content))
+            .map_err(|damage| self.table.damaged(format!("the state of source {source}"), damage))?;
+        Ok(Some((state, commit)))
     }
 
     pub(crate) fn head(&self) -> Seq {
@@ -63,24 +99,72 @@ impl SharedLog {
     pub(crate) fn set_oldest(&self, oldest: Seq) {
         self.oldest.store(oldest.0, Ordering::Release);
     }
+
+    /// Calls `each` with what the log has from one event to another, until it breaks.
+    fn entries(
+        &self,
+        first: Seq,
+        last: Seq,
+        mut each: impl FnMut(LogEntry) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let mut events = self.journal.events_from(first);
+        let mut expected = first;
+        while expected <= last {
+            let meta = events.next()?.filter(|meta| meta.seq <= last);
+            let seq = meta.as_ref().map_or(Seq(last.0.saturating_add(1)), |meta| meta.seq);
+            if seq > expected {
+                let missing = self.note_damage(expected, seq.0 - expected.0, None);
+                if each(LogEntry::Missing(missing)).is_break() {
+                    return Ok(());
+                }
+            }
+            let Some(meta) = meta else { return Ok(()) };
+            let entry = match events.read(&meta)? {
+                FoundEvent::Whole(sealed) => match StoredEvent::unseal(seq, &sealed) {
+                    Ok(event) => LogEntry::Event(event),
+                    Err(_) => LogEntry::Missing(self.note_damage(seq, 1, None)),
+                },
+                FoundEvent::Damaged(source) => LogEntry::Missing(self.note_damage(seq, 1, Some(source))),
+            };
+            if each(entry).is_break() {
+                return Ok(());
+            }
+            expected = seq.next();
+        }
+        Ok(())
+    }
+
+    /// Returns how many are missing. Those that retention removed meanwhile are not damaged.
+    fn note_damage(&self, first: Seq, count: u64, source: Option<SourceId>) -> u64 {
+        let kept = first.max(self.oldest());
+        let damaged = (first.0 + count).saturating_sub(kept.0);
+        if damaged > 0 {
+            let mut found = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_known = found
+                .known
+                .range(..=kept.0)
+                .next_back()
+                .is_some_and(|(known, count)| kept.0 + damaged <= known + count);
+            if !is_known {
+                if found.known.len() < KNOWN_DAMAGE_MAX {
+                    found.known.insert(kept.0, damaged);
+                }
+                found.untold.push(DamagedEvents { first: kept, count: damaged, source });
+            }
+        }
+        count
+    }
 }
 
-/// Why the log could not be read: the data or the disk is damaged. The process must stop.
+/// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogReadError {
-    /// sled or the disk failed.
-    #[error("cannot read the log: {0}")]
-    Sled(#[from] sled::Error),
-    /// A value is not what was written.
-    #[error(
-        "{what} in the log is damaged: {damage}; stop, and restore a backup or move the data directory away"
-    )]
-    Damaged {
-        /// Which value.
-        what: String,
-        /// In what way.
-        damage: Damage,
-    },
+    /// The journal could not be read.
+    #[error("cannot read the journal: {0}; check the disk")]
+    Journal(#[from] io::Error),
+    /// sled could not be read.
+    #[error("cannot read the states of sources: {0}; a start makes them again from the journal")]
+    Table(#[from] TableError),
 }
 
 /// One event, as stored.
@@ -96,14 +180,25 @@ pub struct StoredEvent {
     pub json: String,
 }
 
+impl StoredEvent {
+    fn unseal(seq: Seq, sealed: &[u8]) -> Result<Self, Damage> {
+        let (kind, recorded, json) = record::unseal_event(sealed)?;
+        Ok(Self { seq, kind, recorded, json: json.to_owned() })
+    }
+}
+
 /// Consecutive events, and how many before them were missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventPage {
     /// In order, without holes.
     pub records: Vec<StoredEvent>,
-    /// Number of events after the requested position that retention has removed.
+    /// Number of events after the requested position that retention has removed, or that are damaged. If all of them up to the
+    /// head are, there are no records.
     pub missed: u64,
 }
+
+/// So many events at a time are read when the newest are wanted first.
+const READ_BACK: u64 = 64;
 
 /// A view of the log. Cheap to clone; every call blocks on the disk.
 #[derive(Clone, Debug)]
@@ -119,7 +214,7 @@ impl LogReader {
     /// The epoch of the log.
     #[must_use]
     pub fn epoch(&self) -> &Epoch {
-        &self.shared.epoch
+        &self.shared.journal.epoch
     }
 
     /// The hosts that had asked for a pause when they were written last.
@@ -127,11 +222,10 @@ impl LogReader {
     /// # Errors
     /// [`LogReadError`] if the value is damaged.
     pub fn held_hosts(&self) -> Result<Vec<HeldHost>, LogReadError> {
-        let Some(stored) = self.shared.db.get(record::HOSTS)? else { return Ok(Vec::new()) };
-        let damaged = |damage| LogReadError::Damaged { what: "the list of held hosts".to_owned(), damage };
-        let value = pieces::value(&self.shared.db, record::HOSTS, stored)?.map_err(damaged)?;
-        let json = record::unseal(&value).map_err(damaged)?;
-        serde_json::from_slice(json).map_err(|_| damaged(Damage::Content))
+        let Some(stored) = self.shared.table.get(record::HOSTS)? else { return Ok(Vec::new()) };
+        let hosts = record::unseal(&stored.value)
+            .and_then(|json| serde_json::from_slice(json).map_err(|_| Damage::Content));
+        Ok(hosts.map_err(|damage| self.shared.table.damaged("the list of held hosts".to_owned(), damage))?)
     }
 
     /// The newest event on disk; [`Seq::NONE`] before the first.
@@ -146,46 +240,44 @@ impl LogReader {
         self.shared.oldest()
     }
 
-    /// The events after `after`, at most `limit` and about `bytes` of JSON, but at least one if there is one.
+    /// The events after `after`, at most `limit` and about `bytes` of JSON, but at least one if there is one. Damage ends a page;
+    /// the next one counts it.
     ///
     /// # Errors
-    /// [`LogReadError`] if the data is damaged.
+    /// [`LogReadError`] if the disk cannot be read.
     pub fn page(&self, after: Seq, limit: usize, bytes: usize) -> Result<EventPage, LogReadError> {
         let head = self.shared.head();
         let mut page = EventPage::default();
         if after >= head {
             return Ok(page);
         }
+        let first = after.next().max(self.oldest());
+        page.missed = first.0 - after.0 - 1;
         let mut taken = 0;
-        let mut expected = after.next();
-        for entry in self.shared.db.range(record::event_key(expected)..=record::event_key(head)) {
-            let (key, value) = entry?;
-            let damaged = |damage| LogReadError::Damaged { what: format!("event {expected}"), damage };
-            let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
-            if seq != expected {
-                // Only retention makes holes, so there are none after the first event.
-                if !page.records.is_empty() {
-                    break;
+        self.shared.entries(first, head, |entry| match entry {
+            LogEntry::Missing(count) if page.records.is_empty() => {
+                page.missed += count;
+                ControlFlow::Continue(())
+            }
+            LogEntry::Missing(_) => ControlFlow::Break(()),
+            LogEntry::Event(event) => {
+                taken += event.json.len();
+                page.records.push(event);
+                if page.records.len() >= limit || taken >= bytes {
+                    return ControlFlow::Break(());
                 }
-                page.missed = seq.0 - expected.0;
+                ControlFlow::Continue(())
             }
-            let Some(value) = self.shared.event(&key, value)? else { continue };
-            let (kind, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
-            taken += json.len();
-            page.records.push(StoredEvent { seq, kind, recorded, json: json.to_owned() });
-            expected = seq.next();
-            if page.records.len() >= limit || taken >= bytes {
-                break;
-            }
-        }
+        })?;
         Ok(page)
     }
 
     /// The events before `before` and not before `floor`, the newest first; at most `limit` and about `bytes` of JSON, but
-    /// at least one if there is one. Retention may remove the oldest meanwhile: then the page ends above them.
+    /// at least one if there is one. Retention may remove the oldest meanwhile: then the page ends above them. Damaged events
+    /// are left out.
     ///
     /// # Errors
-    /// [`LogReadError`] if the data is damaged.
+    /// [`LogReadError`] if the disk cannot be read.
     pub fn page_before(
         &self,
         before: Seq,
@@ -193,32 +285,32 @@ impl LogReader {
         limit: usize,
         bytes: usize,
     ) -> Result<Vec<StoredEvent>, LogReadError> {
-        let mut records = Vec::new();
-        let last = before.0.min(self.shared.head().next().0).saturating_sub(1);
-        let floor = floor.max(self.oldest());
-        if last < floor.0 {
-            return Ok(records);
-        }
+        let mut records: Vec<StoredEvent> = Vec::new();
+        let mut last = before.0.saturating_sub(1).min(self.shared.head().0);
         let mut taken = 0;
-        let mut expected = last;
-        for entry in self.shared.db.range(record::event_key(floor)..=record::event_key(Seq(last))).rev() {
-            let (key, value) = entry?;
-            let damaged = |damage| LogReadError::Damaged { what: format!("event {expected}"), damage };
-            let seq = record::seq_of(&key).ok_or_else(|| damaged(Damage::Content))?;
-            // Only retention makes holes, and everything below one is gone.
-            if seq.0 != expected {
-                break;
+        loop {
+            let floor = floor.max(self.oldest()).0.max(1);
+            if last < floor {
+                return Ok(records);
             }
-            let Some(value) = self.shared.event(&key, value)? else { break };
-            let (kind, recorded, json) = record::unseal_event(&value).map_err(damaged)?;
-            taken += json.len();
-            records.push(StoredEvent { seq, kind, recorded, json: json.to_owned() });
-            expected -= 1;
-            if records.len() >= limit || taken >= bytes {
-                break;
+            // The journal is read forwards.
+            let first = last.saturating_sub(READ_BACK - 1).max(floor);
+            let mut part = Vec::new();
+            self.shared.entries(Seq(first), Seq(last), |entry| {
+                if let LogEntry::Event(event) = entry {
+                    part.push(event);
+                }
+                ControlFlow::Continue(())
+            })?;
+            for event in part.into_iter().rev() {
+                taken += event.json.len();
+                records.push(event);
+                if records.len() >= limit || taken >= bytes {
+                    return Ok(records);
+                }
             }
+            last = first - 1;
         }
-        Ok(records)
     }
 
     /// The first event recorded at or after `instant`; one more than the head if there is none yet.
@@ -226,18 +318,31 @@ impl LogReader {
     /// A binary search, because events are recorded in the order of their sequence: about twenty reads.
     ///
     /// # Errors
-    /// [`LogReadError`] if the data is damaged.
+    /// [`LogReadError`] if the disk cannot be read.
     pub fn first_since(&self, instant: Timestamp) -> Result<Seq, LogReadError> {
-        let (mut low, mut high) = (self.oldest().0, self.head().0 + 1);
+        let head = self.head();
+        let (mut low, mut high) = (self.oldest().0, head.0 + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            let page = self.page(Seq(middle - 1), 1, 1)?;
-            match page.records.first() {
-                Some(record) if record.recorded < instant => low = record.seq.0 + 1,
+            let found = self.shared.journal.events_from(Seq(middle)).next()?;
+            match found.filter(|meta| meta.seq <= head) {
+                Some(meta) if meta.recorded < instant => low = meta.seq.0 + 1,
                 _ => high = middle,
             }
         }
         Ok(Seq(low))
+    }
+
+    /// What the open found and mended.
+    #[must_use]
+    pub fn notes(&self) -> &[OpenNote] {
+        &self.shared.notes
+    }
+
+    /// Damage that was met and not yet told.
+    #[must_use]
+    pub fn take_damage(&self) -> Vec<DamagedEvents> {
+        std::mem::take(&mut self.shared.damage.lock().unwrap_or_else(PoisonError::into_inner).untold)
     }
 
     /// The state of a source; `None` if it was never visited.
@@ -245,6 +350,6 @@ impl LogReader {
     /// # Errors
     /// [`LogReadError`] if the data is damaged.
     pub fn state(&self, source: &SourceId) -> Result<Option<SourceState>, LogReadError> {
-        self.shared.state(source)
+        Ok(self.shared.state(source)?.map(|(state, _)| state))
     }
 }

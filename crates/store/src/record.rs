@@ -1,20 +1,22 @@
-//! The layout of the data in sled: one tree, so that one batch is one atomic commit.
+//! The layout of the data in sled, in one tree, and of an event.
 //!
 //! ```text
 //! key                      value
-//! c <source id>            version 1 | crc32 of the rest, 4 LE | its events, 8 LE | their bytes, 8 LE
-//! e <seq, 8 bytes BE>      version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
-//! k <source id>            version 1 to 3 | crc32 of the rest, 4 LE | the seen set in that layout (crate seen)
-//! p <key> <n, 4 bytes BE>  a piece of a value e, k, w or of the held hosts that is long: see pieces
-//! m <name>                 version 1 | crc32 of the rest, 4 LE | epoch (text), live bytes (8 LE), what is counted in c
-//!                          (first event, oldest and head at that time, 8 LE each) or the held hosts as JSON
+//! d <source id> 0 <…>      version 1 | crc32 of the rest, 4 LE | a delta of the seen set: see seen_sets
+//! k <source id>            version 1 to 3 | crc32 of the rest, 4 LE | the seen set in that layout (crate seen) | generation 4
+//! p <key> <n, 4 bytes BE>  a piece of a value that is long: see pieces
+//! m <name>                 version 4 for the epoch, else 1 | crc32 of the rest, 4 LE | the epoch (text), the held hosts as
+//!                          JSON, or how far sled has come: see table
 //! s <source id>            version 1 | crc32 of the rest, 4 LE | SourceState as JSON
 //! w <source id>            version 1 | crc32 of the rest, 4 LE | hashes of the keys of what waits, 8 LE each
+//!
+//! event in the journal     version 1 | crc32 of the rest, 4 LE | kind 1 | recorded ms, 8 LE | the event's JSON
 //! ```
 //!
+//! The number of its commit is behind each value. Stores of the layouts 1 to 3 had the events under `e <seq, 8 bytes BE>`.
 //! sled checks its pages; the checksum here also detects a valid page that is not the one that was written.
 
-use news::{EventKind, Seq, SourceId, Timestamp};
+use news::{EventKind, Seq, SourceId, SourceState, Timestamp};
 use seen::{BadSeenSet, SeenSet};
 
 /// Layout of every value but the seen set; a reader stops at any other one.
@@ -23,9 +25,10 @@ const HEADER: usize = 5;
 /// Kind and time before the JSON of an event.
 const EVENT_HEADER: usize = 9;
 
+/// Layout of the epoch, and with it of the whole: programs that know only stores without a journal stop at it.
+pub(crate) const STORE_LAYOUT: u8 = 4;
+
 pub(crate) const EPOCH: &[u8] = b"mepoch";
-pub(crate) const LIVE_BYTES: &[u8] = b"mlive_bytes";
-pub(crate) const COUNTED: &[u8] = b"mcounted";
 pub(crate) const HOSTS: &[u8] = b"mhosts";
 
 /// A value that is not what was written.
@@ -65,12 +68,31 @@ pub(crate) fn seen_key(source: &SourceId) -> Vec<u8> {
     [b"k", source.as_str().as_bytes()].concat()
 }
 
-pub(crate) fn totals_key(source: &str) -> Vec<u8> {
-    [b"c", source.as_bytes()].concat()
+/// Of the keys of all deltas of a source.
+pub(crate) fn deltas_prefix(source: &SourceId) -> Vec<u8> {
+    [b"d", source.as_str().as_bytes(), &[0]].concat()
+}
+
+/// Of the keys of the deltas of this generation.
+pub(crate) fn delta_prefix(source: &SourceId, generation: u32) -> Vec<u8> {
+    [&deltas_prefix(source)[..], &generation.to_be_bytes()].concat()
 }
 
 pub(crate) fn waiting_key(source: &SourceId) -> Vec<u8> {
     [b"w", source.as_str().as_bytes()].concat()
+}
+
+/// The key of the base of the deltas to which a key belongs; `None` for other keys.
+pub(crate) fn base_of_delta(key: &[u8]) -> Option<Vec<u8>> {
+    let (first, rest) = key.split_first()?;
+    let id = (*first == b'd').then(|| rest.split(|byte| *byte == 0).next())??;
+    Some([b"k", id].concat())
+}
+
+/// Of the keys of all deltas of a base; `None` for other keys.
+pub(crate) fn deltas_of_base(key: &[u8]) -> Option<Vec<u8>> {
+    let (first, id) = key.split_first()?;
+    (*first == b'k').then(|| [b"d", id, &[0]].concat())
 }
 
 /// Seals numbers, each as 8 bytes LE.
@@ -106,16 +128,42 @@ pub(crate) fn unseal(value: &[u8]) -> Result<&[u8], Damage> {
     }
 }
 
+pub(crate) fn seal_epoch(name: &str) -> Vec<u8> {
+    seal_version(STORE_LAYOUT, &[name.as_bytes()])
+}
+
+/// The epoch of a store with a journal.
+pub(crate) fn unseal_epoch(value: &[u8]) -> Result<&str, Damage> {
+    match unseal_version(value)? {
+        (STORE_LAYOUT, name) => std::str::from_utf8(name).map_err(|_| Damage::Content),
+        (other, _) => Err(Damage::Version(other)),
+    }
+}
+
 /// The version, and the rest if its checksum is right.
 fn unseal_version(value: &[u8]) -> Result<(u8, &[u8]), Damage> {
     let (header, rest) = value.split_at_checked(HEADER).ok_or(Damage::Cut)?;
-    if !(VERSION..=SeenSet::LAYOUT).contains(&header[0]) {
+    if !(VERSION..=STORE_LAYOUT.max(SeenSet::LAYOUT)).contains(&header[0]) {
         return Err(Damage::Version(header[0]));
     }
     if header[1..] != crc32fast::hash(rest).to_le_bytes() {
         return Err(Damage::Checksum);
     }
     Ok((header[0], rest))
+}
+
+/// Whether a value has what was written, without its meaning.
+pub(crate) fn check_value(key: &[u8], value: &[u8]) -> Result<(), Damage> {
+    let sealed = match key.first() {
+        // The generation of its deltas is behind it.
+        Some(b'k') => value.split_last_chunk::<4>().ok_or(Damage::Cut)?.0,
+        _ => value,
+    };
+    unseal_version(sealed).map(drop)
+}
+
+pub(crate) fn seal_state(state: &SourceState) -> Vec<u8> {
+    seal(&[&serde_json::to_vec(state).expect("every field of a state has a JSON form")])
 }
 
 pub(crate) fn seal_seen(seen: &SeenSet) -> Vec<u8> {

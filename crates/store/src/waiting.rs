@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use news::SourceId;
 
 use crate::{
-    pieces,
-    read::LogReadError,
+    commit::Changes,
     record::{self, Damage},
+    table::{Table, TableError},
 };
 
 /// So many are remembered of a source of which the documents have only a part, or as many as the last document has.
@@ -23,31 +23,20 @@ impl WaitingItems {
         self.0.push(news::stable_hash(key.as_bytes()));
     }
 
-    pub(crate) fn read(db: &sled::Db, source: &SourceId) -> Result<Self, LogReadError> {
-        let key = record::waiting_key(source);
-        let Some(stored) = db.get(&key)? else { return Ok(Self::default()) };
-        let damaged =
-            |damage| LogReadError::Damaged { what: format!("what waits of source {source}"), damage };
-        let value = pieces::value(db, &key, stored)?.map_err(damaged)?;
-        let (hashes, rest) = record::unseal(&value).map_err(damaged)?.as_chunks();
+    pub(crate) fn read(table: &Table, source: &SourceId) -> Result<Self, TableError> {
+        let Some(stored) = table.get(&record::waiting_key(source))? else { return Ok(Self::default()) };
+        let damaged = |damage| table.damaged(format!("what waits of source {source}"), damage);
+        let (hashes, rest) = record::unseal(&stored.value).map_err(damaged)?.as_chunks();
         match rest {
             [] => Ok(Self(hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect())),
             _ => Err(damaged(Damage::Cut)),
         }
     }
 
-    pub(crate) fn write(
-        &self,
-        db: &sled::Db,
-        batch: &mut sled::Batch,
-        source: &SourceId,
-    ) -> sled::Result<()> {
-        let key = record::waiting_key(source);
-        if self.0.is_empty() {
-            return pieces::remove_from(db, batch, &key);
-        }
+    pub(crate) fn write(&self, changes: &mut Changes, source: &SourceId) {
         let hashes: Vec<_> = self.0.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        pieces::replace(db, batch, &key, record::seal(&[&hashes]))
+        let value = (!self.0.is_empty()).then(|| record::seal(&[&hashes]));
+        changes.journalled(record::waiting_key(source), value);
     }
 
     /// Those that are not among the keys of a document.

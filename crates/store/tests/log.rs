@@ -4,13 +4,16 @@
 #[path = "support/visits.rs"]
 mod visits;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use news::{Event, EventKind, HeldHost, Pause, Seq, SourceId, SourceState, Timestamp, VisitStatus};
 use proptest::prelude::*;
 use store::{LogReader, LogWriter, NewsPlan, Retention, SoonerVisit, StoreOptions, VisitRecord};
 
-use visits::{all, item, raw, source, visit};
+use visits::{all, item, source, visit};
 
 fn open(path: &Path) -> (LogWriter, LogReader) {
     store::open(path, &StoreOptions::default()).unwrap()
@@ -205,32 +208,35 @@ fn a_page_downwards_has_the_newest_first_and_stops_at_its_limits() {
 #[test]
 fn retention_removes_the_oldest_and_a_page_counts_what_was_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = |age_s, events, bytes| StoreOptions {
-        retention: Retention { age: Duration::from_secs(age_s), events, bytes },
+    let limits = |events, bytes| StoreOptions {
+        retention: Retention { events, bytes, ..StoreOptions::default().retention },
         ..StoreOptions::default()
     };
-    let (mut writer, reader) = store::open(dir.path(), &limits(1000, 4, u64::MAX)).unwrap();
+    let (mut writer, reader) = store::open(dir.path(), &limits(4, u64::MAX)).unwrap();
     for n in 0..10 {
         writer.append(vec![visit(&source("a"), vec![item(&n.to_string(), 1)], n * 1000)]).unwrap();
     }
-    assert_eq!(writer.retain(Timestamp::from_millis(10_000)).unwrap().removed, 6);
+    assert_eq!(writer.retain(None).unwrap().removed, 6);
     let page = reader.page(Seq(2), 100, usize::MAX).unwrap();
     assert_eq!((page.missed, page.records[0].seq, reader.oldest()), (4, Seq(7), Seq(7)));
     let downwards = reader.page_before(Seq(9), Seq(1), 100, usize::MAX).unwrap();
     assert_eq!(downwards.iter().map(|r| r.seq.0).collect::<Vec<_>>(), [8, 7]);
     drop((writer, reader));
 
-    let (mut writer, reader) = store::open(dir.path(), &limits(2, 100, u64::MAX)).unwrap();
+    let (mut writer, reader) = store::open(dir.path(), &limits(100, u64::MAX)).unwrap();
     assert_eq!(reader.oldest(), Seq(7));
-    assert_eq!(writer.retain(Timestamp::from_millis(10_000)).unwrap().removed, 2);
-    assert_eq!(writer.retain(Timestamp::from_millis(1_000_000)).unwrap().removed, 1, "the newest stays");
+    assert_eq!(writer.retain(None).unwrap().removed, 0, "without a trusted clock none is too old");
+    let aged_before = |ms| Some(Timestamp::from_millis(ms));
+    assert_eq!(writer.retain(aged_before(6_000)).unwrap().removed, 0, "what was recorded at that time stays");
+    assert_eq!(writer.retain(aged_before(8_000)).unwrap().removed, 2);
+    assert_eq!(writer.retain(aged_before(1_000_000)).unwrap().removed, 1, "the newest stays");
     drop((writer, reader));
 
-    let (mut writer, reader) = store::open(dir.path(), &limits(1000, 100, 1)).unwrap();
-    assert_eq!(writer.retain(Timestamp::from_millis(0)).unwrap().removed, 0);
+    let (mut writer, reader) = store::open(dir.path(), &limits(100, 1)).unwrap();
+    assert_eq!(writer.retain(None).unwrap().removed, 0);
     writer.append(vec![visit(&source("a"), vec![item("next", 1)], 0)]).unwrap();
     assert_eq!(reader.head(), Seq(11), "a number is never used again");
-    assert_eq!(writer.retain(Timestamp::from_millis(0)).unwrap().removed, 1);
+    assert_eq!(writer.retain(None).unwrap().removed, 1);
 }
 
 #[test]
@@ -255,24 +261,37 @@ fn a_second_process_is_refused_with_the_holder_of_the_directory() {
     assert_eq!(reader.head(), Seq(0));
 }
 
+/// The only segment of a small journal.
+fn segment(dir: &Path) -> PathBuf {
+    dir.join("journal/00000001.segment")
+}
+
 #[test]
-fn an_event_that_was_changed_on_disk_is_never_returned() {
+fn an_event_that_was_changed_on_disk_is_left_out_counted_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
-    let items = (0..5).map(|n| item(&n.to_string(), 1)).collect();
+    let items = (0..5).map(|n| item(&format!("key-of-{n}"), 1)).collect();
     writer.append(vec![visit(&source("a"), items, 1)]).unwrap();
+    let before = reader.page(Seq(0), 100, usize::MAX).unwrap().records;
     drop((writer, reader));
-    let db = raw(dir.path());
-    let key = [&b"e"[..], &3_u64.to_be_bytes()].concat();
-    let mut value = db.get(&key).unwrap().unwrap().to_vec();
-    *value.last_mut().unwrap() ^= 1;
-    db.insert(key, value).unwrap();
-    db.flush().unwrap();
-    drop(db);
-    let (_writer, reader) = open(dir.path());
-    let error = reader.page(Seq(0), 100, usize::MAX).unwrap_err().to_string();
-    assert!(error.contains("event 3") && error.contains("damaged"), "{error}");
-    assert_eq!(reader.page(Seq(0), 2, usize::MAX).unwrap().records.len(), 2, "what precedes it is whole");
+    let mut bytes = std::fs::read(segment(dir.path())).unwrap();
+    let title = &b"key-of-2 1"[..];
+    let at = bytes.windows(title.len()).position(|window| window == title).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(segment(dir.path()), bytes).unwrap();
+
+    let (mut writer, reader) = open(dir.path());
+    let page = reader.page(Seq(0), 100, usize::MAX).unwrap();
+    assert_eq!((page.missed, &page.records[..]), (0, &before[..2]), "a page ends at damage");
+    let page = reader.page(Seq(2), 100, usize::MAX).unwrap();
+    assert_eq!((page.missed, &page.records[..]), (1, &before[3..]));
+    let down = reader.page_before(Seq(6), Seq(1), 100, usize::MAX).unwrap();
+    assert_eq!(down.iter().map(|event| event.seq.0).collect::<Vec<_>>(), [5, 4, 2, 1]);
+    let damage = store::DamagedEvents { first: Seq(3), count: 1, source: Some(source("a").id.clone()) };
+    assert_eq!(reader.take_damage(), [damage], "told once");
+    writer.append(vec![visit(&source("a"), vec![item("next", 1)], 2)]).unwrap();
+    assert_eq!(reader.head(), Seq(6));
+    assert_eq!(writer.append(vec![visit(&source("a"), vec![item("key-of-2", 1)], 3)]).unwrap()[0].new, 0);
 }
 
 #[test]
@@ -281,21 +300,17 @@ fn data_of_a_newer_version_is_refused_with_a_remedy_and_left_unchanged() {
     let (mut writer, reader) = open(dir.path());
     writer.append(vec![visit(&source("a"), vec![item("a", 1)], 1)]).unwrap();
     drop((writer, reader));
-    // The epoch is written once, the count of bytes with every visit: an upgraded log may have either layout first.
-    for key in ["mlive_bytes", "mepoch"] {
-        let db = raw(dir.path());
-        let mut value = db.get(key).unwrap().unwrap().to_vec();
-        value[0] = 2;
-        db.insert(key, &value[..]).unwrap();
-        db.flush().unwrap();
-        drop(db);
-        let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
-        assert!(matches!(error, store::StoreOpenError::Newer { layout: 2, .. }), "{key}: {error}");
-        let text = error.to_string();
-        assert!(text.contains("install that version again") && text.contains("backup"), "{key}: {text}");
-        assert!(!text.contains("move the directory away"), "no operator is told to drop a good log: {text}");
-        assert_eq!(raw(dir.path()).get(key).unwrap().unwrap(), value, "{key}");
-    }
+    let mut bytes = std::fs::read(segment(dir.path())).unwrap();
+    bytes[16] = 9;
+    let checksum = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(segment(dir.path()), &bytes).unwrap();
+    let error = store::open(dir.path(), &StoreOptions::default()).unwrap_err();
+    assert!(matches!(error, store::StoreOpenError::Newer { layout: 9, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("install that version again") && text.contains("backup"), "{text}");
+    assert!(!text.contains("move the directory away"), "no operator is told to drop a good log: {text}");
+    assert_eq!(std::fs::read(segment(dir.path())).unwrap(), bytes);
 }
 
 #[test]
@@ -386,6 +401,21 @@ proptest! {
         let events: Vec<_> =
             events.into_iter().map(|e| (e.source.to_string(), e.kind, e.item.title)).collect();
         prop_assert_eq!(events, model(&visits));
+    }
+}
+
+#[test]
+fn a_source_with_more_items_than_are_remembered_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { new_bytes_max: u64::MAX, ..StoreOptions::default() };
+    let (mut writer, _) = store::open(dir.path(), &options).unwrap();
+    let source = source("many");
+    let max = seen::SeenSet::ENTRIES_MAX;
+    for (numbers, forgotten) in [(0..max - 5, 0), (max - 5..max, 0), (max..max + 7, 7)] {
+        let items = numbers.map(|n| item(&format!("k{n}"), 1)).collect();
+        let appended = writer.append(vec![visit(&source, items, 5)]).unwrap().remove(0);
+        let is_told = appended.state.warnings.iter().any(|warning| warning.starts_with("too-many-items: "));
+        assert_eq!((appended.forgotten, is_told), (forgotten, forgotten > 0));
     }
 }
 
@@ -603,7 +633,7 @@ fn long_items_and_long_lists_of_keys_are_in_pages_that_stay_in_the_log_file() {
         ];
         writer.append(visits).unwrap();
     }
-    while writer.retain(Timestamp::from_millis(100)).unwrap().more {}
+    while writer.retain(None).unwrap().more {}
     let listed = |reader: &LogReader| -> Vec<_> {
         all(reader).iter().map(|event| (event.id.seq, event.item.title.clone())).collect()
     };
@@ -645,7 +675,7 @@ fn a_reader_beside_retention_never_finds_a_part_of_an_item() {
             let mut item = item(&n.to_string(), 1);
             item.content_html = Some("x".repeat(50_000));
             writer.append(vec![visit(&long, vec![item], n)]).unwrap();
-            writer.retain(Timestamp::from_millis(n)).unwrap();
+            writer.retain(None).unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(read.join().unwrap() > 0);

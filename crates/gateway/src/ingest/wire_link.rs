@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use news::RecordingPause;
+use news::{Cursor, RecordingPause};
 use tokio::time::Instant;
 
 /// The state of the wire, shared by all threads.
@@ -19,6 +19,17 @@ pub(crate) struct WireState {
     pub(crate) reason: String,
     /// Why the daemon records nothing, as it last said; unknown, so empty, while it is not connected.
     pub(crate) recording_paused: Vec<RecordingPause>,
+    /// The log of the daemon is an older copy of the one before.
+    pub(crate) older_copy: Option<OlderCopy>,
+}
+
+/// A log that does not have an event that the gateway has received from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OlderCopy {
+    /// Where it ended when the wire connected.
+    pub(crate) head: Cursor,
+    /// The newest event that was received before.
+    pub(crate) newest: Cursor,
 }
 
 /// What a failed attempt to connect, or the end of a connection, has changed.
@@ -62,6 +73,11 @@ impl WireLink {
     /// Takes over what the daemon said.
     pub(crate) fn set_recording_paused(&self, pauses: Vec<RecordingPause>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).recording_paused = pauses;
+    }
+
+    /// Records whether the log is an older copy.
+    pub(crate) fn set_older_copy(&self, older_copy: Option<OlderCopy>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).older_copy = older_copy;
     }
 
     /// Records a failed attempt or a lost connection; returns what changed.

@@ -2,15 +2,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    io,
     time::Duration,
 };
 
-use crate::{
-    read::{LogReadError, SharedLog},
-    record,
-};
+use news::Seq;
 
-use super::{EventTotals, NewEvent, owner_hash, owner_of};
+use crate::read::SharedLog;
+
+use super::{EventTotals, NewEvent};
 
 /// For so long after they were recorded, events stay in memory rather than those of a source over its share: clients that
 /// come back find them there. Older ones are in the log only, where the share of the log protects them; a source that
@@ -46,7 +46,7 @@ impl RecentEvent {
         }
     }
 
-    fn of(event: NewEvent<'_>) -> Self {
+    fn of(event: NewEvent) -> Self {
         Self::new(event.owner, event.bytes, event.now)
     }
 
@@ -60,36 +60,19 @@ impl RecentEvents {
         Self { max, max_of_source, events: VecDeque::new(), bytes: 0, by_owner: HashMap::new() }
     }
 
-    /// From the end of the log. It ends at damage, which is found by the first one who reads there.
-    pub(super) fn read(
-        log: &SharedLog,
-        max: EventTotals,
-        max_of_source: EventTotals,
-    ) -> Result<Self, LogReadError> {
-        let mut newest = Vec::new();
-        let mut totals = EventTotals::default();
-        let events = record::event_key(log.oldest())..=record::event_key(log.head());
-        for entry in log.db.range(events).rev() {
-            let (key, stored) = entry?;
-            let Ok(Some(value)) = log.event(&key, stored) else { break };
-            let Ok((_, recorded, json)) = record::unseal_event(&value) else { break };
-            let Ok(owner) = owner_of(json) else { break };
-            let event = RecentEvent::new(owner_hash(owner), value.len() as u64, recorded);
-            totals = totals.with(u64::from(event.bytes));
-            if totals.exceeds(max) {
-                break;
-            }
-            newest.push(event);
-        }
+    /// From the end of the log.
+    pub(super) fn read(log: &SharedLog, max: EventTotals, max_of_source: EventTotals) -> io::Result<Self> {
         let mut recent = Self::new(max, max_of_source);
-        for event in newest.into_iter().rev() {
-            recent.push_event(event);
+        let first = (log.head().0 + 1).saturating_sub(max.events).max(log.oldest().0);
+        let mut events = log.journal.events_from(Seq(first));
+        while let Some(event) = events.next()? {
+            recent.push_event(RecentEvent::new(event.owner, u64::from(event.bytes), event.recorded));
         }
         Ok(recent)
     }
 
     /// Whether the event would displace a protected one of another source, and its own source is over its share.
-    pub(super) fn displaces_others(&self, event: NewEvent<'_>) -> bool {
+    pub(super) fn displaces_others(&self, event: NewEvent) -> bool {
         let new = RecentEvent::of(event);
         let has = self.by_owner.get(&new.owner).copied().unwrap_or_default();
         if !has.is_over(self.max_of_source, u64::from(new.bytes)) {
@@ -108,7 +91,7 @@ impl RecentEvents {
         false
     }
 
-    pub(super) fn push(&mut self, event: NewEvent<'_>) {
+    pub(super) fn push(&mut self, event: NewEvent) {
         self.push_event(RecentEvent::of(event));
     }
 

@@ -1,6 +1,6 @@
 //! Visits and what they have left in the log.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use news::{Event, FeedUrl, Item, ItemEvidence, Seq, Source, SourceId, SourceState, Timestamp};
 use store::{LogReader, NewsPlan, VisitRecord};
@@ -36,18 +36,4 @@ pub(crate) fn visit(source: &Arc<Source>, items: Vec<Item>, now: i64) -> VisitRe
 pub(crate) fn all(reader: &LogReader) -> Vec<Event> {
     let page = reader.page(Seq(reader.oldest().0 - 1), usize::MAX, usize::MAX).unwrap();
     page.records.iter().map(|r| serde_json::from_str(&r.json).unwrap()).collect()
-}
-
-/// The database itself, once sled has released its lock, a moment after its handle was dropped.
-#[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread")]
-pub(crate) fn raw(dir: &Path) -> sled::Db {
-    let file = std::fs::File::open(dir.join("log.sled/db")).unwrap();
-    for _ in 0..6_000 {
-        if file.try_lock().is_ok() {
-            drop(file);
-            return sled::open(dir.join("log.sled")).unwrap();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("the lock of a dropped database was never free");
 }

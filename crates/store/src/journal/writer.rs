@@ -1,0 +1,200 @@
+//! Appends records, begins segments, removes the oldest ones.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+};
+
+use news::{Epoch, Seq};
+
+use super::{
+    open::Scanned,
+    record::{CommitRecord, RecordHeader, RecordTable, SegmentHeader},
+    segment::{Journal, OwnerTotals, Segment, add_totals, encode_index, index_name, segment_name},
+};
+
+/// When a segment ends: at the first of these, with the record that reaches it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentLimits {
+    pub(crate) bytes: u64,
+    pub(crate) events: u64,
+}
+
+/// The only writer of the journal.
+#[derive(Debug)]
+pub(crate) struct JournalWriter {
+    journal: Arc<Journal>,
+    file: File,
+    limits: SegmentLimits,
+    /// Of the last segment.
+    totals: OwnerTotals,
+}
+
+impl JournalWriter {
+    /// Begins a journal in an empty folder, or in one that does not exist. Its first event has this number.
+    pub(crate) fn create(folder: &Path, epoch: Epoch, first: Seq, limits: SegmentLimits) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        sync_folder(folder.parent().unwrap_or(folder))?;
+        let (file, segment) = begin_segment(folder, &epoch, Segment::empty(1, 1, first))?;
+        let journal = Journal::new(epoch, folder.to_owned(), VecDeque::from([segment]));
+        Ok(Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() })
+    }
+
+    /// Continues a journal: behind its last record, which is what counts, and from this commit and this event on if they are
+    /// later than that. What is behind the last record was never announced, and is removed.
+    pub(crate) fn resume(
+        scanned: Scanned,
+        epoch: Epoch,
+        (commit, first): (u64, Seq),
+        limits: SegmentLimits,
+    ) -> io::Result<Self> {
+        let Scanned { folder, mut segments, without_index, unfinished, .. } = scanned;
+        if let Some(unfinished) = unfinished {
+            fs::remove_file(folder.join(segment_name(unfinished)))?;
+            sync_folder(&folder)?;
+        }
+        for (number, totals) in without_index {
+            if let Some(segment) = segments.iter().find(|segment| segment.number == number) {
+                write_index(&folder, segment, &totals)?;
+            }
+        }
+        let (commit, first) = segments
+            .back()
+            .map_or((commit, first), |last| (commit.max(last.next_commit), first.max(last.next_event)));
+        let continues =
+            |last: &&Segment| unfinished.is_none() && (last.next_commit, last.next_event) == (commit, first);
+        let file = if let Some(last) = segments.back().filter(continues) {
+            let file = OpenOptions::new().append(true).open(folder.join(segment_name(last.number)))?;
+            if file.metadata()?.len() != last.length {
+                file.set_len(last.length)?;
+                file.sync_all()?;
+                crate::crash::point("open-truncated");
+            }
+            file
+        } else {
+            let number = unfinished.unwrap_or_else(|| segments.back().map_or(1, |last| last.number + 1));
+            let (file, segment) = begin_segment(&folder, &epoch, Segment::empty(number, commit, first))?;
+            segments.push_back(segment);
+            file
+        };
+        let journal = Journal::new(epoch, folder, segments);
+        let mut writer = Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() };
+        writer.count_last()?;
+        Ok(writer)
+    }
+
+    /// Counts the owners of the last segment's events.
+    fn count_last(&mut self) -> io::Result<()> {
+        let Some(first) = self.journal.segments().back().map(|last| last.first) else { return Ok(()) };
+        let mut events = self.journal.events_from(first);
+        while let Some(event) = events.next()? {
+            let totals = self.totals.entry(event.owner).or_default();
+            *totals = totals.with(u64::from(event.bytes));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// The number of the next commit, and of its first event.
+    pub(crate) fn next(&self) -> (u64, Seq) {
+        self.journal.segments().back().map_or((1, Seq(1)), |last| (last.next_commit, last.next_event))
+    }
+
+    /// Appends a commit, and returns once it is on disk. Blocks.
+    ///
+    /// # Errors
+    /// Nothing more may be written then: it is unknown what is on disk.
+    pub(crate) fn append(&mut self, commit: &CommitRecord) -> io::Result<()> {
+        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "a commit of 4 GiB");
+        let (header, table, bytes) = commit.encode().ok_or_else(too_large)?;
+        if self.is_full() {
+            self.roll()?;
+        }
+        self.file.write_all(&bytes)?;
+        crate::crash::point("append-written");
+        self.file.sync_data()?;
+        crate::crash::point("append-synced");
+        self.add(header, &table);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let segments = self.journal.segments();
+        segments.back().is_some_and(|last| {
+            last.length >= self.limits.bytes || last.next_event.0 - last.first.0 >= self.limits.events
+        })
+    }
+
+    fn add(&mut self, header: RecordHeader, table: &RecordTable) {
+        add_totals(&mut self.totals, table);
+        if let Some(last) = self.journal.segments_mut().back_mut() {
+            last.add(last.length, header);
+        }
+    }
+
+    /// Ends the last segment and begins the next one.
+    fn roll(&mut self) -> io::Result<()> {
+        let Some(last) = self.journal.segments().back().cloned() else { return Ok(()) };
+        let totals = std::mem::take(&mut self.totals);
+        write_index(&self.journal.folder, &last, &totals)?;
+        let next = Segment::empty(last.number + 1, last.next_commit, last.next_event);
+        let (file, segment) = begin_segment(&self.journal.folder, &self.journal.epoch, next)?;
+        self.file = file;
+        self.journal.segments_mut().push_back(segment);
+        Ok(())
+    }
+
+    /// The oldest segment, if all of its events are before this one: its number, and the commits that it has. The last segment
+    /// stays.
+    pub(crate) fn removable(&self, oldest: Seq) -> Option<(u64, std::ops::Range<u64>)> {
+        let segments = self.journal.segments();
+        let first = segments.front().filter(|first| segments.len() > 1 && first.next_event <= oldest)?;
+        Some((first.number, first.first_commit..first.next_commit))
+    }
+
+    /// Removes the oldest segment, of this number.
+    pub(crate) fn remove_oldest(&mut self, number: u64) -> io::Result<()> {
+        let folder = &self.journal.folder;
+        self.journal.segments_mut().pop_front_if(|first| first.number == number);
+        fs::remove_file(folder.join(segment_name(number)))?;
+        match fs::remove_file(folder.join(index_name(number))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        sync_folder(folder)
+    }
+}
+
+/// Its file has its header, and its folder has its file, before anything depends on it.
+fn begin_segment(folder: &Path, epoch: &Epoch, segment: Segment) -> io::Result<(File, Segment)> {
+    let header = SegmentHeader {
+        epoch: epoch.clone(),
+        number: segment.number,
+        commit: segment.first_commit,
+        first: segment.first,
+    };
+    let path = folder.join(segment_name(segment.number));
+    let mut file = OpenOptions::new().append(true).create_new(true).open(path)?;
+    crate::crash::point("roll-created");
+    file.write_all(&header.encode())?;
+    file.sync_all()?;
+    sync_folder(folder)?;
+    crate::crash::point("roll-synced");
+    Ok((file, segment))
+}
+
+/// Not synced: after a loss of power its segment is read instead.
+fn write_index(folder: &Path, segment: &Segment, totals: &OwnerTotals) -> io::Result<()> {
+    fs::write(folder.join(index_name(segment.number)), encode_index(segment, totals))
+}
+
+/// A name in a folder is on disk only once the folder is.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
