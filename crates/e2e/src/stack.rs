@@ -65,15 +65,15 @@ impl TestStack {
             ("daemon.run_dir", quoted(stack.path("run"))),
             ("ingestd.sources", quoted(stack.path("sources.toml"))),
             ("store.path", quoted(stack.path("data"))),
-            // The disk of the machine that runs the tests may be nearly full.
-            ("store.free_bytes_min", "0".to_owned()),
-            ("store.free_percent_min", "0".to_owned()),
             ("fetch.interval_min", "\"1s\"".to_owned()),
             ("fetch.host_spacing", "\"0s\"".to_owned()),
             ("fetch.host_in_flight", "64".to_owned()),
             ("fetch.allow", "[\"127.0.0.0/8\", \"::1/128\"]".to_owned()),
             ("gateway.listen", format!("\"{listen}\"")),
             ("gateway.clients_per_address_max", "5000".to_owned()),
+            // The disk of a machine that runs tests may be as full as it likes.
+            ("store.free_bytes_min", "0".to_owned()),
+            ("store.free_percent_min", "0".to_owned()),
         ] {
             stack.set(key, &value);
         }
@@ -143,6 +143,12 @@ impl TestStack {
         self.folder.path()
     }
 
+    /// Leaves the folder there after the test, and prints where it is.
+    pub fn keep_folder(&mut self) {
+        self.folder.disable_cleanup(true);
+        crate::log_line(&format!("the folder stays: {}", self.folder.path().display()));
+    }
+
     /// The address of the gateway.
     #[must_use]
     pub fn gateway(&self) -> Address {
@@ -184,8 +190,8 @@ impl TestStack {
     ) -> anyhow::Result<ChildProcess> {
         let config = self.write_config(config, changes)?;
         let config = config.to_str().context("temporary folders have plain names")?;
-        let options = self.start_options.get(&program).copied().unwrap_or_default();
-        ChildProcess::start_with(options, program, &["--config", config], self.folder.path())
+        let options = self.start_options.get(&program).cloned().unwrap_or_default();
+        ChildProcess::start_with(&options, program, &["--config", config], self.folder.path())
     }
 
     /// Starts both daemons and waits until the gateway is ready.

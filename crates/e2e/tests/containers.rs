@@ -204,7 +204,7 @@ async fn quick_doctor(stack: &TestStack, pid: &str) -> (Option<i32>, String) {
     let config = stack.path("newswire.toml");
     let arguments = ["doctor", "--quick", "--pid", pid, "--config", config.to_str().unwrap()];
     let mut doctor =
-        ChildProcess::start_with(StartOptions::default(), Binary::Newswire, &arguments, stack.folder())
+        ChildProcess::start_with(&StartOptions::default(), Binary::Newswire, &arguments, stack.folder())
             .unwrap();
     let (status, _) = doctor.wait_exit(Duration::from_secs(60)).await.unwrap();
     (status.code(), doctor.log())

@@ -3,9 +3,15 @@
 use std::time::Duration;
 
 use daemon::watch::StalledLoop;
+use news::{RecordingPause, Timestamp};
+use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{ingest::wire_link::WireState, state::AppState, stream::ring::RingState};
+use crate::{
+    ingest::wire_link::{OlderCopy, WireState},
+    state::AppState,
+    stream::ring::RingState,
+};
 
 /// The daemon sends a heartbeat every two seconds; after this much silence it counts as stopped.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
@@ -21,6 +27,16 @@ pub(crate) struct Readiness {
     /// Why the gateway is not ready, as published: no paths and no messages of the system, which are in the log and on
     /// the admin socket. Empty if it is ready.
     pub(crate) reasons: Vec<String>,
+    /// What is missing although clients are served, as published.
+    pub(crate) degraded: Vec<Degradation>,
+}
+
+/// Something that is missing although clients are served. Figures and paths are in the log and on the admin socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Degradation {
+    reason: &'static str,
+    since: Timestamp,
+    detail: &'static str,
 }
 
 impl Readiness {
@@ -34,6 +50,12 @@ impl Readiness {
         } else if let Some(silence) = silence.filter(|s| *s > SILENCE_MAX) {
             reasons.push(format!("the ingestion daemon has been silent for {} s", silence.as_secs()));
         }
+        if let Some(OlderCopy { head, newest }) = &wire.older_copy {
+            reasons.push(format!(
+                "the log of the ingestion daemon is an older copy, without {newest}: it ended at {head}; recording is \
+                 paused until the operator restores the newest copy, or accepts the loss"
+            ));
+        }
         if !ring.filled {
             reasons.push("the ring is not filled yet".to_owned());
         }
@@ -45,7 +67,13 @@ impl Readiness {
             reasons.push("draining".to_owned());
         }
         reasons.extend(stalled.iter().map(StalledLoop::sentence));
-        Self { wire, ring, stalled, silence, reasons }
+        let degradation = |pause: &RecordingPause| Degradation {
+            reason: pause.reason.as_str(),
+            since: pause.since,
+            detail: pause.reason.sentence(),
+        };
+        let degraded = wire.recording_paused.iter().map(degradation).collect();
+        Self { wire, ring, stalled, silence, reasons, degraded }
     }
 }
 

@@ -16,7 +16,8 @@
 //! * `documents`: documents that the operator's tool has fetched for new sources, which need no first request then
 //! * `queue`: which visit may run now
 //! * `recording`: whether visits are recorded, and why not; `disk_space` decides that before the disk is full
-//! * `recorder`: group commits, on the thread that owns the store's writer
+//! * `recorder`: group commits, on the thread that owns the store's writer; `retention_clock`: which events are too old
+//! * `clock_reading`: jumps of the wall clock
 //! * `websub`: subscriptions at hubs, and their pushes
 //! * `http`: what is served on `ingestd.sock`: the wire, the log, the sources, orders
 //! * `control_loop`: the main loop after the start: reloads, and the status line of systemd
@@ -31,6 +32,7 @@
 
 mod catalogue;
 mod check;
+mod clock_reading;
 mod control_loop;
 mod disk_space;
 mod documents;
@@ -43,6 +45,7 @@ mod messages;
 mod queue;
 mod recorder;
 mod recording;
+mod retention_clock;
 mod run;
 mod settings;
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    mem::ManuallyDrop,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -17,13 +18,13 @@ use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web};
 use anyhow::Context as _;
 use control::{ControlSocket, IngestStatus};
 use daemon::{
-    Clock,
+    Clock, Exit,
     admin::{Admin, AdminHandle, ReloadOrder, status_of},
     config::Config,
     logs::Logs,
     metrics::MetricsRegistry,
     notify,
-    process::DaemonContext,
+    process::{self, DaemonContext},
     program::LossOfLog,
     sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
@@ -33,16 +34,17 @@ use news::{HeldHost, RecordingPauseReason, Seq, Timestamp};
 use stacks::SelfSampler;
 use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     control_loop::ControlLoop,
     disk_space::{DiskSpace, SpaceBounds, SpaceProbe, open_on_full_disk},
     documents::FetchedDocuments,
-    error::IngestError,
+    error::{IngestError, WriterError},
     http::{
         routes::{self, ControlState, WebSubRecipients},
-        wire_log::{LogFailure, WireLog},
+        wire_log::WireLog,
     },
     lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
@@ -70,6 +72,11 @@ const SOCKET_MODE: u32 = 0o660;
 const RELOADS: usize = 4;
 /// Largest JSON body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a stop may take in which everything that is queued gets to disk; systemd waits 20 s (`TimeoutStopSec`).
+const STOP_MAX: Duration = Duration::from_secs(15);
+/// How long the stop may take after the log could not be written.
+const STOP_AFTER_FAILURE_MAX: Duration = Duration::from_secs(4);
 
 /// Shared by most parts of the daemon.
 struct DaemonParts {
@@ -100,6 +107,7 @@ struct Actors {
 pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
+    daemon::panics::expect_if(store::is_in_sled);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader, held) = open_store(&config, loss).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
@@ -122,7 +130,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let space_bounds = parts.watch_disk(&config).await;
     let failed = signals.stop.clone();
     let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
-    let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
+    let (recorder, writer_thread) = Recorder::start(writer_loop, move |error| end_after(error, &failed))?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
     let (list_orders, list_requests) = mpsc::channel(RELOADS);
@@ -135,8 +143,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let limiter = ctx.limiter.clone();
     actix_rt::spawn(parts.recording.clone().follow(move |paused_by| limiter.set_paused(paused_by)));
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
-    let log_failure = LogFailure::new(signals.stop.clone());
-    let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
+    let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
     let server =
         serve_wire(parts.control_state(&actors, log, head, reloads, list_orders), wire_socket, watched)?;
     let (supervisor, own_sources) =
@@ -155,7 +162,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     control_loop.run(signals, reload_requests, list_requests).await;
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
-    log_failure.reason().map_or(Ok(()), |reason| Err(IngestError::Damaged(reason.to_owned())))
+    Ok(())
 }
 
 impl DaemonParts {
@@ -291,7 +298,9 @@ impl DaemonParts {
         reloads: mpsc::Sender<ReloadOrder>,
         list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
+        let recording = self.recording.clone();
         let publisher = wire::Publisher {
+            recording_pauses: Arc::new(move || recording.pauses()),
             log: Arc::new(log.clone()),
             head_changed: head,
             notices: self.notices.clone(),
@@ -316,6 +325,7 @@ impl DaemonParts {
             }),
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
+            on_older_copy: Arc::new(|why| tracing::error!(why, "recording paused")),
         }
     }
 }
@@ -353,6 +363,17 @@ fn start_admin(
     Ok((admin, watchdog))
 }
 
+/// Stops the process because of `error`: orderly if that is possible, and soon in any case.
+fn end_after(error: &WriterError, stop: &CancellationToken) {
+    process::end_within(
+        STOP_AFTER_FAILURE_MAX,
+        Exit::Io,
+        "the stop after the failure of the log takes too long; the process ends at once",
+    );
+    tracing::error!("{error}");
+    stop.cancel();
+}
+
 /// On its own thread: it reads the log since the last checkpoint, and sled can panic on a damaged store.
 async fn open_store(
     config: &Config,
@@ -368,6 +389,9 @@ async fn open_store(
             tracing::warn!(%error, "the pauses that hosts asked for before the start are lost");
             Vec::new()
         });
+        // Keeps the log open until the process exits: the last one to close it would wait for sled to write what it holds,
+        // and for ever if the disk does not answer. What counts is on disk after each commit.
+        let _kept = ManuallyDrop::new(reader.clone());
         Ok::<_, store::StoreOpenError>((writer, reader, held))
     };
     let opened = tokio::task::spawn_blocking(open).await;
@@ -443,6 +467,12 @@ async fn stop(
     server: ServerHandle,
 ) -> Result<(), IngestError> {
     notify::stopping();
+    process::end_within(
+        STOP_MAX,
+        Exit::Io,
+        "the disk of store.path does not take what is queued in time; the process ends without it (all announced events are \
+         on disk, and the sources are visited again after a start); check the disk",
+    );
     // Before the store is released: the next process binds the socket again.
     tokio::fs::remove_file(config.socket(ControlSocket::Ingestd)).await.ok();
     tracing::info!("stopping");

@@ -38,7 +38,7 @@ enum LogCommand {
     Export(events::ExportLogArgs),
     /// Make a store of exported events: it has a new epoch, and ids are numbered from 1. What the sources show and the file
     /// has does not come again. It can come again if a source changes guids and links at each visit, or shows more than the
-    /// 4,096 newest items; an item that was published before the oldest line and is still shown comes, too
+    /// 32,768 newest items; an item that was published before the oldest line and is still shown comes, too
     Import(events::ImportLogArgs),
     /// Write all events that can be found in the files of a damaged store, of this or an earlier version, as NDJSON for
     /// `import`; changes nothing. Items that retention had removed may be among them

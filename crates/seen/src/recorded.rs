@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use news::{Item, Timestamp};
 
 use crate::{
-    classify::{ENTRIES_MAX, SeenSet},
+    classify::SeenSet,
     entry::{EntryIdentity, Layout, SeenEntry, Traits, key_bytes},
     shape::shape_of,
 };
@@ -31,7 +31,7 @@ impl RecordedItems {
             sent: traits.version(),
             shape: if is_bare { shape_of(item) } else { 0 },
         });
-        if self.0.len() >= 4 * ENTRIES_MAX {
+        if self.0.len() >= 4 * SeenSet::ENTRIES_MAX {
             self.0 = self.newest_first();
             self.0.reverse();
         }
@@ -44,7 +44,7 @@ impl RecordedItems {
             EntryIdentity::Known { key, .. } => keys.insert(key),
             EntryIdentity::Version1 { .. } => true,
         };
-        self.0.iter().rev().filter(is_newest).take(ENTRIES_MAX).copied().collect()
+        self.0.iter().rev().filter(is_newest).take(SeenSet::ENTRIES_MAX).copied().collect()
     }
 
     /// The set, as if the newest items were the last document of the source.
@@ -52,6 +52,6 @@ impl RecordedItems {
     pub fn into_set(self) -> SeenSet {
         let entries = self.newest_first();
         let newest = entries.len().min(NEWEST);
-        SeenSet::of(Layout { entries, newest, damping: None, renewed_at: None })
+        SeenSet::of(Layout { entries, newest, ..Layout::default() })
     }
 }

@@ -5,26 +5,28 @@
 //!                 no  → wait for: a new head | a notice (no id) | the heartbeat
 //! ```
 //!
-//! There is no queue per subscriber: it pulls with its cursor, so it can only fall behind. A `gap` block reports events
-//! that retention removed before they were read.
+//! There is no queue per subscriber: it pulls with its cursor, so it can only fall behind. A `gap` block stands where
+//! events are missing: retention removed them before they were read, or they are damaged.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
-use news::{Cursor, EventKind, Seq};
+use news::{Cursor, EventKind, RecordingPause, Seq};
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{broadcast, watch},
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
-use crate::resume::{Gap, LogBounds};
+use crate::resume::{Gap, LogBounds, ResumeDecision, StreamOpened};
 
 /// A log that is read in pages. `page` may block on a disk, and is called on threads for blocking work.
 pub trait EventLog: Send + Sync + 'static {
     /// Its oldest and newest event now.
     fn bounds(&self) -> LogBounds;
 
-    /// The events after `after`, without holes: at most `limit`, and about `bytes` of JSON.
+    /// The events after `after`: at most `limit`, and about `bytes` of JSON. If `after` is below the newest event, the page
+    /// has an event or says that all of them are missing.
     ///
     /// # Errors
     /// [`LogError`] if the log can no longer be read; every stream ends then.
@@ -36,12 +38,12 @@ pub trait EventLog: Send + Sync + 'static {
 #[error("cannot read the log for a subscriber: {0}")]
 pub struct LogError(pub String);
 
-/// Consecutive events.
+/// Events in order.
 #[derive(Clone, Debug, Default)]
 pub struct LogPage {
-    /// In order, without holes.
+    /// In order. The sequence numbers between two of them are those of events that are missing.
     pub events: Vec<LogEvent>,
-    /// Number of events before the first one that are no longer kept.
+    /// Number of events that are missing before the first one; without one, up to the newest.
     pub missed: u64,
 }
 
@@ -76,6 +78,22 @@ pub struct StreamBlock {
     pub data: String,
 }
 
+/// The data of a heartbeat: the bounds of the log, and why it does not grow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireHeartbeat {
+    /// The oldest event kept.
+    pub oldest: Cursor,
+    /// The newest event.
+    #[serde(default)]
+    pub head: Option<Cursor>,
+    /// Empty while events are recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recording_paused: Vec<RecordingPause>,
+}
+
+/// Reads why recording is paused; must not block.
+pub type RecordingPauses = Arc<dyn Fn() -> Vec<RecordingPause> + Send + Sync>;
+
 /// Makes a stream of blocks for each subscriber.
 #[derive(Clone)]
 pub struct Publisher {
@@ -87,6 +105,8 @@ pub struct Publisher {
     pub notices: broadcast::Sender<Notice>,
     /// A stream gets a heartbeat at this interval while it is silent.
     pub heartbeat: Duration,
+    /// Why recording is paused; each heartbeat says so.
+    pub recording_pauses: RecordingPauses,
     /// Name and version of this server, `name/version`.
     pub server: Arc<str>,
 }
@@ -104,6 +124,29 @@ impl Publisher {
         let bounds = self.log.bounds();
         let decision = bounds.resolve_cursor(requested);
         let opened = bounds.stream_opened(&decision, requested, &self.server);
+        self.stream_from(bounds, &decision, opened, snapshot)
+    }
+
+    /// The same for a subscriber that has seen an event which this log does not have, in the same epoch. Its id means
+    /// nothing here.
+    pub fn stream_of_older_copy(
+        &self,
+        requested: Option<&str>,
+        snapshot: u64,
+    ) -> impl Stream<Item = StreamBlock> + use<> {
+        let bounds = self.log.bounds();
+        let decision = ResumeDecision::RESET;
+        let opened = bounds.stream_opened(&decision, requested, &self.server);
+        self.stream_from(bounds, &decision, StreamOpened { older_copy: true, ..opened }, snapshot)
+    }
+
+    fn stream_from(
+        &self,
+        bounds: LogBounds,
+        decision: &ResumeDecision,
+        opened: StreamOpened,
+        snapshot: u64,
+    ) -> impl Stream<Item = StreamBlock> + use<> {
         let mut heartbeat = interval_at(Instant::now() + self.heartbeat, self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let cursor = decision.after.unwrap_or_else(|| bounds.snapshot(snapshot));
@@ -113,6 +156,7 @@ impl Publisher {
             cursor,
             head_changed: self.head_changed.clone(),
             notices: self.notices.subscribe(),
+            recording_pauses: Arc::clone(&self.recording_pauses),
             ready: VecDeque::from([block("stream", Some(start), &opened)]),
             heartbeat,
             bounds,
@@ -137,6 +181,7 @@ struct Subscriber {
     head_changed: watch::Receiver<Seq>,
     notices: broadcast::Receiver<Notice>,
     heartbeat: Interval,
+    recording_pauses: RecordingPauses,
     ready: VecDeque<StreamBlock>,
 }
 
@@ -167,16 +212,29 @@ impl Subscriber {
         })
         .await
         .map_err(|e| LogError(e.to_string()))??;
-        if page.missed > 0 {
-            let oldest = page.events.first().map(|e| self.id(e.seq));
-            self.ready.push_back(block("gap", None, &Gap { missed: page.missed, oldest }));
+        if page.events.is_empty() && page.missed == 0 {
+            return Err(LogError(format!("it has nothing after event {after}, which is not the newest")));
+        }
+        if page.events.is_empty() {
+            self.push_gap(page.missed, None);
         }
         for LogEvent { seq, kind, json } in page.events {
+            let missed = self.cursor.missing_before(seq);
+            if missed > 0 {
+                self.push_gap(missed, Some(seq));
+            }
             self.cursor = seq;
             let id = Some(self.id(seq));
             self.ready.push_back(StreamBlock { id, event: kind.as_str(), data: json });
         }
         Ok(())
+    }
+
+    /// Adds a gap. Its id is the last event missed: a reader that continues there is not told of it again.
+    fn push_gap(&mut self, missed: u64, follows: Option<Seq>) {
+        self.cursor = Seq(self.cursor.0.saturating_add(missed));
+        let oldest = follows.map(|seq| self.id(seq));
+        self.ready.push_back(block("gap", Some(self.id(self.cursor)), &Gap { missed, oldest }));
     }
 
     fn push_notice(&mut self, notice: Result<Notice, broadcast::error::RecvError>) -> Option<()> {
@@ -191,11 +249,11 @@ impl Subscriber {
         Some(())
     }
 
-    /// Adds a heartbeat with the cursor of the reader and the bounds of the log.
+    /// Adds a heartbeat with the cursor of the reader.
     fn push_heartbeat(&mut self) {
         self.bounds = self.log.bounds();
         let (oldest, head) = (self.id(self.bounds.oldest), self.id(self.bounds.head));
-        let data = serde_json::json!({ "oldest": oldest, "head": head });
+        let data = WireHeartbeat { oldest, head: Some(head), recording_paused: (self.recording_pauses)() };
         self.ready.push_back(block("heartbeat", Some(self.id(self.cursor)), &data));
     }
 
@@ -213,10 +271,11 @@ mod tests {
 
     use super::*;
 
-    /// A log in memory that drops its oldest events on demand.
+    /// A log in memory that drops its oldest events on demand, and in which some are damaged.
     struct Memory {
         head: Mutex<u64>,
         oldest: Mutex<u64>,
+        damaged: &'static [u64],
     }
 
     impl EventLog for Memory {
@@ -231,21 +290,27 @@ mod tests {
 
         fn page(&self, after: Seq, limit: usize, _: usize) -> Result<LogPage, LogError> {
             let LogBounds { oldest, head, .. } = self.bounds();
-            let first = after.0.max(oldest.0 - 1) + 1;
-            let events = (first..=head.0).take(limit.min(3));
+            let kept = (after.next().max(oldest).0..=head.0).filter(|seq| !self.damaged.contains(seq));
             let event = |seq| LogEvent { seq: Seq(seq), kind: EventKind::Item, json: "{}".into() };
-            Ok(LogPage { events: events.map(event).collect(), missed: first - after.0 - 1 })
+            let events: Vec<_> = kept.take(limit.min(3)).map(event).collect();
+            let missed = after.missing_before(events.first().map_or(head.next(), |event| event.seq));
+            Ok(LogPage { events, missed })
         }
     }
 
     fn publisher(head: u64) -> (Arc<Memory>, watch::Sender<Seq>, Publisher) {
-        let log = Arc::new(Memory { head: Mutex::new(head), oldest: Mutex::new(1) });
+        publisher_of(head, &[])
+    }
+
+    fn publisher_of(head: u64, damaged: &'static [u64]) -> (Arc<Memory>, watch::Sender<Seq>, Publisher) {
+        let log = Arc::new(Memory { head: Mutex::new(head), oldest: Mutex::new(1), damaged });
         let (head, head_changed) = watch::channel(Seq(head));
         let publisher = Publisher {
             log: Arc::clone(&log) as Arc<dyn EventLog>,
             head_changed,
             notices: broadcast::channel(4).0,
             heartbeat: Duration::from_secs(2),
+            recording_pauses: Arc::new(Vec::new),
             server: "test".into(),
         };
         (log, head, publisher)
@@ -271,6 +336,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_says_why_nothing_is_recorded_and_is_as_before_while_events_are() {
+        let (_log, _head, publisher) = publisher(2);
+        let pauses = Arc::new(Mutex::new(Vec::new()));
+        let shown = Arc::clone(&pauses);
+        let recording_pauses: RecordingPauses = Arc::new(move || shown.lock().unwrap().clone());
+        let mut stream = pin!(Publisher { recording_pauses, ..publisher }.stream(Some("e-2"), 0));
+        assert_eq!(take(&mut stream, 1).await, ["stream e-2"]);
+        assert_eq!(stream.next().await.unwrap().data, r#"{"oldest":"e-1","head":"e-2"}"#);
+        let (reason, since) =
+            (news::RecordingPauseReason::DiskSpace, news::Timestamp::from_millis(1_700_000_000_000));
+        pauses.lock().unwrap().push(RecordingPause { reason, since, detail: "3 left".into() });
+        let heartbeat: WireHeartbeat = serde_json::from_str(&stream.next().await.unwrap().data).unwrap();
+        assert_eq!(heartbeat.recording_paused, *pauses.lock().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_reader_that_falls_behind_is_told_where_the_log_begins() {
         let (log, head, publisher) = publisher(2);
         let mut stream = pin!(publisher.stream(None, 1));
@@ -281,6 +362,32 @@ mod tests {
         let gap = stream.next().await.unwrap();
         assert_eq!((gap.event, gap.data.as_str()), ("gap", r#"{"missed":15,"oldest":"e-18"}"#));
         assert_eq!(take(&mut stream, 3).await, ["item e-18", "item e-19", "item e-20"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damaged_events_are_a_gap_of_exactly_that_many_where_they_were() {
+        let (log, head, publisher) = publisher_of(9, &[1, 4, 5, 8, 9, 10]);
+        let mut stream = pin!(publisher.stream(Some("e-0"), 0));
+        let blocks: Vec<_> = stream.by_ref().take(9).collect().await;
+        let told: Vec<_> = blocks.iter().map(|b| (b.id.as_ref().unwrap().seq.0, b.event, &*b.data)).collect();
+        let (item, gap) = ("item", "gap");
+        assert_eq!(
+            told[1..],
+            [
+                (1, gap, r#"{"missed":1,"oldest":"e-2"}"#),
+                (2, item, "{}"),
+                (3, item, "{}"),
+                (5, gap, r#"{"missed":2,"oldest":"e-6"}"#),
+                (6, item, "{}"),
+                (7, item, "{}"),
+                (9, gap, r#"{"missed":2,"oldest":null}"#),
+                (9, "heartbeat", r#"{"head":"e-9","oldest":"e-1"}"#),
+            ],
+            "the newest two are missing as well, and then it waits"
+        );
+        *log.head.lock().unwrap() = 11;
+        head.send_replace(Seq(11));
+        assert_eq!(take(&mut stream, 2).await, ["gap e-10", "item e-11"]);
     }
 
     #[tokio::test(start_paused = true)]

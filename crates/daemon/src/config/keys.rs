@@ -134,7 +134,8 @@ table! {
         path: PathBuf = "./data", ValueKind::Path, RESTART;
         /// Memory for cached pages of the store, in bytes.
         cache_bytes: u64 = "33554432", ValueKind::Integer(MIB, TIB), RESTART;
-        /// Maximum age of an event; older events are deleted.
+        /// Maximum age of an event; older events are deleted. In the first hour after a start or a jump of the clock, none is
+        /// deleted because of its age.
         retention_age: Duration = "30d", ValueKind::Duration(SECOND, YEAR.saturating_mul(100)), RESTART;
         /// Maximum number of events kept; the oldest are deleted first.
         retention_events: u64 = "1000000", ValueKind::Integer(1, 1_000_000_000_000), RESTART;
@@ -149,7 +150,7 @@ table! {
         source_share_percent: u64 = "25", ValueKind::Integer(1, 100), RESTART;
         /// With less free space on the file system of `path`, in bytes, recording pauses: no visits begin, and what is recorded
         /// is still served. It resumes by itself with a tenth more. 0: no such limit.
-        free_bytes_min: u64 = "268435456", ValueKind::Integer(0, TIB), LIVE;
+        free_bytes_min: u64 = "268435456", ValueKind::Integer(0, KIB * TIB), LIVE;
         /// The same in percent of the file system, and of its inodes, of which fewer than 64 are always too few. Recording
         /// pauses below either limit. 0: no such limit; both 0: recording never pauses, and ends the daemon when the disk is
         /// full.

@@ -220,7 +220,12 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
             page.line(full || disk.free_inodes == Some(0), "disk", &text);
         }
     }
-    let Some(store) = evidence.ingestd.ingest_vitals().map(|vitals| &vitals.store) else { return };
+    let Some(vitals) = evidence.ingestd.ingest_vitals() else { return };
+    for paused in &vitals.recording_paused {
+        let text = format!("paused for {}: {}", duration(paused.since_ms_ago), safe(&paused.detail));
+        page.line(true, "recording", &text);
+    }
+    let store = &vitals.store;
     let commit = match (store.last_commit_ms_ago, store.last_commit_took_ms) {
         (Some(ago), Some(took)) => format!("last commit {} ago took {}", duration(ago), duration(took)),
         _ => "no commit yet".to_owned(),
