@@ -292,11 +292,25 @@ pub struct IngestVitals {
     pub outage: bool,
     /// The store, as its writer knows it.
     pub store: StoreReport,
+    /// Why no visits begin; empty while they are recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recording_paused: Vec<RecordingPauseReport>,
     /// File descriptors.
     pub open_files: OpenFiles,
     /// Left out if the list of sources was locked.
     #[serde(flatten, deserialize_with = "crate::optional_part::deserialize")]
     pub sources: Option<SourcesReport>,
+}
+
+/// A reason why recording is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingPauseReport {
+    /// `disk-space`, `disk-inodes`, `log-behind`.
+    pub reason: String,
+    /// For how long.
+    pub since_ms_ago: u64,
+    /// The reason with its figures, and the remedy.
+    pub detail: String,
 }
 
 /// The ingestion daemon's end of the wire.

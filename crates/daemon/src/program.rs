@@ -22,6 +22,7 @@ pub const INGESTD: Program = Program {
     examples: &[
         ("newswire-ingestd --config /etc/newswire/newswire.toml", "Run the daemon in the foreground"),
         ("newswire-ingestd --check", "Check the configuration and the files it names, and exit"),
+        ("newswire-ingestd --accept-loss", "Begin an empty log, because the journal of the store is lost"),
     ],
 };
 
@@ -57,6 +58,20 @@ pub enum CheckOutput {
     Json,
 }
 
+/// Whether a store whose journal is gone begins a new epoch, instead of being refused: for one start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LossOfLog {
+    /// The start is refused.
+    #[default]
+    Refused,
+    /// The operator has ordered it.
+    Accepted,
+}
+
+/// The option of the ingestion daemon that accepts it.
+pub const ACCEPT_LOSS: &str = "--accept-loss";
+const ACCEPT: &str = "accept-loss";
+
 /// The parsed command line of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
@@ -64,6 +79,8 @@ pub struct Invocation {
     pub config: Option<PathBuf>,
     /// Only check the configuration, and print the result in this form.
     pub check: Option<CheckOutput>,
+    /// Always refused by the gateway.
+    pub loss: LossOfLog,
 }
 
 impl Program {
@@ -74,7 +91,14 @@ impl Program {
             .version(env!("CARGO_PKG_VERSION")) // one version for the whole workspace
             .max_term_width(100);
         // Set after the arguments, whose doc comment would otherwise replace it.
-        DaemonArguments::augment_args(command).about(self.about)
+        let command = DaemonArguments::augment_args(command).about(self.about);
+        if self != INGESTD {
+            return command;
+        }
+        let accept = clap::Arg::new(ACCEPT).long(ACCEPT).action(clap::ArgAction::SetTrue).help(
+            "If the journal of the store is gone, begin an empty log with a new epoch at this start, instead of refusing it",
+        );
+        command.arg(accept)
     }
 
     /// Parses the command line of this process. `--help`, `--version` and mistakes end the process.
@@ -86,7 +110,9 @@ impl Program {
         match DaemonArguments::from_arg_matches_mut(&mut matches) {
             Ok(DaemonArguments { config, check, json }) => {
                 let output = if json { CheckOutput::Json } else { CheckOutput::Text };
-                Invocation { config, check: check.then_some(output) }
+                let is_accepted = self == INGESTD && matches.get_flag(ACCEPT);
+                let loss = if is_accepted { LossOfLog::Accepted } else { LossOfLog::Refused };
+                Invocation { config, check: check.then_some(output), loss }
             }
             Err(error) => error.exit(),
         }

@@ -23,13 +23,24 @@ pub(crate) fn assign(items: &mut Vec<Item>) -> usize {
     let mut seen = HashSet::with_capacity(items.len());
     let before = items.len();
     items.retain_mut(|item| {
-        let link = item.link.as_deref().map(ComparedAddress::of);
-        let guid = item.guid.as_deref().map(compared_guid);
+        let (guid, link) = addresses(item);
         item.evidence = evidence(item, guid.as_ref(), link.as_ref());
         item.key = key(item, guid.as_ref(), link.as_ref());
         seen.insert(item.key.clone())
     });
     before - items.len()
+}
+
+/// The evidence of an item that was recorded: a function of what its JSON has.
+#[must_use]
+pub fn evidence_of(item: &Item) -> ItemEvidence {
+    let (guid, link) = addresses(item);
+    evidence(item, guid.as_ref(), link.as_ref())
+}
+
+/// The guid and the link as they are compared.
+fn addresses(item: &Item) -> (Option<ComparedAddress>, Option<ComparedAddress>) {
+    (item.guid.as_deref().map(compared_guid), item.link.as_deref().map(ComparedAddress::of))
 }
 
 /// A guid that is an address is compared like one: a site that moves to https changes its permalinks.

@@ -26,6 +26,7 @@ mod versions;
 pub use decode::{Decided, Encoding};
 pub use document::{Days, FeedDocument, FeedFormat, FeedInfo, Hints, Hours, Rhythm};
 pub use error::FeedError;
+pub use identity::evidence_of;
 pub use text::drop_forbidden;
 
 use limits::DOCUMENT_BYTES_MAX;

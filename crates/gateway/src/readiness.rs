@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use daemon::watch::StalledLoop;
+use news::{RecordingPause, Timestamp};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
@@ -25,6 +27,16 @@ pub(crate) struct Readiness {
     /// Why the gateway is not ready, as published: no paths and no messages of the system, which are in the log and on
     /// the admin socket. Empty if it is ready.
     pub(crate) reasons: Vec<String>,
+    /// What is missing although clients are served, as published.
+    pub(crate) degraded: Vec<Degradation>,
+}
+
+/// Something that is missing although clients are served. Figures and paths are in the log and on the admin socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Degradation {
+    reason: &'static str,
+    since: Timestamp,
+    detail: &'static str,
 }
 
 impl Readiness {
@@ -55,7 +67,13 @@ impl Readiness {
             reasons.push("draining".to_owned());
         }
         reasons.extend(stalled.iter().map(StalledLoop::sentence));
-        Self { wire, ring, stalled, silence, reasons }
+        let degradation = |pause: &RecordingPause| Degradation {
+            reason: pause.reason.as_str(),
+            since: pause.since,
+            detail: pause.reason.sentence(),
+        };
+        let degraded = wire.recording_paused.iter().map(degradation).collect();
+        Self { wire, ring, stalled, silence, reasons, degraded }
     }
 }
 

@@ -376,3 +376,47 @@ async fn an_upgrade_that_is_not_made_is_not_announced() {
     }
     assert_eq!(header(&head, "connection"), Some("close"), "{head}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_daemon_records_nothing_is_ready_and_says_why_until_it_does_or_is_gone() {
+    let (gateway, daemon, serving) = log_and_ring(3, 100).await;
+    let heartbeat = |paused: &str| {
+        let block =
+            format!("id: e-3\nevent: heartbeat\ndata: {{\"oldest\":\"e-1\",\"head\":\"e-3\"{paused}}}\n\n");
+        daemon.live.send(block).unwrap();
+    };
+    let pause = |reason: &str| {
+        let since = "\"since\":\"2026-01-02T03:04:05Z\"";
+        let detail = "\"detail\":\"3 bytes are free on the disk of /var/secret\"";
+        heartbeat(&format!(",\"recording_paused\":[{{\"reason\":\"{reason}\",{since},{detail}}}]"));
+    };
+    let until = async |reason: Option<&str>| {
+        let shown = async {
+            loop {
+                let ready = gateway.ask("GET", "/ready", "").await;
+                if body(&ready)["degraded"][0]["reason"].as_str() == reason {
+                    return ready;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(TIMEOUT, shown).await.unwrap()
+    };
+    pause("disk-space");
+    let ready = until(Some("disk-space")).await;
+    let shown = body(&ready);
+    assert_eq!((status(&ready), &shown["ready"], &shown["reasons"]), (200, &json!(true), &json!([])));
+    let degraded = json!([{
+        "reason": "disk-space", "since": "2026-01-02T03:04:05Z",
+        "detail": "recording is paused: the disk of the store is nearly full",
+    }]);
+    assert_eq!(shown["degraded"], degraded, "without the path");
+    pause("moon-phase");
+    assert_eq!(body(&until(Some("unknown")).await)["degraded"][0]["detail"], "recording is paused");
+    heartbeat("");
+    assert_eq!(status(&until(None).await), 200);
+    pause("disk-inodes");
+    until(Some("disk-inodes")).await;
+    drop(serving);
+    assert_eq!(status(&until(None).await), 503, "what a daemon that is gone records is not known");
+}

@@ -14,10 +14,11 @@ use daemon::{
     stop::Signals,
 };
 use store::LogReader;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
+    disk_space::SpaceBounds,
     error::IngestError,
     lists::{FeedLists, ListReadRequest},
     messages::{ApplyCatalogue, CatalogueDiff, OwnSources},
@@ -39,6 +40,7 @@ pub(crate) struct ControlLoop {
     pub(crate) own_sources: Recipient<OwnSources>,
     pub(crate) lists: FeedLists,
     pub(crate) registry: SourceRegistry,
+    pub(crate) space_bounds: watch::Sender<SpaceBounds>,
 }
 
 impl ControlLoop {
@@ -95,6 +97,7 @@ impl ControlLoop {
                 catalogue.inherit_proxy(self.ctx.visitor.default_proxy());
                 self.ctx.interval_bounds.set(settings::interval_bounds(config));
                 self.ctx.limiter.set_limits(settings::visit_limits(config));
+                self.space_bounds.send_replace(settings::space_bounds(config));
                 apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader).await
             }
             Err(error) => Err(error),

@@ -15,6 +15,7 @@
 //! * `visit`: one visit, from the time it is due to its outcome
 //! * `documents`: documents that the operator's tool has fetched for new sources, which need no first request then
 //! * `queue`: which visit may run now
+//! * `recording`: whether visits are recorded, and why not; `disk_space` decides that before the disk is full
 //! * `recorder`: group commits, on the thread that owns the store's writer; `retention_clock`: which events are too old
 //! * `clock_reading`: jumps of the wall clock
 //! * `websub`: subscriptions at hubs, and their pushes
@@ -33,6 +34,7 @@ mod catalogue;
 mod check;
 mod clock_reading;
 mod control_loop;
+mod disk_space;
 mod documents;
 #[cfg(feature = "drill")]
 mod drill;
@@ -42,6 +44,7 @@ mod lists;
 mod messages;
 mod queue;
 mod recorder;
+mod recording;
 mod retention_clock;
 mod run;
 mod settings;

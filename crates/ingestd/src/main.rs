@@ -22,6 +22,6 @@ fn main() -> ExitCode {
         fetch::install_tls();
         // Never dropped: that would wait for the blocking pool, and a thread of it may wait for the disk for ever.
         let system = ManuallyDrop::new(actix_rt::System::new());
-        system.block_on(newswire_ingestd::run(start))
+        system.block_on(newswire_ingestd::run(start, invocation.loss))
     })
 }

@@ -5,8 +5,9 @@
 //!                                                             → the head changes → the wire is notified → answers
 //! ```
 //!
-//! The actor only forwards; the thread blocks on the disk. When the disk fails, or the thread panics, the process must
-//! stop: the thread then returns the error and ends, and every later visit is answered with [`LogClosed`].
+//! The actor only forwards, and not while nothing may be written; the thread blocks on the disk. When the disk fails, or
+//! the thread panics, the process must stop: the thread then returns the error and ends, and every later visit is answered
+//! with [`LogClosed`].
 
 use std::{
     mem::ManuallyDrop,
@@ -32,6 +33,7 @@ use tokio::{
     },
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock_reading::ClockReading,
@@ -40,6 +42,7 @@ use crate::{
         LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop,
     },
     queue::memory::MemoryShare,
+    recording::Recording,
     retention_clock::RetentionClock,
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
@@ -144,6 +147,9 @@ impl RetentionProgress {
 /// Forwards jobs to the writer thread.
 pub(crate) struct Recorder {
     jobs: mpsc::Sender<Job>,
+    recording: Recording,
+    /// Ends the wait of jobs that may not be written yet: their senders would keep the writer thread from ending.
+    stopped: CancellationToken,
 }
 
 /// The writer thread; joined at the end of the process.
@@ -159,6 +165,7 @@ pub(crate) struct WriterLoop {
     pub(crate) clock: Clock,
     pub(crate) retention_age: Duration,
     pub(crate) metrics: IngestMetrics,
+    pub(crate) recording: Recording,
     pub(crate) watch: Watch,
 }
 
@@ -170,6 +177,7 @@ impl Recorder {
         failed: impl FnOnce(&WriterError) + Send + 'static,
     ) -> anyhow::Result<(Self, WriterThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let recording = writer_loop.recording.clone();
         let work = move || {
             let mut writer_loop = ManuallyDrop::new(writer_loop);
             let result = or_panic(|| writer_loop.run(queue))
@@ -177,21 +185,30 @@ impl Recorder {
             result.inspect_err(failed)
         };
         let thread = thread::Builder::new().name("recorder".into()).spawn(work).context("start a thread")?;
-        Ok((Self { jobs }, WriterThread { thread }))
+        Ok((Self { jobs, recording, stopped: CancellationToken::new() }, WriterThread { thread }))
     }
 
-    /// Queues a job for the writer thread, and completes with its answer.
+    /// Queues a job for the writer thread, as soon as the store may be written to, and completes with its answer.
     fn ask<T: 'static>(
         &self,
         job: impl FnOnce(oneshot::Sender<T>) -> Job + 'static,
     ) -> ResponseFuture<Result<T, LogClosed>> {
-        let jobs = self.jobs.clone();
+        let (reply, answer) = oneshot::channel();
+        let queued = self.queue(job(reply));
         async move {
-            let (reply, answer) = oneshot::channel();
-            jobs.send(job(reply)).await.map_err(|_| LogClosed)?;
+            queued.await?;
             answer.await.map_err(|_| LogClosed)
         }
         .boxed_local()
+    }
+
+    /// Queues a job for the writer thread, as soon as the store may be written to.
+    fn queue(&self, job: Job) -> impl Future<Output = Result<(), LogClosed>> + use<> {
+        let (jobs, recording, stopped) = (self.jobs.clone(), self.recording.clone(), self.stopped.clone());
+        async move {
+            stopped.run_until_cancelled(recording.writable()).await.ok_or(LogClosed)?;
+            jobs.send(job).await.map_err(|_| LogClosed)
+        }
     }
 
     /// A function that returns how many jobs wait.
@@ -260,9 +277,8 @@ impl Handler<RecordSubscriptions> for Recorder {
         RecordSubscriptions(entries): RecordSubscriptions,
         _: &mut Self::Context,
     ) -> Self::Result {
-        let jobs = self.jobs.clone();
         // A closed log means that the process is about to end.
-        async move { jobs.send(Job::Subscriptions(entries)).await.unwrap_or_default() }.boxed_local()
+        self.queue(Job::Subscriptions(entries)).map(Result::unwrap_or_default).boxed_local()
     }
 }
 
@@ -270,18 +286,18 @@ impl Handler<RecordRemovals> for Recorder {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, RecordRemovals(sources): RecordRemovals, _: &mut Self::Context) -> Self::Result {
-        let jobs = self.jobs.clone();
         // A closed log means that the process is about to end.
-        async move { jobs.send(Job::Removals(sources)).await.unwrap_or_default() }.boxed_local()
+        self.queue(Job::Removals(sources)).map(Result::unwrap_or_default).boxed_local()
     }
 }
 
-/// No further jobs are accepted; what is queued is still written.
+/// No further jobs are accepted; what is queued is still written. What waits until it may be written is not.
 impl Handler<Stop> for Recorder {
     type Result = ();
 
     fn handle(&mut self, _: Stop, actor_ctx: &mut Self::Context) {
         use actix::ActorContext as _;
+        self.stopped.cancel();
         actor_ctx.stop();
     }
 }
@@ -292,12 +308,14 @@ impl WriterLoop {
         let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
         self.update_gauges();
         let mut retention = self.start_retention();
-        while let Some(jobs) = JobBatch::next(&mut queue, retention.is_behind) {
+        while let Some(jobs) =
+            JobBatch::next(&mut queue, retention.is_behind && !self.recording.holds_writes())
+        {
             #[cfg(feature = "drill")]
             crate::drill::fail_a_job()?;
             self.writer.check()?;
             self.work_on(&busy, jobs)?;
-            if retention.is_due() {
+            if retention.is_due() && !self.recording.holds_writes() {
                 let _busy = busy.during("removing", "old events");
                 self.retain(&mut retention)?;
             }
@@ -399,7 +417,10 @@ mod tests {
     use store::{Retention, StoreOptions};
 
     use super::*;
-    use crate::queue::memory::{MemoryBudget, MemoryPart};
+    use crate::{
+        queue::memory::{MemoryBudget, MemoryPart},
+        recording::PausedWork,
+    };
 
     /// A visit of source `s<n>`, and its answer.
     fn visit_job(
@@ -419,8 +440,9 @@ mod tests {
         let (writer, reader) = store::open(folder, options).unwrap();
         let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
         let metrics = IngestMetrics::register(&MetricsRegistry::new());
+        let recording = Recording::new(clock.clone(), metrics.clone());
         let (retention_age, watch) = (Duration::MAX, Watch::new());
-        WriterLoop { writer, reader, head_changed, clock, retention_age, metrics, watch }
+        WriterLoop { writer, reader, head_changed, clock, retention_age, metrics, recording, watch }
     }
 
     /// Commits that the writer makes of these visits, by what each uses of the memory budget, if all of them are queued.
@@ -462,6 +484,41 @@ mod tests {
             "one visit may be larger than a commit"
         );
         assert_eq!(commits(&[None; COMMIT_VISITS_MAX + 1]), 2);
+    }
+
+    #[test]
+    fn while_nothing_may_be_written_visits_wait_and_a_stop_does_not_wait_for_them() {
+        use news::RecordingPauseReason::DiskSpace;
+
+        actix_rt::System::new().block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let writer_loop = writer_loop(folder.path(), &StoreOptions::default());
+            let paused = writer_loop.recording.clone();
+            let (recorder, thread) = Recorder::start(writer_loop, |_| panic!("the log failed")).unwrap();
+            let recorder = recorder.start();
+            let visit = || {
+                let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+                let source = Arc::new(Source::new(SourceId::try_new("a").unwrap(), url));
+                let (items, state, plan) = Default::default();
+                let now = Timestamp::from_millis(0);
+                RecordVisit { visit: VisitRecord { source, items, state, now, plan }, memory: None }
+            };
+            paused.pause(DiskSpace, PausedWork::NewVisits, "3 left".into());
+            recorder.send(visit()).await.unwrap().unwrap();
+            paused.pause(DiskSpace, PausedWork::AllWrites, "1 left".into());
+            let mut held = Box::pin(recorder.send(visit()));
+            let still = tokio::time::timeout(Duration::from_millis(100), &mut held).await;
+            assert!(still.is_err(), "it is answered when it is on disk");
+            paused.resume(DiskSpace);
+            held.await.unwrap().unwrap();
+            // What is held when the daemon stops is not recorded: the source has it at the next start.
+            paused.pause(DiskSpace, PausedWork::AllWrites, "1 left".into());
+            let lost = recorder.send(visit());
+            recorder.send(Stop).await.unwrap();
+            drop(recorder);
+            assert!(matches!(lost.await, Ok(Err(LogClosed))));
+            tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
+        });
     }
 
     const STEP: u64 = LogWriter::REMOVED_MAX as u64;

@@ -25,11 +25,12 @@ use daemon::{
     metrics::MetricsRegistry,
     notify,
     process::{self, DaemonContext},
+    program::LossOfLog,
     sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
 };
 use fetch::schedule::server_interval_max;
-use news::{HeldHost, Seq, Timestamp};
+use news::{HeldHost, RecordingPauseReason, Seq, Timestamp};
 use stacks::SelfSampler;
 use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     control_loop::ControlLoop,
+    disk_space::{DiskSpace, SpaceBounds, SpaceProbe, open_on_full_disk},
     documents::FetchedDocuments,
     error::{IngestError, WriterError},
     http::{
@@ -49,6 +51,7 @@ use crate::{
     messages::Stop,
     queue::{held_hosts, limiter::HostLimiter},
     recorder::{Recorder, WriterLoop, WriterThread},
+    recording::{PausedWork, Recording},
     settings,
     status::{
         diagnostics::IngestDiagnostics,
@@ -83,6 +86,7 @@ struct DaemonParts {
     registry: SourceRegistry,
     metrics_registry: MetricsRegistry,
     metrics: IngestMetrics,
+    recording: Recording,
     notices: broadcast::Sender<wire::Notice>,
     documents: FetchedDocuments,
     lists: ListBoard,
@@ -96,30 +100,35 @@ struct Actors {
     websub: Option<Addr<WebSubActor>>,
 }
 
-/// Runs the daemon until the stop signal or until the log fails. Call it inside an actix system.
+/// Runs the daemon until the stop signal or until the log fails; `loss` says what happens if the log is gone. Call it inside
+/// an actix system.
 ///
 /// # Errors
 /// [`IngestError`]: what to print, and what to exit with.
-pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
+pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
     daemon::panics::expect_if(store::is_in_sled);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
-    let (writer, reader, held) = open_store(&config).await?;
+    let (writer, reader, held) = open_store(&config, loss).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
     let metrics_registry = MetricsRegistry::new();
     metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let (head_changed, head) = watch::channel(reader.head());
+    let metrics = IngestMetrics::register(&metrics_registry);
     let parts = DaemonParts {
+        recording: Recording::new(clock.clone(), metrics.clone()),
         clock,
         reader,
         registry: SourceRegistry::default(),
-        metrics: IngestMetrics::register(&metrics_registry),
+        metrics,
         metrics_registry,
         notices: broadcast::channel(NOTICES).0,
         documents: FetchedDocuments::default(),
         lists: ListBoard::default(),
     };
+    parts.pause_copy(&config);
+    let space_bounds = parts.watch_disk(&config).await;
     let failed = signals.stop.clone();
     let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move |error| end_after(error, &failed))?;
@@ -132,6 +141,8 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let (ctx, actors) = parts.start_actors(&config, recorder.start(), crash_guard.clone())?;
     held_hosts::restore(&ctx.limiter, held, ctx.now(), server_interval_max(ctx.interval_bounds.get()));
     let record_held = actors.recorder.clone().recipient();
+    let limiter = ctx.limiter.clone();
+    actix_rt::spawn(parts.recording.clone().follow(move |paused_by| limiter.set_paused(paused_by)));
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
     let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
     let server =
@@ -147,7 +158,8 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
-    let control_loop = ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry };
+    let control_loop =
+        ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry, space_bounds };
     control_loop.run(signals, reload_requests, list_requests).await;
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
@@ -155,6 +167,33 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
 }
 
 impl DaemonParts {
+    /// Pauses recording if the store is a copy: what is recorded now would have numbers that the original has given to other
+    /// events, and no client could tell.
+    fn pause_copy(&self, config: &Config) {
+        if !self.reader.notes().contains(&OpenNote::Copied) {
+            return;
+        }
+        let path = std::path::absolute(&config.store.path).unwrap_or_else(|_| config.store.path.clone());
+        let detail = format!(
+            "the files in {} are a copy of another store; stop newswire-ingestd and run `newswire log restore`, which begins \
+             a new epoch, or `newswire log restore --same-epoch` if the original is gone and no client was ahead of this copy",
+            path.display()
+        );
+        self.recording.pause(RecordingPauseReason::StoreCopied, PausedWork::NewVisits, detail);
+    }
+
+    /// Pauses recording if the disk of the store is nearly full: now, before the first visit, and from now on.
+    async fn watch_disk(&self, config: &Config) -> watch::Sender<SpaceBounds> {
+        let (bounds, current) = watch::channel(settings::space_bounds(config));
+        let path = std::path::absolute(&config.store.path).unwrap_or_else(|_| config.store.path.clone());
+        let of_store = path.clone();
+        let probe: SpaceProbe = Arc::new(move || store::space::of_file_system(&of_store));
+        let mut disk_space = DiskSpace::new(path, probe, current, self.recording.clone());
+        disk_space.check().await;
+        actix_rt::spawn(disk_space.run());
+        bounds
+    }
+
     fn writer_loop(
         &self,
         config: &Config,
@@ -169,6 +208,7 @@ impl DaemonParts {
             clock: self.clock.clone(),
             retention_age: config.store.retention_age,
             metrics: self.metrics.clone(),
+            recording: self.recording.clone(),
             watch: watch.clone(),
         }
     }
@@ -183,6 +223,7 @@ impl DaemonParts {
             reader: self.reader.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            recording: self.recording.clone(),
             path: config.store.path.clone(),
             queued: Box::new(queued),
         })
@@ -258,7 +299,9 @@ impl DaemonParts {
         reloads: mpsc::Sender<ReloadOrder>,
         list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
+        let recording = self.recording.clone();
         let publisher = wire::Publisher {
+            recording_pauses: Arc::new(move || recording.pauses()),
             log: Arc::new(log.clone()),
             head_changed: head,
             notices: self.notices.clone(),
@@ -333,12 +376,15 @@ fn end_after(error: &WriterError, stop: &CancellationToken) {
 }
 
 /// On its own thread: it reads the log since the last checkpoint, and sled can panic on a damaged store.
-async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHost>), IngestError> {
-    let (path, options) = (config.store.path.clone(), settings::store_options(config));
+async fn open_store(
+    config: &Config,
+    loss: LossOfLog,
+) -> Result<(LogWriter, LogReader, Vec<HeldHost>), IngestError> {
+    let (path, options) = (config.store.path.clone(), settings::store_options(config, loss));
     notify::status("opening the log");
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let open = move || {
-        let (writer, reader) = store::open(&path, &options)?;
+        let (writer, reader) = open_on_full_disk(&path, || store::open(&path, &options))?;
         reader.notes().iter().for_each(log_note);
         let held = reader.held_hosts().unwrap_or_else(|error| {
             tracing::warn!(%error, "the pauses that hosts asked for before the start are lost");
@@ -373,7 +419,8 @@ fn log_note(note: &OpenNote) {
             records,
             "records of the journal are damaged: the states of some sources may be older than their last visit"
         ),
-        OpenNote::Copied => tracing::warn!("the store is a copy of another one"),
+        // Recording is paused, which says it.
+        OpenNote::Copied => {}
         OpenNote::NewEpoch => tracing::warn!("the log is empty and has a new epoch, as ordered"),
     }
 }

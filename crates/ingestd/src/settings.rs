@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use daemon::{config::Config, metrics::MetricsRegistry};
+use daemon::{config::Config, metrics::MetricsRegistry, program::LossOfLog};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::ProxyUrl;
 use sources::CredentialFiles;
 
-use crate::queue::limiter::VisitLimits;
+use crate::{disk_space::SpaceBounds, queue::limiter::VisitLimits};
 
 /// The sections of the configuration that this daemon uses, and what it uses of another one.
 pub(crate) const SECTIONS: &[&str] = &[
@@ -36,12 +36,16 @@ pub(crate) fn visit_limits(config: &Config) -> VisitLimits {
     }
 }
 
+pub(crate) fn space_bounds(config: &Config) -> SpaceBounds {
+    SpaceBounds { bytes_min: config.store.free_bytes_min, percent_min: config.store.free_percent_min }
+}
+
 pub(crate) fn credential_files(config: &Config) -> CredentialFiles {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     CredentialFiles::new(&config.ingestd.sources, credentials)
 }
 
-pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
+pub(crate) fn store_options(config: &Config, loss: LossOfLog) -> store::StoreOptions {
     store::StoreOptions {
         cache_bytes: config.store.cache_bytes,
         retention: store::Retention {
@@ -58,7 +62,7 @@ pub(crate) fn store_options(config: &Config) -> store::StoreOptions {
             },
             ..store::SourceShare::default()
         },
-        ..store::StoreOptions::default()
+        accept_loss: loss == LossOfLog::Accepted,
     }
 }
 

@@ -38,6 +38,7 @@ use crate::{
     messages::{ApplyCatalogue, CatalogueDiff, LogClosed, RecordVisit, Stop},
     queue::limiter::{HostLimiter, VisitLimits},
     recorder::{Recorder, WriterLoop, WriterThread},
+    recording::Recording,
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     supervisor::Supervisor,
     visit::{context::VisitContext, crash_guard::CrashGuard},
@@ -194,6 +195,7 @@ impl SimulatedDaemon {
             clock: clock.clone(),
             retention_age: Duration::MAX,
             metrics: metrics.clone(),
+            recording: Recording::new(clock.clone(), metrics.clone()),
             watch: daemon::watch::Watch::new(),
         };
         let (recorder, thread) =

@@ -7,8 +7,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use daemon::Exit;
 
 use crate::{
-    bundle, check, config, config_file::UsageError, doctor, examples, logs, manual, out, reload, sources,
-    tail, up, verify,
+    bundle, check, config, config_file::UsageError, doctor, examples, log, logs, manual, out, reload,
+    sources, tail, up, verify,
 };
 
 /// A self-hosted news wire: feeds in, Server-Sent Events out
@@ -37,6 +37,8 @@ enum Command {
     Sources(sources::SourcesArgs),
     /// Run six checks against a running gateway: answers, leaks, blocked loops, exact resumption; safe in production
     Verify(verify::VerifyArgs),
+    /// Check, count, export, import, salvage, back up and restore the log on disk
+    Log(log::LogArgs),
     /// Collect a support bundle with secrets removed; works while both daemons are down
     Bundle(bundle::BundleArgs),
     /// Read the journal of both daemons, group their warnings and errors, change the log level
@@ -85,6 +87,7 @@ fn run_command(command: Command) -> anyhow::Result<Exit> {
         Command::Reload(arguments) => runtime.block_on(reload::run(arguments)),
         Command::Sources(arguments) => runtime.block_on(sources::run(arguments)),
         Command::Verify(arguments) => runtime.block_on(verify::run(arguments)),
+        Command::Log(arguments) => runtime.block_on(log::run(arguments)),
         Command::Bundle(arguments) => runtime.block_on(bundle::run(arguments)),
         Command::Logs(arguments) => runtime.block_on(logs::run(arguments)),
         Command::Manual(arguments) => manual::run(&arguments),

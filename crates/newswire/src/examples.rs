@@ -237,6 +237,76 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "newswire log",
+        &[
+            ("newswire log verify", "Check every checksum of the log"),
+            ("newswire log backup /var/backups/newswire", "Back up the log of the running daemon"),
+            (
+                "newswire log restore /var/backups/newswire",
+                "Put the backup in place, after newswire-ingestd was stopped",
+            ),
+        ],
+    ),
+    (
+        "newswire log verify",
+        &[
+            ("newswire log verify", "Name every damaged place, and what is lost with it"),
+            ("newswire log verify --json --store /var/backups/newswire", "Check a backup, for a program"),
+        ],
+    ),
+    (
+        "newswire log stats",
+        &[
+            ("newswire log stats", "Show what the 20 largest sources have"),
+            ("newswire log stats --json", "Print what every source has as JSON"),
+        ],
+    ),
+    (
+        "newswire log export",
+        &[
+            ("newswire log export events.ndjson", "Write all events to a file"),
+            ("newswire log export --source bbc --after k3v9q2-412", "Print the later events of a source"),
+        ],
+    ),
+    (
+        "newswire log import",
+        &[
+            ("newswire log import events.ndjson", "Make the store of the configuration, which must be empty"),
+            (
+                "newswire log import - --store ./new --json",
+                "Make another one of standard input, and print what it has as JSON",
+            ),
+        ],
+    ),
+    (
+        "newswire log salvage",
+        &[
+            ("newswire log salvage data.damaged events.ndjson", "Write what can be read to a file"),
+            (
+                "newswire log salvage data.damaged | newswire log import -",
+                "Make a new store of what can be read",
+            ),
+        ],
+    ),
+    (
+        "newswire log backup",
+        &[
+            ("newswire log backup /var/backups/newswire", "Copy what has changed since the last time"),
+            ("newswire log backup - | gzip > newswire.tar.gz", "Write an archive"),
+        ],
+    ),
+    (
+        "newswire log restore",
+        &[
+            ("newswire log restore /var/backups/newswire", "Put a backup in place, with a new epoch"),
+            ("newswire log restore", "Have a copied store begin a new epoch where it is"),
+            (
+                "newswire log restore --same-epoch",
+                "Accept a copied store as the original, because that is gone",
+            ),
+        ],
+    ),
+    (
         "newswire bundle",
         &[
             ("newswire bundle", "Write newswire-bundle-TIME.tar.gz with the logs of the last 30 minutes"),

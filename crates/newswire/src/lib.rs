@@ -26,6 +26,9 @@ mod config;
 mod reload;
 mod sources;
 
+// The files of its log.
+mod log;
+
 // Diagnose it.
 mod bundle;
 mod doctor;

@@ -24,6 +24,8 @@ pub(crate) struct ChildProgram {
     pub(crate) label: String,
     pub(crate) path: PathBuf,
     pub(crate) arguments: Vec<PathBuf>,
+    /// Of the first start only.
+    pub(crate) first_options: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
     /// How long it may take to end after SIGTERM before it is killed.
     pub(crate) stop_grace: Duration,
@@ -49,7 +51,8 @@ pub(crate) async fn keep_running(program: &ChildProgram, stop: &CancellationToke
     let mut wait = RESTART_WAIT_MIN;
     let mut first = true;
     loop {
-        let mut child = start(program)?;
+        let options: &[String] = if first { &program.first_options } else { &[] };
+        let mut child = start(program, options)?;
         let started = Instant::now();
         let log = copy_log(&program.label, child.stderr.take());
         let status = tokio::select! {
@@ -94,9 +97,10 @@ fn explain_fatal(code: i32) -> &'static str {
     }
 }
 
-fn start(program: &ChildProgram) -> anyhow::Result<Child> {
+fn start(program: &ChildProgram, options: &[String]) -> anyhow::Result<Child> {
     Command::new(&program.path)
         .args(&program.arguments)
+        .args(options)
         .envs(program.environment.iter().cloned())
         .env(PARENT_VARIABLE, std::process::id().to_string())
         .stdin(Stdio::null())
@@ -181,6 +185,7 @@ mod tests {
             label: "test".into(),
             path: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
+            first_options: Vec::new(),
             environment: Vec::new(),
             stop_grace: Duration::from_secs(5),
         }
@@ -190,7 +195,8 @@ mod tests {
     async fn a_program_that_dies_is_restarted() {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("starts");
-        let program = shell(&format!("echo x >> {}; sleep 0.05; exit 1", mark.display()));
+        let mut program = shell(&format!("echo \"$0\" >> {}; sleep 0.05; exit 1", mark.display()));
+        program.first_options.push("--accept-loss".into());
         let stop = CancellationToken::new();
         let starts = async {
             while std::fs::read_to_string(&mark).unwrap_or_default().lines().count() < 3 {
@@ -200,6 +206,9 @@ mod tests {
         };
         let (kept, ()) = tokio::join!(keep_running(&program, &stop), starts);
         kept.unwrap();
+        let starts = std::fs::read_to_string(&mark).unwrap();
+        let options: Vec<_> = starts.lines().map(|option| option == "--accept-loss").collect();
+        assert_eq!(options[..3], [true, false, false], "what is accepted is accepted once: {starts}");
     }
 
     #[tokio::test]

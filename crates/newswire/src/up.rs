@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
-use daemon::{Exit, config::Loaded, stop};
+use daemon::{Exit, config::Loaded, program::ACCEPT_LOSS, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -35,6 +35,9 @@ pub(crate) struct UpArgs {
     /// Serve made-up feeds from this machine and poll those; needs no network and stores nothing permanently
     #[arg(long)]
     demo: bool,
+    /// If the journal of the store is gone, begin an empty log with a new epoch, instead of refusing to start
+    #[arg(long, conflicts_with = "demo")]
+    accept_loss: bool,
 }
 
 /// The list of sources that is built into the program.
@@ -77,7 +80,7 @@ pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<Exit> {
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
     print_addresses(&loaded);
     tokio::select! {
-        result = supervise(&loaded, &environment, &signals.stop) => result.map(|()| Exit::Ok),
+        result = supervise(&loaded, &environment, arguments.accept_loss.then_some(ACCEPT_LOSS), &signals.stop) => result.map(|()| Exit::Ok),
         // The daemons are killed, and the demo's directory is removed, because both are dropped.
         () = signals.abort.cancelled() => {
             out::stderr_line("newswire  | killed both daemons: a second order to stop came before they had ended");
@@ -117,6 +120,7 @@ fn print_addresses(loaded: &Loaded) {
 async fn supervise(
     loaded: &Loaded,
     environment: &[(String, String)],
+    first_ingestd_option: Option<&str>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let arguments = match &loaded.file {
@@ -126,9 +130,11 @@ async fn supervise(
     let program = |name: &str, stop_grace| -> anyhow::Result<ChildProgram> {
         let label = name.trim_start_matches("newswire-").to_owned();
         let (arguments, environment) = (arguments.clone(), environment.to_vec());
-        Ok(ChildProgram { label, path: sibling_program(name)?, arguments, environment, stop_grace })
+        let (path, first_options) = (sibling_program(name)?, Vec::new());
+        Ok(ChildProgram { label, path, arguments, first_options, environment, stop_grace })
     };
-    let ingestd = program("newswire-ingestd", INGESTD_STOP_GRACE)?;
+    let mut ingestd = program("newswire-ingestd", INGESTD_STOP_GRACE)?;
+    ingestd.first_options.extend(first_ingestd_option.map(str::to_owned));
     let gateway = program("newswire-gateway", loaded.config.gateway.drain + GATEWAY_STOP_GRACE)?;
     let both = stop.child_token();
     let run_until_either_ends = async |program| {

@@ -107,6 +107,10 @@ pub fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
 }
 
 impl SeenSet {
+    pub(crate) fn of(layout: Layout) -> Self {
+        Self { layout, is_upgrade: false }
+    }
+
     /// Maximum number of entries of a source: those of the newest document, then the most recently seen ones. A feed that
     /// shows a window of more items than these in turn sends items again that it had. A full set has 2.5 MB.
     pub const ENTRIES_MAX: usize = 32_768;

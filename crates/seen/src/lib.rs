@@ -15,9 +15,11 @@ mod delta;
 mod entry;
 mod filter;
 mod matching;
+mod recorded;
 mod shape;
 mod version1;
 
 pub use classify::{Classification, Classified, ItemStatus, SeenSet, oldest_first};
 pub use entry::BadSeenSet;
 pub use matching::MatchReason;
+pub use recorded::RecordedItems;

@@ -18,10 +18,14 @@ mod record;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod writer;
 
 pub(crate) use open::{ScanError, Scanned, remove_unfinished, scan};
 pub(crate) use reader::{EventMeta, FoundEvent};
-pub(crate) use record::{CommitRecord, NewRecordEvent, Operation};
-pub(crate) use segment::{Journal, OwnerTotals};
+pub(crate) use record::{BadSegment, CommitRecord, NewRecordEvent, Operation};
+pub(crate) use segment::{Journal, OwnerTotals, segment_name};
+pub(crate) use walk::{
+    IndexState, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers, segment_path,
+};
 pub(crate) use writer::{JournalWriter, SegmentLimits, sync_folder};

@@ -26,7 +26,9 @@ mod record;
 mod retire;
 mod seen_sets;
 mod share;
+pub mod space;
 mod table;
+pub mod tools;
 mod waiting;
 
 pub use append::{AppendError, AppendedVisit, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord};

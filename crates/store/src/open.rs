@@ -176,7 +176,7 @@ pub(crate) const SLED: &str = "log.sled";
 const SET_ASIDE: &str = "damaged-log.sled";
 
 /// Bytes at which a segment ends, at most and at least.
-const SEGMENT_BYTES: u64 = 16 << 20;
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 const SEGMENT_BYTES_MIN: u64 = 256 << 10;
 /// Events at which a segment may end.
 const SEGMENT_EVENTS_MIN: u64 = 64;
@@ -534,12 +534,12 @@ fn replay(table: &Table, scanned: &Scanned, from: u64) -> Result<u64, TableError
 }
 
 /// 36^6 names: two logs get the same one with a probability of one in two thousand million.
-fn new_epoch() -> Epoch {
+pub(crate) fn new_epoch() -> Epoch {
     let name: String = std::iter::repeat_with(|| fastrand::digit(36)).take(6).collect();
     Epoch::try_new(&name).expect("six lower-case letters and digits")
 }
 
-fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
+pub(crate) fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
     let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
     let mut file = File::options()
         .read(true)

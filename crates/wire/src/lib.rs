@@ -17,7 +17,9 @@ mod resume;
 mod subscribe;
 
 pub use client::{ClientError, Endpoint, PeerClient, Refusal};
-pub use publish::{EventLog, LogError, LogEvent, LogPage, Notice, Publisher, StreamBlock};
+pub use publish::{
+    EventLog, LogError, LogEvent, LogPage, Notice, Publisher, RecordingPauses, StreamBlock, WireHeartbeat,
+};
 pub use resume::{
     Gap, IgnoredParameter, LogBounds, NEWEST_EVENT_HASH, NEWEST_EVENT_ID, Resume, ResumeDecision,
     StreamOpened, event_hash,

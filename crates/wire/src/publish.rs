@@ -11,7 +11,8 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
-use news::{Cursor, EventKind, Seq};
+use news::{Cursor, EventKind, RecordingPause, Seq};
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{broadcast, watch},
     time::{Instant, Interval, MissedTickBehavior, interval_at},
@@ -77,6 +78,22 @@ pub struct StreamBlock {
     pub data: String,
 }
 
+/// The data of a heartbeat: the bounds of the log, and why it does not grow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireHeartbeat {
+    /// The oldest event kept.
+    pub oldest: Cursor,
+    /// The newest event.
+    #[serde(default)]
+    pub head: Option<Cursor>,
+    /// Empty while events are recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recording_paused: Vec<RecordingPause>,
+}
+
+/// Reads why recording is paused; must not block.
+pub type RecordingPauses = Arc<dyn Fn() -> Vec<RecordingPause> + Send + Sync>;
+
 /// Makes a stream of blocks for each subscriber.
 #[derive(Clone)]
 pub struct Publisher {
@@ -88,6 +105,8 @@ pub struct Publisher {
     pub notices: broadcast::Sender<Notice>,
     /// A stream gets a heartbeat at this interval while it is silent.
     pub heartbeat: Duration,
+    /// Why recording is paused; each heartbeat says so.
+    pub recording_pauses: RecordingPauses,
     /// Name and version of this server, `name/version`.
     pub server: Arc<str>,
 }
@@ -137,6 +156,7 @@ impl Publisher {
             cursor,
             head_changed: self.head_changed.clone(),
             notices: self.notices.subscribe(),
+            recording_pauses: Arc::clone(&self.recording_pauses),
             ready: VecDeque::from([block("stream", Some(start), &opened)]),
             heartbeat,
             bounds,
@@ -161,6 +181,7 @@ struct Subscriber {
     head_changed: watch::Receiver<Seq>,
     notices: broadcast::Receiver<Notice>,
     heartbeat: Interval,
+    recording_pauses: RecordingPauses,
     ready: VecDeque<StreamBlock>,
 }
 
@@ -228,11 +249,11 @@ impl Subscriber {
         Some(())
     }
 
-    /// Adds a heartbeat with the cursor of the reader and the bounds of the log.
+    /// Adds a heartbeat with the cursor of the reader.
     fn push_heartbeat(&mut self) {
         self.bounds = self.log.bounds();
         let (oldest, head) = (self.id(self.bounds.oldest), self.id(self.bounds.head));
-        let data = serde_json::json!({ "oldest": oldest, "head": head });
+        let data = WireHeartbeat { oldest, head: Some(head), recording_paused: (self.recording_pauses)() };
         self.ready.push_back(block("heartbeat", Some(self.id(self.cursor)), &data));
     }
 
@@ -289,6 +310,7 @@ mod tests {
             head_changed,
             notices: broadcast::channel(4).0,
             heartbeat: Duration::from_secs(2),
+            recording_pauses: Arc::new(Vec::new),
             server: "test".into(),
         };
         (log, head, publisher)
@@ -311,6 +333,22 @@ mod tests {
         head.send_replace(Seq(6));
         assert_eq!(take(&mut stream, 2).await, ["item e-5", "item e-6"]);
         assert_eq!(take(&mut stream, 1).await, ["heartbeat e-6"], "a silent stream has heartbeats");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_heartbeat_says_why_nothing_is_recorded_and_is_as_before_while_events_are() {
+        let (_log, _head, publisher) = publisher(2);
+        let pauses = Arc::new(Mutex::new(Vec::new()));
+        let shown = Arc::clone(&pauses);
+        let recording_pauses: RecordingPauses = Arc::new(move || shown.lock().unwrap().clone());
+        let mut stream = pin!(Publisher { recording_pauses, ..publisher }.stream(Some("e-2"), 0));
+        assert_eq!(take(&mut stream, 1).await, ["stream e-2"]);
+        assert_eq!(stream.next().await.unwrap().data, r#"{"oldest":"e-1","head":"e-2"}"#);
+        let (reason, since) =
+            (news::RecordingPauseReason::DiskSpace, news::Timestamp::from_millis(1_700_000_000_000));
+        pauses.lock().unwrap().push(RecordingPause { reason, since, detail: "3 left".into() });
+        let heartbeat: WireHeartbeat = serde_json::from_str(&stream.next().await.unwrap().data).unwrap();
+        assert_eq!(heartbeat.recording_paused, *pauses.lock().unwrap());
     }
 
     #[tokio::test(start_paused = true)]

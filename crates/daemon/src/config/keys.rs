@@ -148,6 +148,13 @@ table! {
         /// status says so (`flooding`); after an hour in the ring and 30 days in the log an event may go for any source. Each
         /// source may have 100 events and 1 MiB. 100: no limit.
         source_share_percent: u64 = "25", ValueKind::Integer(1, 100), RESTART;
+        /// With less free space on the file system of `path`, in bytes, recording pauses: no visits begin, and what is recorded
+        /// is still served. It resumes by itself with a tenth more. 0: no such limit.
+        free_bytes_min: u64 = "268435456", ValueKind::Integer(0, KIB * TIB), LIVE;
+        /// The same in percent of the file system, and of its inodes, of which fewer than 64 are always too few. Recording
+        /// pauses below either limit. 0: no such limit; both 0: recording never pauses, and ends the daemon when the disk is
+        /// full.
+        free_percent_min: u64 = "5", ValueKind::Integer(0, 90), LIVE;
     }
 
     /// Visits to feeds.

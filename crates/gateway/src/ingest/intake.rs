@@ -6,13 +6,13 @@ use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use daemon::watch::WatchKind;
-use news::{Cursor, Seq, SourceNotice, SourceStatus};
+use news::{Seq, SourceNotice, SourceStatus};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use wire::{
     Coverage, Endpoint, Gap, PeerClient, ReceivedEvent, Resume, StreamOpened, Subscription,
-    SubscriptionEvent, SubscriptionTiming,
+    SubscriptionEvent, SubscriptionTiming, WireHeartbeat,
 };
 
 use super::{
@@ -155,15 +155,11 @@ fn on_cursor(state: &AppState, cursor: Seq, filled_at: Seq) {
     state.metrics.head.set(cursor.0.cast_signed());
 }
 
-#[derive(Deserialize)]
-struct WireHeartbeat {
-    oldest: Cursor,
-}
-
-/// The daemon reports where its log begins by now.
+/// The daemon reports where its log begins by now, and whether anything is recorded.
 fn on_heartbeat(state: &AppState, data: &[u8]) {
     if let Ok(heartbeat) = serde_json::from_slice::<WireHeartbeat>(data) {
         state.ring.set_log_oldest(heartbeat.oldest.seq);
+        state.wire.set_recording_paused(heartbeat.recording_paused);
     }
 }
 

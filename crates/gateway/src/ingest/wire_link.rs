@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use news::Cursor;
+use news::{Cursor, RecordingPause};
 use tokio::time::Instant;
 
 /// The state of the wire, shared by all threads.
@@ -17,6 +17,8 @@ pub(crate) struct WireState {
     pub(crate) last_received: Option<Instant>,
     /// Why it is not connected; empty before the first attempt has failed.
     pub(crate) reason: String,
+    /// Why the daemon records nothing, as it last said; unknown, so empty, while it is not connected.
+    pub(crate) recording_paused: Vec<RecordingPause>,
     /// The log of the daemon is an older copy of the one before.
     pub(crate) older_copy: Option<OlderCopy>,
 }
@@ -68,6 +70,11 @@ impl WireLink {
         state.last_received = Some(Instant::now());
     }
 
+    /// Takes over what the daemon said.
+    pub(crate) fn set_recording_paused(&self, pauses: Vec<RecordingPause>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).recording_paused = pauses;
+    }
+
     /// Records whether the log is an older copy.
     pub(crate) fn set_older_copy(&self, older_copy: Option<OlderCopy>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).older_copy = older_copy;
@@ -78,6 +85,7 @@ impl WireLink {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = state.reason.is_empty();
         reason.clone_into(&mut state.reason);
+        state.recording_paused.clear();
         match std::mem::replace(&mut state.connected, false) {
             true => WireChange::Lost,
             false if is_first => WireChange::FirstFailure,

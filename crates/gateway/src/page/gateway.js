@@ -32,7 +32,7 @@ function showGateway(health, ready) {
   say(byId("gateway-sentence"), verdict.sentence);
   tone(byId("pill-gateway"), verdict.tone);
   say(byId("pill-gateway-text"), verdict.word);
-  showReasons(state?.reasons);
+  showReasons([...(state?.reasons ?? []), ...degradedTexts(state)]);
   say(byId("gateway-daemon"), daemonText(state?.wire));
   say(byId("gateway-ring"), ringText(state?.ring));
   say(byId("gateway-deliveries"), alive ? deliveriesText(health.value) : "not known");
@@ -49,10 +49,20 @@ function gatewayVerdict(health, state) {
     return { tone: "bad", sentence: `The gateway does not answer: ${why}.`, word: "not known" };
   }
   if (!state) return { tone: "warn", sentence: "The gateway serves, but does not report whether it is ready.", word: "not known" };
-  const word = state.wire?.connected ? "connected" : "not connected";
+  const isDegraded = degradedTexts(state).length > 0;
+  const word = isDegraded ? "recording paused" : state.wire?.connected ? "connected" : "not connected";
   if (state.draining) return { tone: "warn", sentence: "The gateway is draining: it is about to stop.", word };
+  if (state.ready && isDegraded) {
+    return { tone: "warn", sentence: "Serving what is recorded; nothing new is recorded:", word };
+  }
   if (state.ready) return { tone: "ok", sentence: "Ready.", word };
   return { tone: state.wire?.connected ? "warn" : "bad", sentence: "Serving, but not ready:", word };
+}
+
+/** What is missing although the gateway is ready. */
+function degradedTexts(state) {
+  const degraded = Array.isArray(state?.degraded) ? state.degraded : [];
+  return degraded.map(({ detail, since }) => `${detail}, for ${span(now() - when(since))}`);
 }
 
 function showReasons(reasons) {

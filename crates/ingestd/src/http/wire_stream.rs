@@ -202,6 +202,7 @@ mod tests {
     async fn frames(log: FiveEvents, start: impl FnOnce(&Publisher) -> Blocks, blocks: usize) -> String {
         let (_head, head_changed) = watch::channel(Seq(5));
         let publisher = Publisher {
+            recording_pauses: Arc::new(Vec::new),
             log: Arc::new(log),
             head_changed,
             notices: broadcast::channel(4).0,

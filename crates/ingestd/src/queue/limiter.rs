@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use news::RecordingPauseReason;
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep_until},
@@ -100,6 +101,12 @@ impl HostLimiter {
     /// Applies new limits, also to the visits that already wait; visits in progress continue.
     pub(crate) fn set_limits(&self, limits: VisitLimits) {
         let granted = self.0.scheduler.borrow_mut().set_limits(limits, Instant::now());
+        self.deliver(granted);
+    }
+
+    /// No visit begins any more, for this reason, or visits begin again. Those under way go on to their end.
+    pub(crate) fn set_paused(&self, paused_by: Option<RecordingPauseReason>) {
+        let granted = self.0.scheduler.borrow_mut().set_paused(paused_by, Instant::now());
         self.deliver(granted);
     }
 

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use news::RecordingPauseReason;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
@@ -54,6 +55,8 @@ pub(crate) enum Priority {
 
 pub(super) struct Scheduler<P> {
     limits: VisitLimits,
+    /// Why no visit may begin. Those under way go on, with their redirects, and none of them is preempted.
+    paused_by: Option<RecordingPauseReason>,
     memory: MemoryBudget,
     last_ticket: u64,
     waiting: usize,
@@ -78,8 +81,8 @@ struct HostQueue<P> {
     spacing: Duration,
     /// The pause that the host asked for.
     held: Option<Pause>,
-    /// By priority.
-    queues: [VecDeque<Waiter<P>>; 2],
+    /// By [`QueueOf`].
+    queues: [VecDeque<Waiter<P>>; 4],
     /// Whether it is in `ready`, by priority.
     is_ready: [bool; 2],
     timer: Option<Instant>,
@@ -97,8 +100,45 @@ struct Pause {
 struct Waiter<P> {
     ticket: u64,
     grant_to: oneshot::Sender<P>,
-    /// It does not wait for a pause longer than [`PAUSE_WAIT_MAX`].
-    leaves: bool,
+}
+
+/// The queues of a host. A hop is a request of a visit under way, or one to a hub: it does not wait for a pause longer than
+/// [`PAUSE_WAIT_MAX`], and not until recording resumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum QueueOf {
+    Visits,
+    VisitsOnProbation,
+    Hops,
+    HopsOnProbation,
+}
+
+impl QueueOf {
+    const ALL: [Self; 4] = [Self::Visits, Self::VisitsOnProbation, Self::Hops, Self::HopsOnProbation];
+
+    fn visits(priority: Priority) -> Self {
+        match priority {
+            Priority::Normal => Self::Visits,
+            Priority::Probation => Self::VisitsOnProbation,
+        }
+    }
+
+    fn hops(priority: Priority) -> Self {
+        match priority {
+            Priority::Normal => Self::Hops,
+            Priority::Probation => Self::HopsOnProbation,
+        }
+    }
+
+    fn priority(self) -> Priority {
+        match self {
+            Self::Visits | Self::Hops => Priority::Normal,
+            Self::VisitsOnProbation | Self::HopsOnProbation => Priority::Probation,
+        }
+    }
+
+    fn is_hop(self) -> bool {
+        matches!(self, Self::Hops | Self::HopsOnProbation)
+    }
 }
 
 /// A visit that may begin.
@@ -117,7 +157,7 @@ impl<P> HostQueue<P> {
             next_start: now,
             spacing,
             held: None,
-            queues: [VecDeque::new(), VecDeque::new()],
+            queues: std::array::from_fn(|_| VecDeque::new()),
             is_ready: [false; 2],
             timer: None,
             wait_status: Arc::new(WaitStatus::new(host.clone())),
@@ -134,12 +174,20 @@ impl<P> HostQueue<P> {
         }
     }
 
-    /// Which priorities have a waiting visit, the one that waits longest first.
-    fn waiting_priorities(&self) -> impl Iterator<Item = Priority> + use<P> {
-        let head = |priority: Priority| Some((self.queues[priority as usize].front()?.ticket, priority));
-        let mut heads = [head(Priority::Normal), head(Priority::Probation)];
-        heads.sort_unstable();
-        heads.into_iter().flatten().map(|(_, priority)| priority)
+    /// The queues whose first visit may begin, unless its host or a lack of slots keeps it: the longest wait comes first.
+    fn candidates(
+        &self,
+        paused_by: Option<RecordingPauseReason>,
+    ) -> impl Iterator<Item = QueueOf> + Clone + use<P> {
+        let first = |queue: QueueOf| Some((self.queues[queue as usize].front()?.ticket, queue));
+        let mut first =
+            QueueOf::ALL.map(|queue| first(queue).filter(|_| paused_by.is_none() || queue.is_hop()));
+        first.sort_unstable();
+        first.into_iter().flatten().map(|(_, queue)| queue)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queues.iter().all(VecDeque::is_empty)
     }
 }
 
@@ -147,6 +195,7 @@ impl<P> Scheduler<P> {
     pub(super) fn new(limits: VisitLimits, memory: MemoryBudget) -> Self {
         Self {
             limits,
+            paused_by: None,
             memory,
             last_ticket: 0,
             waiting: 0,
@@ -172,6 +221,23 @@ impl<P> Scheduler<P> {
             host_queue.next_start = next_start.unwrap_or(host_queue.next_start);
             host_queue.spacing = new;
         }
+        self.offer_all(now)
+    }
+
+    /// No visit begins any more, for this reason, or visits begin again. Returns the visits that begin.
+    pub(super) fn set_paused(
+        &mut self,
+        paused_by: Option<RecordingPauseReason>,
+        now: Instant,
+    ) -> Vec<Admission<P>> {
+        if std::mem::replace(&mut self.paused_by, paused_by) == paused_by {
+            return Vec::new();
+        }
+        self.offer_all(now)
+    }
+
+    /// As [`Scheduler::offer`], of all hosts: first those whose visits have waited longest.
+    fn offer_all(&mut self, now: Instant) -> Vec<Admission<P>> {
         let mut granted = self.serve_ready(now);
         let first = |host_queue: &HostQueue<P>| {
             host_queue.queues.iter().filter_map(VecDeque::front).map(|w| w.ticket).min()
@@ -200,7 +266,7 @@ impl<P> Scheduler<P> {
         grant_to: oneshot::Sender<P>,
     ) -> Arc<WaitStatus> {
         self.last_ticket += 1;
-        self.insert(host, priority, Waiter { ticket: self.last_ticket, grant_to, leaves: false })
+        self.insert(host, QueueOf::visits(priority), Waiter { ticket: self.last_ticket, grant_to })
     }
 
     /// The next request of a visit that has run before and released its slot: it keeps the age of its ticket. `None` for a
@@ -214,14 +280,14 @@ impl<P> Scheduler<P> {
     ) -> Arc<WaitStatus> {
         self.last_ticket += 1;
         let ticket = ticket.unwrap_or(self.last_ticket);
-        self.insert(host, priority, Waiter { ticket, grant_to, leaves: true })
+        self.insert(host, QueueOf::hops(priority), Waiter { ticket, grant_to })
     }
 
     /// Tickets are in order in every queue: the longest wait comes first.
-    fn insert(&mut self, host: &Host, priority: Priority, waiter: Waiter<P>) -> Arc<WaitStatus> {
+    fn insert(&mut self, host: &Host, queue: QueueOf, waiter: Waiter<P>) -> Arc<WaitStatus> {
         self.waiting += 1;
         let host_queue = self.host_queue(host, Instant::now());
-        let queue = &mut host_queue.queues[priority as usize];
+        let queue = &mut host_queue.queues[queue as usize];
         queue.insert(queue.partition_point(|other| other.ticket < waiter.ticket), waiter);
         Arc::clone(&host_queue.wait_status)
     }
@@ -266,8 +332,10 @@ impl<P> Scheduler<P> {
                 self.waiting -= 1;
             }
         }
-        if host_queue.waiting_priorities().next().is_none() {
-            host_queue.wait_status.set(WaitReason::NotWaiting);
+        let candidates = host_queue.candidates(self.paused_by);
+        if candidates.clone().next().is_none() {
+            let paused_by = self.paused_by.filter(|_| !host_queue.is_empty());
+            host_queue.wait_status.set(paused_by.map_or(WaitReason::NotWaiting, WaitReason::RecordingPaused));
             return None;
         }
         if host_queue.in_flight >= host_in_flight_max {
@@ -283,8 +351,7 @@ impl<P> Scheduler<P> {
             }
             return None;
         }
-        let Some(priority) = host_queue.waiting_priorities().find(|priority| slots[*priority as usize])
-        else {
+        let Some(queue) = candidates.clone().find(|queue| slots[queue.priority() as usize]) else {
             let full = self.slots.iter().sum::<usize>() >= in_flight_max;
             host_queue.wait_status.set(if full {
                 WaitReason::AllSlots(in_flight_max)
@@ -293,10 +360,10 @@ impl<P> Scheduler<P> {
             } else {
                 WaitReason::ProbationSlots(probation_max)
             });
-            for priority in host_queue.waiting_priorities() {
+            for queue in candidates {
+                let priority = queue.priority();
                 if !std::mem::replace(&mut host_queue.is_ready[priority as usize], true) {
-                    let ticket =
-                        host_queue.queues[priority as usize].front().map_or(0, |waiter| waiter.ticket);
+                    let ticket = host_queue.queues[queue as usize].front().map_or(0, |waiter| waiter.ticket);
                     let ready = &mut self.ready[priority as usize];
                     ready.insert(ready.partition_point(|(other, _)| *other < ticket), (ticket, host.clone()));
                 }
@@ -304,7 +371,8 @@ impl<P> Scheduler<P> {
             self.preempt(now);
             return None;
         };
-        let waiter = host_queue.queues[priority as usize].pop_front()?;
+        let waiter = host_queue.queues[queue as usize].pop_front()?;
+        let priority = queue.priority();
         host_queue.in_flight += 1;
         host_queue.held = None;
         host_queue.next_start = now + host_queue.spacing;
@@ -328,6 +396,9 @@ impl<P> Scheduler<P> {
 
     /// Preempts the longest visits: as many as there are hosts whose visits of normal priority wait for a slot.
     fn preempt(&mut self, now: Instant) {
+        if self.paused_by.is_some() {
+            return;
+        }
         while self.preempted.len() < self.ready[Priority::Normal as usize].len() {
             let Some(longest) = self.preemptible.first_entry() else { return };
             let (started, ticket) = *longest.key();
@@ -384,7 +455,8 @@ impl<P> Scheduler<P> {
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let host = self.timers.peek().map(|Reverse((at, _))| *at);
         let is_slot_missing = self.ready[Priority::Normal as usize].len() > self.preempted.len();
-        let longest = self.preemptible.first_key_value().filter(|_| is_slot_missing);
+        let preempts = is_slot_missing && self.paused_by.is_none();
+        let longest = self.preemptible.first_key_value().filter(|_| preempts);
         let preempts_at = longest.map(|((started, _), _)| *started + PREEMPT_AFTER);
         host.into_iter().chain(preempts_at).min()
     }
@@ -429,10 +501,8 @@ impl<P> Scheduler<P> {
         }
         if wait > PAUSE_WAIT_MAX {
             let mut left = 0;
-            for queue in &mut host_queue.queues {
-                let before = queue.len();
-                queue.retain(|waiter| !waiter.leaves);
-                left += before - queue.len();
+            for hops in [QueueOf::Hops, QueueOf::HopsOnProbation] {
+                left += std::mem::take(&mut host_queue.queues[hops as usize]).len();
             }
             self.waiting -= left;
         }

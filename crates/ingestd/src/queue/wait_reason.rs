@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use news::RecordingPauseReason;
 use notation::humanize;
 
 use super::host::Host;
@@ -32,6 +33,8 @@ pub(super) enum WaitReason {
     ProbationSlots(usize),
     /// The memory budget of so many bytes is used up.
     Memory(usize),
+    /// Recording is paused.
+    RecordingPaused(RecordingPauseReason),
 }
 
 impl WaitReason {
@@ -45,6 +48,7 @@ impl WaitReason {
             Self::AllSlots(_) => "in-flight",
             Self::ProbationSlots(_) => "suspects",
             Self::Memory(_) => "memory",
+            Self::RecordingPaused(_) => "paused",
         }
     }
 }
@@ -113,6 +117,7 @@ impl WaitStatus {
                     "bodies, documents and the queue to the disk use all {bytes} bytes (fetch.memory_bytes)"
                 )
             }
+            WaitReason::RecordingPaused(reason) => reason.sentence().to_owned(),
         })
     }
 }

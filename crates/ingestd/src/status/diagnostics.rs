@@ -7,17 +7,19 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use control::watch::{BusySource, IngestVitals, OpenFiles, PublisherReport, SourcesReport, StoreReport};
+use control::watch::{
+    BusySource, IngestVitals, OpenFiles, PublisherReport, RecordingPauseReport, SourcesReport, StoreReport,
+};
 use daemon::{Clock, watch::try_briefly};
-use news::{Cursor, Seq, Timestamp};
-use rustix::fs::statvfs;
-use store::LogReader;
+use news::{Cursor, RecordingPause, Seq, Timestamp};
+use store::{LogReader, space};
 
 use super::{
     activity::{Activity, SourceHealth},
     metrics::IngestMetrics,
     registry::{SourceEntry, SourceRegistry},
 };
+use crate::recording::Recording;
 
 /// Sources that are listed by name.
 const BUSIEST_MAX: usize = 50;
@@ -28,6 +30,7 @@ pub(crate) struct IngestDiagnostics {
     pub(crate) reader: LogReader,
     pub(crate) clock: Clock,
     pub(crate) metrics: IngestMetrics,
+    pub(crate) recording: Recording,
     /// Where the store is.
     pub(crate) path: PathBuf,
     /// How many jobs wait for the recorder.
@@ -53,6 +56,7 @@ impl IngestDiagnostics {
             },
             outage: self.metrics.outage.get() != 0,
             store: self.store(),
+            recording_paused: self.recording.pauses().into_iter().map(|pause| paused(pause, now)).collect(),
             open_files: OpenFiles { used, max },
             sources: entries.map(|entries| sources(&entries, now)),
         }
@@ -60,12 +64,12 @@ impl IngestDiagnostics {
 
     fn store(&self) -> StoreReport {
         let commits = &self.metrics.progress.commits;
-        let disk = statvfs(&self.path).ok();
+        let disk = space::of_file_system(&self.path).ok();
         let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
         StoreReport {
             path: path.display().to_string(),
             bytes: u64::try_from(self.metrics.log_bytes.get()).unwrap_or_default(),
-            free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            free_bytes: disk.map(|disk| disk.free_bytes),
             last_commit_ms_ago: commits.last_ms_ago(),
             last_commit_took_ms: commits.last_took_ms(),
             committing_ms: commits.in_progress_ms(),
@@ -73,6 +77,11 @@ impl IngestDiagnostics {
             last_read_failure_ms_ago: self.metrics.progress.read_failures.last_ms_ago(),
         }
     }
+}
+
+fn paused(RecordingPause { reason, since, detail }: RecordingPause, now: Timestamp) -> RecordingPauseReport {
+    let since_ms_ago = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+    RecordingPauseReport { reason: reason.as_str().to_owned(), since_ms_ago, detail }
 }
 
 /// The number of sources per activity. An entry that is locked at this moment is left out.

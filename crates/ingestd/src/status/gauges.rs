@@ -8,7 +8,7 @@ use daemon::{
     watch::try_briefly,
 };
 use news::Timestamp;
-use rustix::fs::statvfs;
+use store::space::{self, FileSystemInodes};
 use tokio::time::Instant;
 
 use super::{
@@ -30,7 +30,7 @@ impl IngestDiagnostics {
     fn write_store(&self, sink: &mut MetricsSink<'_>, started: Instant) -> fmt::Result {
         let commits = &self.metrics.progress.commits;
         let age = commits.last_ms_ago().map_or_else(|| started.elapsed().as_secs_f64(), seconds);
-        let disk = statvfs(&self.path).ok();
+        let disk = space::of_file_system(&self.path).ok();
         sink.gauge(
             "newswire_ingestd_log_oldest",
             "Sequence number of the oldest event that is kept; a client that asks for older ones gets a gap event",
@@ -56,15 +56,26 @@ impl IngestDiagnostics {
             "Duration of the group commit in progress, 0 if there is none; several seconds mean that the disk hangs",
             commits.in_progress_ms().map_or(0.0, seconds),
         )?;
-        let (free, all) = disk.map_or((0, 0), |disk| {
-            (disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize))
-        });
+        let (free, all) = disk.map_or((0, 0), |disk| (disk.free_bytes, disk.bytes));
         sink.gauge(
             "newswire_ingestd_disk_free_bytes",
-            "Free space on the file system of the store; when it is full the daemon exits with an error",
+            "Free space on the file system of the store; recording pauses below store.free_bytes_min and store.free_percent_min",
             free as f64,
         )?;
-        sink.gauge("newswire_ingestd_disk_bytes", "Size of the file system of the store", all as f64)
+        sink.gauge("newswire_ingestd_disk_bytes", "Size of the file system of the store", all as f64)?;
+        // 0 of 0 if the file system has no fixed number of them.
+        let FileSystemInodes { free, all } =
+            disk.and_then(|disk| disk.inodes).unwrap_or(FileSystemInodes { free: 0, all: 0 });
+        sink.gauge(
+            "newswire_ingestd_disk_free_inodes",
+            "Free inodes of the file system of the store; recording pauses below store.free_percent_min",
+            free as f64,
+        )?;
+        sink.gauge(
+            "newswire_ingestd_disk_inodes",
+            "Inodes of the file system of the store, 0 if it has no fixed number of them",
+            all as f64,
+        )
     }
 
     /// Writes nothing while the registry is locked.
@@ -166,6 +177,7 @@ mod tests {
             registry: registry.clone(),
             reader,
             clock: Clock::from_tokio(1_000_000),
+            recording: crate::recording::tests::recording(),
             metrics: IngestMetrics::register(&metrics_registry),
             path: folder.path().to_path_buf(),
             queued: Box::new(|| 3),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use daemon::metrics::MetricsRegistry;
-use news::{FailureClass, PushState, VisitStatus};
+use news::{FailureClass, PushState, RecordingPauseReason, VisitStatus};
 use prometheus_client::metrics::{
     counter::Counter,
     family::Family,
@@ -53,6 +53,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) late_seconds: Histogram,
     pub(crate) append_seconds: Histogram,
     pub(crate) appends: Counter,
+    pub(crate) recording_paused: Family<Labels, Gauge>,
     pub(crate) events_removed: Counter,
     pub(crate) events_damaged: Counter,
     pub(crate) log_read_errors: Counter,
@@ -90,9 +91,9 @@ impl IngestMetrics {
     pub(crate) fn register(registry: &MetricsRegistry) -> Self {
         let waits = registry.add_by(
             "newswire_ingestd_visit_waits_total",
-            "Visits that had to wait, by reason: a limit of their host, all slots in use, all slots for sources on probation in use, or all memory (fetch.memory_bytes) in use",
+            "Visits that had to wait, by reason: a limit of their host, all slots in use, all slots for sources on probation in use, all memory (fetch.memory_bytes) in use, or recording paused",
             "for",
-            ["host-in-flight", "host-spacing", "host-asked", "in-flight", "suspects", "memory"],
+            ["host-in-flight", "host-spacing", "host-asked", "in-flight", "suspects", "memory", "paused"],
         );
         let seconds = |first| Histogram::new(exponential_buckets(first, 2.0, 14));
         Self {
@@ -222,6 +223,12 @@ impl IngestMetrics {
                 seconds(0.0005),
             ),
             appends: registry.add("newswire_ingestd_appends_total", "Group commits, each of up to 256 visits"),
+            recording_paused: registry.add_by(
+                "newswire_ingestd_recording_paused",
+                "1 while no visits begin, by reason: the disk of the store has too little free space, or too few free inodes, or the log is behind a gateway; what is recorded is still served",
+                "reason",
+                RecordingPauseReason::ALL.map(RecordingPauseReason::as_str),
+            ),
             events_removed: registry
                 .add("newswire_ingestd_events_removed_total", "Old events removed by store.retention_*"),
             events_damaged: registry.add(

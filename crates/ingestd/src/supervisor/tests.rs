@@ -21,6 +21,7 @@ use crate::{
     messages::{ApplyCatalogue, CatalogueDiff},
     queue::limiter::{HostLimiter, VisitLimits},
     recorder::{Recorder, WriterLoop},
+    recording::Recording,
     status::{activity::Activity, metrics::IngestMetrics},
     visit::{
         context::ParseFn,
@@ -84,6 +85,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         clock: clock.clone(),
         retention_age: Duration::MAX,
         metrics: metrics.clone(),
+        recording: Recording::new(clock.clone(), metrics.clone()),
         watch: daemon::watch::Watch::new(),
     };
     let (recorder, _thread) =

@@ -44,16 +44,21 @@ pub(crate) struct ParseGuard {
 }
 
 impl CrashGuard {
-    /// Finds out what was being parsed when the last process crashed. Blocks.
+    /// Finds out what was being parsed when the last process crashed. On a full disk it continues without what it cannot
+    /// write. Blocks.
     ///
     /// # Errors
     /// If the folder cannot be created or read.
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn open(store: &Path) -> io::Result<Self> {
         let folder = store.join("parsing");
-        fs::create_dir_all(&folder)?;
+        unless_full(fs::create_dir_all(&folder))?;
         let mut crashes = HashMap::new();
-        for entry in fs::read_dir(&folder)? {
+        let files = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            files => files?.collect(),
+        };
+        for entry in files {
             let path = entry?.path();
             let id = path.file_name().and_then(|name| SourceId::try_new(name.to_str()?).ok());
             let text = fs::read_to_string(&path).unwrap_or_default();
@@ -61,7 +66,7 @@ impl CrashGuard {
             let before = text.trim_end_matches(READING).parse().unwrap_or(0_u32);
             let now = if text.parse::<u32>().is_ok() { before } else { before.saturating_add(1) };
             if let Some(id) = id {
-                fs::write(&path, now.to_string())?;
+                unless_full(fs::write(&path, now.to_string()))?;
                 crashes.insert(id, now);
             }
         }
@@ -86,7 +91,15 @@ impl CrashGuard {
     #[expect(clippy::disallowed_methods, reason = "on the thread that is about to parse")]
     pub(crate) fn begin(&self, source: &SourceId) -> ParseGuard {
         let text = format!("{}{READING}", self.crashes_of(source));
-        if let Err(error) = fs::write(self.path(source), text)
+        let path = self.path(source);
+        let written = match fs::write(&path, &text) {
+            // The disk was full at the start.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.0.folder).and_then(|()| fs::write(&path, &text))
+            }
+            written => written,
+        };
+        if let Err(error) = written
             && !self.0.has_failed.swap(true, Relaxed)
         {
             tracing::warn!(%source, %error, "crash guard: cannot write; a document that crashes the process will not be found");
@@ -111,6 +124,17 @@ impl Drop for ParseGuard {
     fn drop(&mut self) {
         self.guard.crashes().remove(&self.source);
         fs::remove_file(self.guard.path(&self.source)).ok();
+    }
+}
+
+/// A full disk must not keep the daemon from serving what is recorded.
+fn unless_full(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            tracing::warn!(%error, "crash guard: the disk is full; crashes may be counted wrongly");
+            Ok(())
+        }
+        written => written,
     }
 }
 
@@ -142,6 +166,24 @@ mod tests {
             CRASHES_MAX,
             "a start is not a crash"
         );
+    }
+
+    #[test]
+    fn a_full_disk_is_no_reason_not_to_start_and_other_errors_are() {
+        assert!(unless_full(Err(io::ErrorKind::StorageFull.into())).is_ok());
+        assert!(unless_full(Err(io::ErrorKind::PermissionDenied.into())).is_err());
+        let store = tempfile::tempdir().unwrap();
+        fs::write(store.path().join("parsing"), "").unwrap();
+        assert!(CrashGuard::open(store.path()).is_err(), "there is a file in its place");
+    }
+
+    #[test]
+    fn a_folder_that_could_not_be_created_at_the_start_is_created_by_the_first_document() {
+        let store = tempfile::tempdir().unwrap();
+        let guard = CrashGuard::open(store.path()).unwrap();
+        fs::remove_dir(store.path().join("parsing")).unwrap();
+        std::mem::forget(guard.begin(&id("bad")));
+        assert_eq!(CrashGuard::open(store.path()).unwrap().crashes_of(&id("bad")), 1);
     }
 
     #[test]

@@ -13,20 +13,11 @@ use super::{
 };
 use crate::out::{Paint, safe};
 
+pub(crate) use notation::humanize_bytes as bytes;
+
 /// A duration in milliseconds, in a readable unit.
 pub(crate) fn duration(ms: u64) -> String {
     notation::approximate(Duration::from_millis(ms))
-}
-
-/// A size in a readable unit.
-pub(crate) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let unit = (0..UNITS.len()).rev().find(|unit| bytes >> (10 * unit) > 0).unwrap_or(0);
-    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
-    match (unit, UNITS.get(unit)) {
-        (1.., Some(name)) if tenths < 100 => format!("{}.{} {name}", tenths / 10, tenths % 10),
-        (_, name) => format!("{} {}", tenths / 10, name.unwrap_or(&"")),
-    }
 }
 
 /// The lines of the report, while it is written.
@@ -229,7 +220,12 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
             page.line(full || disk.free_inodes == Some(0), "disk", &text);
         }
     }
-    let Some(store) = evidence.ingestd.ingest_vitals().map(|vitals| &vitals.store) else { return };
+    let Some(vitals) = evidence.ingestd.ingest_vitals() else { return };
+    for paused in &vitals.recording_paused {
+        let text = format!("paused for {}: {}", duration(paused.since_ms_ago), safe(&paused.detail));
+        page.line(true, "recording", &text);
+    }
+    let store = &vitals.store;
     let commit = match (store.last_commit_ms_ago, store.last_commit_took_ms) {
         (Some(ago), Some(took)) => format!("last commit {} ago took {}", duration(ago), duration(took)),
         _ => "no commit yet".to_owned(),

@@ -265,7 +265,7 @@ fn add_all(totals: &mut OwnerTotals, all: &OwnerTotals) {
     }
 }
 
-fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
+pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,

@@ -27,9 +27,9 @@ pub(super) async fn health(state: web::Data<AppState>) -> impl Responder {
     }))
 }
 
-/// `GET /ready`
+/// `GET /ready`: 200 also while nothing new is recorded, because another gateway would have no more to serve.
 pub(super) async fn ready(state: web::Data<AppState>) -> impl Responder {
-    let Readiness { wire, ring, stalled, silence, reasons } = Readiness::of(&state);
+    let Readiness { wire, ring, stalled, silence, reasons, degraded } = Readiness::of(&state);
     let id = |seq| ring.log_bounds.as_ref().map(|b| news::Cursor { epoch: b.epoch.clone(), seq });
     let (oldest, newest) = match &ring.log_bounds {
         Some(bounds) if ring.events > 0 => (id(ring.oldest), id(bounds.head)),
@@ -38,6 +38,7 @@ pub(super) async fn ready(state: web::Data<AppState>) -> impl Responder {
     let body = json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
+        "degraded": degraded,
         "wire": {
             "connected": wire.connected,
             "heartbeat_age_ms": silence.map(|s| u64::try_from(s.as_millis()).unwrap_or(u64::MAX)),

@@ -363,3 +363,50 @@ async fn another_spacing_keeps_the_longer_one_of_a_host() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_recording_is_paused_no_visit_begins_and_those_under_way_are_not_preempted() {
+    use news::RecordingPauseReason::{DiskInodes, DiskSpace};
+    let limiter = limiter(2, 1, 0);
+    timed(&limiter, async {
+        let mut long = limiter.enqueue(&at("a"), Normal).await;
+        let other = limiter.enqueue(&at("b"), Normal).await;
+        let mut for_slot = limiter.enqueue(&at("c"), Normal);
+        assert_eq!(text(&for_slot), "all 2 slots in use");
+        limiter.set_paused(Some(DiskSpace));
+        let mut due = limiter.enqueue(&at("d"), Normal);
+        let paused = "recording is paused: the disk of the store is nearly full";
+        assert_eq!([text(&for_slot), text(&due)], [paused, paused]);
+        tokio::time::sleep(100 * PREEMPT_AFTER).await;
+        assert!(preempted(&mut long).now_or_never().is_none(), "no visit could have its slot");
+        drop(other);
+        assert!((&mut for_slot).now_or_never().is_none(), "although a slot is free");
+        let redirect = limiter.enqueue_hop(&at("d"), Normal, Some(long.ticket())).now_or_never();
+        assert!(redirect.flatten().is_some(), "a visit under way goes on where a redirect leads");
+        limiter.set_paused(Some(DiskInodes));
+        assert!(text(&due).contains("inodes"), "{}", text(&due));
+        limiter.set_paused(None);
+        let first = for_slot.now_or_never().expect("it has waited longest, for the only slot");
+        assert!((&mut due).now_or_never().is_none());
+        drop(first);
+        due.await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_recording_does_not_end_the_pause_of_a_host() {
+    let limiter = limiter(8, 8, 0);
+    timed(&limiter, async {
+        let start = Instant::now();
+        limiter.set_paused(Some(news::RecordingPauseReason::DiskSpace));
+        limiter.hold(&at("a"), 429, Duration::from_secs(30));
+        let visit = limiter.enqueue(&at("a"), Normal);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        limiter.set_paused(None);
+        assert_eq!(text(&visit), "a.example:443 asked for a pause of 30s (429)");
+        visit.await;
+        assert_eq!(start.elapsed(), Duration::from_secs(30));
+    })
+    .await;
+}

@@ -138,12 +138,39 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<DoctorVerdict> {
     let dead =
         if evidence.ingestd.presence == Presence::Absent { "; newswire-ingestd does not run" } else { "" };
     let line = format!("the disk of {} {what}: nothing can be recorded{dead}", safe(&path));
-    let mut next = vec![
-        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", safe(&path)),
-        "lower store.retention_bytes if the store itself uses most of it".to_owned(),
-    ];
+    let mut next = free_space(&path);
     next.extend((!dead.is_empty()).then(|| start(&evidence.ingestd)));
     Some(DoctorVerdict::new(VerdictCode::DiskFull, line, next))
+}
+
+fn free_space(store: &str) -> Vec<String> {
+    vec![
+        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", safe(store)),
+        "lower store.retention_bytes if the store itself uses most of it".to_owned(),
+    ]
+}
+
+/// No visits begin, although the daemon runs. A hang explains more: a pause of recording keeps no client waiting.
+pub(super) fn recording_paused(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let vitals = evidence.ingestd.ingest_vitals()?;
+    let first = vitals.recording_paused.first()?;
+    let since = duration(first.since_ms_ago);
+    let line = format!(
+        "recording is paused since {since}: {}; what is recorded is still served",
+        safe(&first.detail)
+    );
+    Some(match first.reason.as_str() {
+        "disk-space" => DoctorVerdict::new(VerdictCode::DiskFull, line, free_space(&vitals.store.path)),
+        "disk-inodes" => {
+            let next = format!("df -i {0}; du --inodes -x {0} | sort -n | tail", safe(&vitals.store.path));
+            DoctorVerdict::new(VerdictCode::DiskFull, line, [next])
+        }
+        reason => {
+            let next =
+                format!("look up {} in deploy/OPERATIONS.md, section Recording is paused", safe(reason));
+            DoctorVerdict::new(VerdictCode::RecordingPaused, line, [next])
+        }
+    })
 }
 
 /// Whether a gateway of ours answers, even if its process may not be examined.

@@ -2,7 +2,9 @@
 
 use control::{
     GatewayVitals, HealthReport, IngestVitals, ProcessIdentity, ProcessVitals, WatchReport,
-    watch::{LoopReport, ProgressReport, SourcesReport, TaskReport, WatchKind, WireReport},
+    watch::{
+        LoopReport, ProgressReport, RecordingPauseReport, SourcesReport, TaskReport, WatchKind, WireReport,
+    },
 };
 use serde_json::{Value, json};
 
@@ -445,6 +447,29 @@ fn a_full_disk_takes_precedence_over_the_daemon_that_it_ended() {
         free_inodes: Some(0),
     });
     expect(&e, VerdictCode::DiskFull, &["no inodes"]);
+}
+
+#[test]
+fn a_pause_of_recording_is_reported_unless_something_hangs() {
+    let mut e = healthy();
+    let mut pause = |reason: &str| {
+        let (reason, detail) = (reason.to_owned(), "3 of 9 are free".to_owned());
+        ingest_vitals(&mut e).recording_paused =
+            vec![RecordingPauseReport { reason, since_ms_ago: 9_000, detail }];
+        e.clone()
+    };
+    let full = pause("disk-space");
+    expect(
+        &full,
+        VerdictCode::DiskFull,
+        &["recording is paused since 9s: 3 of 9 are free; what is recorded"],
+    );
+    let inodes = expect(&pause("disk-inodes"), VerdictCode::DiskFull, &["3 of 9 are free"]);
+    assert!(inodes.next[0].starts_with("df -i /d;"), "{inodes:?}");
+    expect(&pause("moon-phase"), VerdictCode::RecordingPaused, &["3 of 9 are free"]);
+    let mut hangs = full;
+    ingest_vitals(&mut hangs).store.committing_ms = Some(4_000);
+    expect(&hangs, VerdictCode::StoreSlow, &["4s so far"]);
 }
 
 #[test]

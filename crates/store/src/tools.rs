@@ -1,0 +1,132 @@
+//! What an operator does with the files of a store: check, count, export, import, salvage, restore, back up.
+//!
+//! ```text
+//! journal/ ──► reading ──► survey (verify, stats) | export | backup | draft ──► a new store, put in place at once
+//! any file ──► salvage
+//! ```
+//!
+//! Only segments are read, and sled never: what is read is not changed, not even by a lock. A record is whole or it is not
+//! there, so that a store can be read while a daemon writes to it: what is read then ends at a whole record.
+
+mod backup;
+mod draft;
+mod export;
+mod import;
+mod reading;
+mod restore;
+mod salvage;
+mod survey;
+
+use std::{io, path::PathBuf};
+
+use news::{Epoch, Seq};
+
+use crate::StoreOpenError;
+
+pub use backup::{
+    BackupManifest, BackupReport, BackupSegment, BackupTarget, DaemonLog, FolderBackup, MANIFEST, backup,
+};
+pub use export::{ExportReport, export};
+pub use import::StoreImport;
+pub use reading::{DamageKind, DamagedPlace};
+pub use restore::{RestoreReport, RestoredEpoch, restore, restore_in_place};
+pub use salvage::{SalvageReport, salvage};
+pub use survey::{SourceEvents, StoreSurvey, survey};
+
+/// Why a command on the files of a store failed. The text ends with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// There is nothing to read.
+    #[error("there is no store in {0}; set store.path, or name the folder")]
+    NoStore(PathBuf),
+    /// It has no journal.
+    #[error(
+        "the store in {0} has no journal: if it is of an earlier version, newswire-ingestd brings it into the layout of \
+         this one at its next start; if the journal was lost, `newswire log salvage` finds what is left"
+    )]
+    NoJournal(PathBuf),
+    /// A later version wrote it.
+    #[error("{path} was written by a newer version of this program (layout {layout}); use that version")]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// Its layout.
+        layout: u16,
+    },
+    /// A process uses it, or its folder cannot be used.
+    #[error(transparent)]
+    Open(#[from] StoreOpenError),
+    /// There is something where a new store should come.
+    #[error("{0} is not empty; name an empty folder or a new one, or move this one away")]
+    NotEmpty(PathBuf),
+    /// The id to begin after is of another log.
+    #[error("the id is of the epoch {asked}, and the log is {epoch}; take an id of this log")]
+    OtherEpoch {
+        /// The epoch of the id.
+        asked: Epoch,
+        /// The epoch of the log.
+        epoch: Epoch,
+    },
+    /// The folder has a backup of another log.
+    #[error("{path} has a backup of the log {found}, and this is the log {epoch}; choose another folder")]
+    OtherLog {
+        /// The folder.
+        path: PathBuf,
+        /// The epoch of what it has.
+        found: Epoch,
+        /// The epoch of the store.
+        epoch: Epoch,
+    },
+    /// The daemon serves another log than the one in the folder.
+    #[error(
+        "newswire-ingestd serves the log {served} up to {head}, and {path} has the log {found} up to {found_head}; is \
+         store.path the one that the daemon has?"
+    )]
+    NotServed {
+        /// The folder.
+        path: PathBuf,
+        /// What the daemon serves.
+        served: Epoch,
+        /// Its newest event.
+        head: Seq,
+        /// What the folder has.
+        found: Epoch,
+        /// Its newest event.
+        found_head: Seq,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {attempt} {path}: {source}; {}", remedy(source))]
+    File {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The reader of what is written has gone, or cannot be written to.
+    #[error(transparent)]
+    Output(io::Error),
+}
+
+impl ToolError {
+    fn file(attempt: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { attempt, path, source }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space, or choose a folder on another disk; what was there before has not changed"
+        }
+        io::ErrorKind::PermissionDenied => "run this as root, or as the user of newswire-ingestd",
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::ReadOnlyFilesystem => "choose a folder that can be written to",
+        io::ErrorKind::ResourceBusy => {
+            "a file system is mounted there; set store.path to a folder inside it, or restore into another folder"
+        }
+        _ => "check the disk",
+    }
+}

@@ -1,0 +1,300 @@
+//! Copies the journal of a store, also beside a daemon.
+//!
+//! Segments are copied from the oldest to the newest, and the newest up to its last whole record. A copy that is made so is
+//! consistent without a word of the daemon: a segment never changes but at its end; and before retention removes one, what only
+//! that one has of sources is written to the newest, which is copied later. So nothing waits for a backup.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use news::{Epoch, Seq, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    journal::{segment_name, segment_numbers, segment_path, sync_folder},
+    open::JOURNAL,
+};
+
+use super::{
+    ToolError,
+    reading::{ClosedJournal, LogPart},
+};
+
+/// The file in a backup that says what it has.
+pub const MANIFEST: &str = "backup";
+const LAYOUT: u32 = 1;
+
+/// What a backup has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupManifest {
+    /// The layout of this file.
+    pub layout: u32,
+    /// When it was made.
+    pub made: Timestamp,
+    /// The epoch of the log.
+    pub epoch: Epoch,
+    /// The oldest event that is kept.
+    pub oldest: Seq,
+    /// The newest event.
+    pub head: Seq,
+    /// The files of the journal, in order.
+    pub segments: Vec<BackupSegment>,
+}
+
+/// A segment in a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupSegment {
+    /// Its number.
+    pub segment: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Its CRC-32C.
+    pub crc32c: u32,
+}
+
+/// What a backup did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupReport {
+    /// What the backup has now.
+    pub manifest: BackupManifest,
+    /// Segments that were copied.
+    pub copied: u64,
+    /// Their bytes.
+    pub copied_bytes: u64,
+    /// Segments that the backup had before.
+    pub kept: u64,
+    /// Segments that are damaged in the store while the backup has them right: those are kept.
+    pub damaged_since: Vec<u64>,
+    /// Events that are damaged or missing in the store.
+    pub lost: u64,
+    /// Damaged places.
+    pub damaged_places: u64,
+}
+
+/// What a daemon serves, to compare with what is in the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonLog {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its newest event before the backup began.
+    pub head: Seq,
+}
+
+/// Where a backup goes.
+pub trait BackupTarget {
+    /// What the target has of the backup before.
+    fn before(&self) -> Option<&BackupManifest>;
+    /// Whether it has the file of a segment with this length and this checksum.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn has(&self, segment: &BackupSegment) -> io::Result<bool>;
+    /// Writes a segment, and returns once it is there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn put(&mut self, segment: &BackupSegment, bytes: &[u8]) -> io::Result<()>;
+    /// Writes what the backup has, removes what it no longer has, and returns once that is on disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn finish(&mut self, manifest: &BackupManifest) -> io::Result<()>;
+    /// Where it is, for messages.
+    fn name(&self) -> PathBuf;
+}
+
+impl BackupManifest {
+    /// Of the backup in this folder; `None` if there is none, or its manifest is damaged.
+    #[must_use]
+    pub fn read(folder: &Path) -> Option<Self> {
+        let manifest: Self = serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()?;
+        (manifest.layout == LAYOUT).then_some(manifest)
+    }
+
+    /// As it is in its file.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("every field of a manifest has a JSON form") + "\n"
+    }
+}
+
+impl BackupSegment {
+    /// Its file in a backup.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{JOURNAL}/{}", segment_name(self.segment))
+    }
+}
+
+/// Backs up the store in `store`. `daemon` is what a running daemon says that it serves.
+///
+/// # Errors
+/// [`ToolError`]; what the target had before is still good then.
+pub fn backup(
+    store: &Path,
+    target: &mut dyn BackupTarget,
+    daemon: Option<DaemonLog>,
+    made: Timestamp,
+) -> Result<BackupReport, ToolError> {
+    let journal = ClosedJournal::find(store)?;
+    if let Some(DaemonLog { epoch, head }) = daemon
+        && (epoch != journal.epoch || head > journal.head)
+    {
+        return Err(ToolError::NotServed {
+            path: store.to_owned(),
+            served: epoch,
+            head,
+            found: journal.epoch,
+            found_head: journal.head,
+        });
+    }
+    if let Some(before) = target.before().filter(|before| before.epoch != journal.epoch) {
+        let (path, found) = (target.name(), before.epoch.clone());
+        return Err(ToolError::OtherLog { path, found, epoch: journal.epoch });
+    }
+    let before = target.before().map(|before| before.segments.clone()).unwrap_or_default();
+    let before: BTreeMap<_, _> = before.into_iter().map(|segment| (segment.segment, segment)).collect();
+    let manifest = BackupManifest {
+        layout: LAYOUT,
+        made,
+        epoch: journal.epoch.clone(),
+        oldest: journal.oldest,
+        head: journal.head,
+        segments: Vec::new(),
+    };
+    let mut report = BackupReport {
+        manifest,
+        copied: 0,
+        copied_bytes: 0,
+        kept: 0,
+        damaged_since: Vec::new(),
+        lost: 0,
+        damaged_places: 0,
+    };
+    journal.read(Seq::NONE, |part| {
+        match part {
+            LogPart::Segment { segment, is_last } => {
+                let end = if is_last { segment.end() } else { segment.bytes.len() };
+                let bytes = &segment.bytes[..end];
+                report.add(target, before.get(&segment.number), segment.number, bytes)?;
+            }
+            LogPart::Damage(damage) => {
+                report.lost += damage.events;
+                report.damaged_places += 1;
+            }
+            LogPart::Event { .. } | LogPart::Changes(_) => {}
+        }
+        Ok(())
+    })?;
+    target.finish(&report.manifest).map_err(ToolError::file("write", target.name()))?;
+    crate::crash::point("backup-done");
+    Ok(report)
+}
+
+impl BackupReport {
+    fn add(
+        &mut self,
+        target: &mut dyn BackupTarget,
+        before: Option<&BackupSegment>,
+        number: u64,
+        bytes: &[u8],
+    ) -> Result<(), ToolError> {
+        let segment =
+            BackupSegment { segment: number, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) };
+        let failed = |source| ToolError::File { attempt: "read", path: target.name(), source };
+        if let Some(before) = before.filter(|before| before.bytes == segment.bytes)
+            && target.has(before).map_err(failed)?
+        {
+            if *before != segment {
+                self.damaged_since.push(number);
+            }
+            self.kept += 1;
+            self.manifest.segments.push(before.clone());
+            return Ok(());
+        }
+        target.put(&segment, bytes).map_err(ToolError::file("write", target.name()))?;
+        crate::crash::point("backup-segment");
+        self.copied += 1;
+        self.copied_bytes += segment.bytes;
+        self.manifest.segments.push(segment);
+        Ok(())
+    }
+}
+
+/// A backup in a folder.
+#[derive(Debug)]
+pub struct FolderBackup {
+    folder: PathBuf,
+    journal: PathBuf,
+    before: Option<BackupManifest>,
+}
+
+impl FolderBackup {
+    /// Opens a folder with a backup, or an empty or new one.
+    ///
+    /// # Errors
+    /// [`ToolError`] if it has something else, or cannot be used.
+    pub fn open(folder: &Path) -> Result<Self, ToolError> {
+        let before = BackupManifest::read(folder);
+        let journal = folder.join(JOURNAL);
+        let others = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            entries => entries
+                .map_err(ToolError::file("read", folder))?
+                .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == JOURNAL)),
+        };
+        // A first backup that was interrupted has the folder of the journal only.
+        if before.is_none() && others {
+            return Err(ToolError::NotEmpty(folder.to_owned()));
+        }
+        fs::create_dir_all(&journal).map_err(ToolError::file("create", &journal))?;
+        sync_folder(folder).map_err(ToolError::file("sync", folder))?;
+        Ok(Self { folder: folder.to_owned(), journal, before })
+    }
+}
+
+impl BackupTarget for FolderBackup {
+    fn before(&self) -> Option<&BackupManifest> {
+        self.before.as_ref()
+    }
+
+    fn has(&self, segment: &BackupSegment) -> io::Result<bool> {
+        match fs::read(segment_path(&self.journal, segment.segment)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+            Ok(bytes) => Ok(bytes.len() as u64 == segment.bytes && crc32c::crc32c(&bytes) == segment.crc32c),
+        }
+    }
+
+    fn put(&mut self, segment: &BackupSegment, bytes: &[u8]) -> io::Result<()> {
+        write_at_once(&segment_path(&self.journal, segment.segment), bytes)
+    }
+
+    fn finish(&mut self, manifest: &BackupManifest) -> io::Result<()> {
+        write_at_once(&self.folder.join(MANIFEST), manifest.to_json().as_bytes())?;
+        for number in segment_numbers(&self.journal)? {
+            if !manifest.segments.iter().any(|segment| segment.segment == number) {
+                fs::remove_file(segment_path(&self.journal, number))?;
+            }
+        }
+        sync_folder(&self.journal)
+    }
+
+    fn name(&self) -> PathBuf {
+        self.folder.clone()
+    }
+}
+
+/// The file has the bytes, or what it had before.
+fn write_at_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    sync_folder(path.parent().unwrap_or(path))
+}
