@@ -29,7 +29,7 @@ use daemon::{
     watch::{Watch, WatchHandle, WatchKind},
 };
 use fetch::schedule::server_interval_max;
-use news::{HeldHost, Seq, Timestamp};
+use news::{HeldHost, RecordingPauseReason, Seq, Timestamp};
 use stacks::SelfSampler;
 use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -49,7 +49,7 @@ use crate::{
     messages::Stop,
     queue::{held_hosts, limiter::HostLimiter},
     recorder::{Recorder, WriterLoop, WriterThread},
-    recording::Recording,
+    recording::{PausedWork, Recording},
     settings,
     status::{
         diagnostics::IngestDiagnostics,
@@ -280,7 +280,7 @@ impl DaemonParts {
         reloads: mpsc::Sender<ReloadOrder>,
         list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
-        let recording = self.recording.clone();
+        let (recording, log_behind) = (self.recording.clone(), self.recording.clone());
         let publisher = wire::Publisher {
             recording_pauses: Arc::new(move || recording.pauses()),
             log: Arc::new(log.clone()),
@@ -307,7 +307,9 @@ impl DaemonParts {
             }),
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
-            on_older_copy: Arc::new(|why| tracing::error!(why, "recording paused")),
+            on_older_copy: Arc::new(move |why| {
+                log_behind.pause(RecordingPauseReason::LogBehind, PausedWork::AllWrites, why);
+            }),
         }
     }
 }
