@@ -81,11 +81,11 @@ pub struct StreamBlock {
 /// The data of a heartbeat: the bounds of the log, and why it does not grow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireHeartbeat {
-    /// The oldest event kept.
-    pub oldest: Cursor,
     /// The newest event.
     #[serde(default)]
     pub head: Option<Cursor>,
+    /// The oldest event kept.
+    pub oldest: Cursor,
     /// Empty while events are recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recording_paused: Vec<RecordingPause>,
@@ -341,9 +341,10 @@ mod tests {
         let pauses = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&pauses);
         let recording_pauses: RecordingPauses = Arc::new(move || shown.lock().unwrap().clone());
-        let mut stream = pin!(Publisher { recording_pauses, ..publisher }.stream(Some("e-2"), 0));
+        let publisher = Publisher { recording_pauses, ..publisher };
+        let mut stream = pin!(publisher.stream(Some("e-2"), 0));
         assert_eq!(take(&mut stream, 1).await, ["stream e-2"]);
-        assert_eq!(stream.next().await.unwrap().data, r#"{"oldest":"e-1","head":"e-2"}"#);
+        assert_eq!(stream.next().await.unwrap().data, r#"{"head":"e-2","oldest":"e-1"}"#);
         let (reason, since) =
             (news::RecordingPauseReason::DiskSpace, news::Timestamp::from_millis(1_700_000_000_000));
         pauses.lock().unwrap().push(RecordingPause { reason, since, detail: "3 left".into() });

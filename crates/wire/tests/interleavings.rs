@@ -117,6 +117,7 @@ impl EventLog for ModelLog {
 /// What a reader with this id was sent, until nothing more came although the writer had done everything.
 async fn read(model: &Arc<Mutex<Model>>, requested: Option<&str>) -> Vec<StreamBlock> {
     let publisher = Publisher {
+        recording_pauses: Arc::new(Vec::new),
         log: Arc::new(ModelLog(Arc::clone(model))),
         head_changed: model.lock().unwrap().head_changed.subscribe(),
         notices: broadcast::channel(4).0,

@@ -132,8 +132,8 @@ fn on_connected(state: &AppState, hello: &StreamOpened, wire: &Subscription) -> 
         tracing::error!(
             epoch = %copy.newest.epoch, seq = copy.newest.seq.0, kept = copy.head.seq.0,
             "the log of the ingestion daemon is an older copy, without the newest event that was received from it; \
-             restore the newest copy of the store with `newswire log restore`, or start newswire-ingestd with \
-             --accept-loss"
+             stop that daemon and restore a newer copy of the store with `newswire log restore FOLDER`, or keep this one \
+             with `newswire log restore`"
         );
     }
     state.wire.set_older_copy(older_copy);

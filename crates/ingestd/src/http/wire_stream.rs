@@ -69,7 +69,7 @@ pub(super) async fn wire(
 /// Whether the log lacks an event that a gateway has seen; then recording pauses.
 async fn is_older_copy(state: &ControlState, seen: NewestSeen) -> bool {
     let (log, newest) = (state.log.clone(), seen.clone());
-    // A log that cannot be read ends the process.
+    // A log that cannot be read is reported where it is read.
     let is_older = web::block(move || log.is_older_copy(&newest)).await;
     let is_older = is_older.is_ok_and(|is_older| is_older.unwrap_or_default());
     if is_older {
@@ -82,8 +82,8 @@ async fn is_older_copy(state: &ControlState, seen: NewestSeen) -> bool {
 fn older_copy_detail(seen: &Cursor, head: &Cursor) -> String {
     format!(
         "a gateway has event {seen}, and this log, which ends at {head}, does not: the store is an older copy of itself; \
-         restore the newest copy with `newswire log restore`, or go on with this one by a start with --accept-loss, \
-         which begins a new epoch"
+         stop the daemon and restore a newer copy with `newswire log restore FOLDER`, or keep this one with `newswire log \
+         restore`; either begins a new epoch"
     )
 }
 
