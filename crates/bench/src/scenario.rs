@@ -10,6 +10,7 @@ mod resume;
 mod scale;
 mod slow;
 mod start;
+mod store;
 mod visits;
 
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub(crate) enum Scenario {
     Hang,
     /// The daemon visits 100,000 feeds of which 5% hang
     Scale,
+    /// What a commit, a new item and a start cost the store, beside the same bytes written and synced by hand
+    Store,
     /// The first start of the daemon with 300 feeds of 300 items each: most memory, and memory a minute later
     Start,
 }
@@ -99,6 +102,7 @@ impl Scenario {
             Self::Hang => hang::run(options),
             Self::Scale => scale::run(options),
             Self::Start => start::run(options),
+            Self::Store => store::run(options),
         };
         Ok(vec![report?])
     }

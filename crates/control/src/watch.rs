@@ -353,6 +353,9 @@ pub struct StoreReport {
     pub committing_ms: Option<u64>,
     /// Visits that wait to be recorded.
     pub queued: u64,
+    /// When a part of the log could not be read last.
+    #[serde(default)]
+    pub last_read_failure_ms_ago: Option<u64>,
 }
 
 /// File descriptors of a process.

@@ -1,6 +1,13 @@
 //! Start and end of a daemon: what both of them do before and after their work.
 
-use std::{io, path::Path, process::ExitCode, sync::mpsc::sync_channel};
+use std::{
+    io,
+    path::Path,
+    process::ExitCode,
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
+    time::Duration,
+};
 
 use stacks::SelfSampler;
 
@@ -17,6 +24,9 @@ use crate::{
 
 /// Requests to change the log level that may be pending.
 const LEVEL_REQUESTS_MAX: usize = 16;
+
+/// How long the last line may take to be written: standard error may be stuck as well.
+const LAST_LINE_MAX: Duration = Duration::from_millis(500);
 
 /// What every daemon is given at its start.
 #[derive(Debug)]
@@ -41,6 +51,11 @@ pub struct DaemonContext {
 pub trait ExitReason: std::error::Error {
     /// Its exit code.
     fn exit(&self) -> Exit;
+
+    /// Whether its text was logged when it happened.
+    fn is_logged(&self) -> bool {
+        false
+    }
 }
 
 /// Loads the configuration, sets up the log, panic hook, signals and limits, runs `work`, and logs why it failed, one
@@ -84,14 +99,49 @@ pub fn run<E: ExitReason>(
     let exit = match work(context) {
         Ok(()) => Exit::Ok,
         Err(error) => {
-            for line in error.to_string().lines() {
-                tracing::error!("{line}");
+            if !error.is_logged() {
+                for line in error.to_string().lines() {
+                    tracing::error!("{line}");
+                }
             }
             error.exit()
         }
     };
     // Not by returning: that would wait for threads of libc's resolver, which cannot be cancelled.
     std::process::exit(i32::from(exit.code()))
+}
+
+/// Ends the process after `within` if it has not ended by itself, whatever its threads wait for: with `exit`, with the
+/// error line `why`, and without destructors, which may wait for a disk that does not answer. Returns at once.
+pub fn end_within(within: Duration, exit: Exit, why: &'static str) {
+    #[expect(clippy::disallowed_methods, reason = "on a thread of its own")]
+    let end_later = move || {
+        thread::sleep(within);
+        end_now(exit, why);
+    };
+    if thread::Builder::new().name("deadline".to_owned()).spawn(end_later).is_err() {
+        tracing::error!("cannot start the thread that ends the process in time");
+        end_now(exit, why);
+    }
+}
+
+fn end_now(exit: Exit, why: &'static str) -> ! {
+    if let Ok(written) = log_last_line(why) {
+        // An error means that the line is written, or that the time is over.
+        written.recv_timeout(LAST_LINE_MAX).ok();
+    }
+    std::process::exit(i32::from(exit.code()))
+}
+
+/// Logs on a thread of its own; what it returns is closed once the line is written.
+fn log_last_line(line: &'static str) -> io::Result<Receiver<()>> {
+    let (is_open, written) = sync_channel(1);
+    let log = move || {
+        tracing::error!("{line}");
+        drop(is_open);
+    };
+    thread::Builder::new().name("last-line".to_owned()).spawn(log)?;
+    Ok(written)
 }
 
 /// Checks the configuration and the files that it names, and prints what is wrong. Sets up no log, writes nothing and
@@ -120,7 +170,7 @@ fn operator_requests(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests>
     let (raise, requests) = sync_channel::<fn(&Logs)>(LEVEL_REQUESTS_MAX);
     let (watch, restore, logs) = (watch.clone(), raise.clone(), logs.clone());
     let run = move || requests.into_iter().for_each(|request| request(&logs));
-    std::thread::Builder::new().name("log-level".to_owned()).spawn(run)?;
+    thread::Builder::new().name("log-level".to_owned()).spawn(run)?;
     Ok(OperatorRequests {
         quit: Box::new(move || watch.request_dump()),
         // If the queue is full, one request more or less makes no difference.

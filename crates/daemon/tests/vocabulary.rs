@@ -80,6 +80,7 @@ const WORDS: &[&str] = &[
     "tid",
     "took_ms",
     "unchanged",
+    "until",
     "updates",
     "url",
     "usually_every_s",

@@ -8,12 +8,14 @@
 //! passes because it examined nothing.
 
 mod browser;
+pub mod crash_sweep;
 mod delivery;
 pub mod disk;
 mod external_program;
 mod forward_proxy;
 pub mod http;
 mod hub;
+mod kills;
 mod latency_control;
 mod mute_relay;
 mod origin;
@@ -22,7 +24,9 @@ mod reverse_proxy;
 pub mod scenario;
 pub mod sse;
 mod stack;
+mod stream_audit;
 mod subscriber;
+mod workload;
 
 use std::time::Duration;
 
@@ -34,13 +38,16 @@ pub use self::{
     external_program::ExternalProgram,
     forward_proxy::{ForwardProxy, ProxiedRequest},
     hub::{HubRequest, TestHub},
+    kills::{KillMoment, KillReport, KillRun, KillStep},
     latency_control::{LatencyControl, LatencyReport},
     mute_relay::MuteRelay,
-    origin::{Behaviour, DocumentFormat, Origin, Request},
+    origin::{Behaviour, DocumentFormat, FeedShape, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
     reverse_proxy::{ProxyKind, ReverseProxy},
     stack::{TestSource, TestStack, free_address},
+    stream_audit::{DeliveryTotals, KnownEvents, StreamAudit},
     subscriber::{RecordedEvent, StreamConnection, TestSubscriber},
+    workload::{Workload, WorkloadPublisher},
 };
 
 /// Polls every 20 ms until `probe` returns a value or the deadline has passed.

@@ -68,6 +68,33 @@ impl Request {
     }
 }
 
+/// How much of a feed is in its document: the newest entries, as publishers do it.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedShape {
+    /// Entries at most.
+    pub window: usize,
+    /// About the bytes at most; the newest entry is there in any case.
+    pub document_bytes_max: usize,
+}
+
+impl Default for FeedShape {
+    fn default() -> Self {
+        Self { window: 200, document_bytes_max: usize::MAX }
+    }
+}
+
+impl FeedShape {
+    fn newest(self, entries: &[FeedEntry]) -> &[FeedEntry] {
+        let mut bytes = 0_usize;
+        let fits = |entry: &&FeedEntry| {
+            bytes = bytes.saturating_add(entry.bytes());
+            bytes <= self.document_bytes_max
+        };
+        let count = entries.iter().rev().take(self.window).take_while(fits).count();
+        &entries[entries.len() - count.max(1).min(entries.len())..]
+    }
+}
+
 /// A running server; dropping it closes all connections.
 pub struct Origin {
     address: SocketAddr,
@@ -94,14 +121,11 @@ struct Resource {
 }
 
 enum Content {
-    Feed { name: String, format: DocumentFormat, entries: Vec<FeedEntry> },
+    Feed { name: String, format: DocumentFormat, shape: FeedShape, entries: Vec<FeedEntry> },
     File { bytes: Arc<[u8]>, media_type: &'static str },
 }
 
 impl Origin {
-    /// Entries in a document: the newest ones, as publishers do it.
-    pub const WINDOW: usize = 200;
-
     /// Starts on a free port of 127.0.0.1.
     ///
     /// # Errors
@@ -120,7 +144,12 @@ impl Origin {
 
     /// Adds a feed without entries and returns its URL.
     pub fn add_feed(&self, name: &str, format: DocumentFormat) -> String {
-        let content = Content::Feed { name: name.to_owned(), format, entries: Vec::new() };
+        self.add_shaped_feed(name, format, FeedShape::default())
+    }
+
+    /// The same, with a document of that shape.
+    pub fn add_shaped_feed(&self, name: &str, format: DocumentFormat, shape: FeedShape) -> String {
+        let content = Content::Feed { name: name.to_owned(), format, shape, entries: Vec::new() };
         self.state().resources.insert(
             path_of(name),
             Resource { content, behaviour: Behaviour::Honest, version: 0, headers: Vec::new() },
@@ -193,6 +222,14 @@ impl Origin {
     /// # Panics
     /// If there is no such feed.
     pub fn publish(&self, name: &str, title: &str) -> String {
+        self.publish_article(name, title, 0)
+    }
+
+    /// The same with an article of about that many bytes; 0: only a summary.
+    ///
+    /// # Panics
+    /// If there is no such feed.
+    pub fn publish_article(&self, name: &str, title: &str, article_bytes: usize) -> String {
         let mut state = self.state();
         state.published += 1;
         let number = state.published;
@@ -202,7 +239,7 @@ impl Origin {
         let Content::Feed { entries, .. } = &mut resource.content else {
             unreachable!("feeds and files differ by path")
         };
-        let entry = FeedEntry::new(name, number, title);
+        let entry = FeedEntry::new(name, number, title, article_bytes);
         let guid = entry.guid.clone();
         entries.push(entry);
         guid

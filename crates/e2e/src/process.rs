@@ -44,7 +44,7 @@ impl Binary {
         self.path_within("")
     }
 
-    /// The path of its build with hang injection (feature `drill`).
+    /// The path of its build with hang injection and crash points (features `drill` and `crash-points`).
     ///
     /// # Errors
     /// As [`Binary::path`].
@@ -69,10 +69,12 @@ impl Binary {
 /// How a program is started.
 #[derive(Clone, Debug, Default)]
 pub struct StartOptions {
-    /// Starts the build with hang injection.
+    /// Starts the build with hang injection and crash points.
     pub drill: bool,
     /// Limit of open files (`ulimit -n`).
     pub open_files_max: Option<u32>,
+    /// Size of its largest file in KiB (`ulimit -f`): a write beyond it fails with EFBIG.
+    pub file_kib_max: Option<u32>,
     /// Environment variables, set after those that would configure the program were removed.
     pub environment: Vec<(String, String)>,
 }
@@ -80,9 +82,15 @@ pub struct StartOptions {
 impl StartOptions {
     fn command(&self, program: Binary) -> anyhow::Result<Command> {
         let path = if self.drill { program.drill_path()? } else { program.path()? };
-        let Some(files) = self.open_files_max else { return Ok(Command::new(path)) };
+        let files = self.open_files_max.map(|files| format!("ulimit -n {files}"));
+        // In blocks of 512 bytes; without the trap, the signal would end the process.
+        let bytes = self.file_kib_max.map(|kib| format!("trap '' XFSZ; ulimit -f {}", 2 * kib));
+        let limits: Vec<_> = files.into_iter().chain(bytes).collect();
+        if limits.is_empty() {
+            return Ok(Command::new(path));
+        }
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\"")).arg(path);
+        shell.arg("-c").arg(format!("{} && exec \"$0\" \"$@\"", limits.join(" && "))).arg(path);
         Ok(shell)
     }
 }

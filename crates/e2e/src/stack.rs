@@ -140,6 +140,12 @@ impl TestStack {
         self.folder.path()
     }
 
+    /// Leaves the folder there after the test, and prints where it is.
+    pub fn keep_folder(&mut self) {
+        self.folder.disable_cleanup(true);
+        crate::log_line(&format!("the folder stays: {}", self.folder.path().display()));
+    }
+
     /// The address of the gateway.
     #[must_use]
     pub fn gateway(&self) -> Address {

@@ -70,7 +70,23 @@ impl TestSubscriber {
     #[must_use]
     pub fn start(address: Address, path: &str) -> Self {
         let recording = Arc::new(Mutex::new(Recording::default()));
-        let task = tokio::spawn(follow(address, path.to_owned(), Arc::clone(&recording)));
+        let records = Arc::clone(&recording);
+        let record = move |event| {
+            records.lock().expect("no thread panics while holding it").records.push(event);
+        };
+        let task = tokio::spawn(follow(address, path.to_owned(), Arc::clone(&recording), record));
+        Self { recording, task }
+    }
+
+    /// Starts a client that passes on its events and keeps none of them.
+    #[must_use]
+    pub fn start_into(
+        address: Address,
+        path: &str,
+        record: impl FnMut(RecordedEvent) + Send + 'static,
+    ) -> Self {
+        let recording = Arc::new(Mutex::new(Recording::default()));
+        let task = tokio::spawn(follow(address, path.to_owned(), Arc::clone(&recording), record));
         Self { recording, task }
     }
 
@@ -155,7 +171,12 @@ impl Drop for TestSubscriber {
     }
 }
 
-async fn follow(address: Address, path: String, recording: Arc<Mutex<Recording>>) {
+async fn follow(
+    address: Address,
+    path: String,
+    recording: Arc<Mutex<Recording>>,
+    mut pass_on: impl FnMut(RecordedEvent),
+) {
     let lock = || recording.lock().expect("no thread panics while holding it");
     let mut parser = SseParser::default();
     loop {
@@ -172,14 +193,14 @@ async fn follow(address: Address, path: String, recording: Arc<Mutex<Recording>>
         };
         let end =
             read_stream(&address, &path, last_event_id.as_deref(), &mut parser, |message, last_event_id| {
-                let mut recording = lock();
-                recording.last_event_id.clear();
-                recording.last_event_id.push_str(last_event_id);
-                recording.records.extend(message.map(|message| RecordedEvent {
-                    connection: number,
-                    at: Instant::now(),
-                    message,
-                }));
+                {
+                    let mut recording = lock();
+                    recording.last_event_id.clear();
+                    recording.last_event_id.push_str(last_event_id);
+                }
+                if let Some(message) = message {
+                    pass_on(RecordedEvent { connection: number, at: Instant::now(), message });
+                }
             })
             .await;
         let (text, is_closed) = match end {

@@ -2,18 +2,47 @@
 
 use std::time::Duration;
 
-use e2e::{Binary, Origin, TestStack, log_line, scenario};
+use e2e::{
+    Binary, KillMoment, KillReport, KillRun, KillStep, Origin, TestStack, Workload, log_line, scenario,
+};
 
-/// Rounds of one test; `scripts/torture` runs for minutes.
+/// Kills of one test of a kind; `scripts/torture` runs for minutes.
 const ROUNDS: usize = 4;
+/// Steps at any time.
+const STEPS: usize = 20;
+
+/// Runs these steps on a small workload and checks that every client has everything.
+async fn run(steps: impl Iterator<Item = KillStep>) -> KillReport {
+    let mut run =
+        KillRun::start(&Workload::brief(), &[("gateway.drain", "\"1s\"")]).await.expect("both start");
+    let result = async {
+        for step in steps {
+            run.step(&step).await?;
+        }
+        run.check().await
+    };
+    let result = result.await;
+    if result.is_err() {
+        run.stack_mut().show_logs();
+    }
+    result.expect("no client misses an item");
+    let report = run.report().clone();
+    assert!(report.written > 300, "{report}");
+    log_line(&report.to_string());
+    report
+}
 
 async fn kill_and_check(victims: &[Binary]) {
-    let summary = scenario::kill_repeatedly(|round| (round < ROUNDS).then(|| victims.to_vec()))
-        .await
-        .expect("no subscriber misses an item");
-    assert_eq!(summary.kills, ROUNDS * victims.len());
-    assert!(summary.published > 40, "{summary:?}");
-    log_line(&format!("{summary:?}"));
+    let step = KillStep { moment: KillMoment::Running, programs: victims.to_vec() };
+    let report = run(std::iter::repeat_n(step, ROUNDS)).await;
+    assert_eq!(report.kills(), ROUNDS * victims.len());
+}
+
+/// Also while they start, and while they stop.
+#[tokio::test]
+async fn no_client_loses_an_item_when_either_is_killed_at_any_time() {
+    let report = run(std::iter::repeat_with(KillStep::random).take(STEPS)).await;
+    assert!(report.kills() + report.stopped >= STEPS, "{report}");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use std::{
 use e2e::{
     Binary, LatencyControl, Origin, StartOptions, TestStack, faults, http, log_line, scenario, wait_for,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -326,6 +327,110 @@ async fn a_slow_commit_is_named_with_its_frame() {
     fixture.wait_healthy().await;
 }
 
+/// How long the daemon runs on after its log has failed, whatever hangs; on a busy machine, so many times what an idle twin
+/// takes to stop at the same time more.
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
+/// The same after an order to stop, while the disk takes nothing.
+const STOPPED_WITHIN: Duration = Duration::from_secs(16);
+const TWIN_TIMES: u32 = 3;
+
+impl DrillFixture {
+    /// Waits until the daemon ends because of its log, with the exit code of an I/O error, and stops a twin meanwhile as a
+    /// control.
+    async fn ends_by_itself(&mut self, cause: Option<&str>, within: Duration) {
+        let mut twin = TestStack::new(&[]).unwrap();
+        twin.start_both().await.unwrap();
+        let daemon = self.stack.process(Binary::Ingestd).unwrap();
+        match cause {
+            Some(cause) => {
+                let what = format!("an error with {cause:?} in the log");
+                let is_logged = async || {
+                    daemon.log().lines().any(|l| l.contains("ERROR") && l.contains(cause)).then_some(())
+                };
+                wait_for(&what, SEEN_WITHIN, is_logged).await.unwrap();
+            }
+            None => daemon.signal(Signal::TERM).unwrap(),
+        }
+        let hangs_after = Duration::from_secs(HANG_SECONDS);
+        let (ended, of_twin) =
+            tokio::join!(daemon.wait_exit(hangs_after), twin.terminate(Binary::Ingestd, hangs_after));
+        let ((status, after), (_, twin_after)) = (ended.unwrap(), of_twin.unwrap());
+        log_line(&format!("ended after {after:?}; its twin was stopped within {twin_after:?}"));
+        assert_eq!(status.code(), Some(74));
+        assert!(after < within + twin_after * TWIN_TIMES, "{after:?}, and the twin {twin_after:?}");
+    }
+
+    /// What was recorded is served again after a start.
+    async fn starts_again(&mut self) {
+        self.stack.start(Binary::Ingestd).unwrap();
+        self.stack.wait_ready().await.unwrap();
+        self.stack.terminate(Binary::Ingestd, SEEN_WITHIN).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_whose_log_fails_ends_with_the_cause_even_if_its_stop_hangs() {
+    let mut fixture = DrillFixture::new().await;
+    // The stop uses the pool.
+    fixture.inject(Binary::Ingestd, "exhaust-pool", HANG_SECONDS).await;
+    fixture.inject(Binary::Ingestd, "fail-log", 1).await;
+    fixture
+        .ends_by_itself(Some("cannot write the journal: the drill fail-log; check the disk"), ENDED_WITHIN)
+        .await;
+    let log = fixture.stack.process(Binary::Ingestd).unwrap().log();
+    assert!(log.contains("the stop after the failure of the log takes too long"), "{log}");
+    fixture.starts_again().await;
+}
+
+#[tokio::test]
+async fn a_panic_of_the_thread_that_writes_the_log_ends_the_daemon_with_its_message() {
+    let mut fixture = DrillFixture::new().await;
+    fixture.inject(Binary::Ingestd, "panic-log", 1).await;
+    fixture
+        .ends_by_itself(Some("the thread that writes the log panicked (the drill panic-log)"), ENDED_WITHIN)
+        .await;
+    fixture.starts_again().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_does_not_keep_the_daemon_from_stopping() {
+    let mut fixture = DrillFixture::new().await;
+    fixture.inject(Binary::Ingestd, "stall-flush", HANG_SECONDS).await;
+    fixture.origin.publish("feed-1", "One more to record");
+    fixture.wait_log_names(Binary::Ingestd, ("sit_in_the_flush", INGESTD)).await;
+    fixture.ends_by_itself(None, STOPPED_WITHIN).await;
+    let log = fixture.stack.process(Binary::Ingestd).unwrap().log();
+    assert!(log.contains("the disk of store.path does not take what is queued"), "{log}");
+    fixture.starts_again().await;
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_fails_the_requests_for_it_and_nothing_else() {
+    let mut fixture = DrillFixture::new().await;
+    let wire = fixture.stack.wire();
+    let status = async |path: &str| http::fetch(&wire, path, HEALTH_WITHIN).await.unwrap().0;
+    assert_eq!(status("/log?limit=5").await, 200, "control");
+    fixture.inject(Binary::Ingestd, "fail-reads", HANG_SECONDS).await;
+    for _ in 0..5 {
+        assert_eq!(status("/log?limit=5").await, 500);
+    }
+    assert_eq!((status("/sources").await, status("/health").await), (200, 200));
+    let read = e2e::http::fetch(&wire, "/metrics", HEALTH_WITHIN).await.unwrap().1;
+    assert!(read.contains("newswire_ingestd_log_read_errors_total 5"), "{read}");
+    fixture.diagnose("newswire-ingestd fail-reads", "log-unreadable", None).await;
+    let daemon = fixture.stack.process(Binary::Ingestd).unwrap();
+    assert!(daemon.is_running());
+    let log = daemon.log();
+    let lines = log.lines().filter(|line| line.contains("the drill fail-reads")).count();
+    assert_eq!(lines, 1, "one line a minute: {log}");
+    fixture.end_drills(Binary::Ingestd).await;
+    wait_for("the log to be read again", HEALTHY_WITHIN, async || {
+        (status("/log?limit=5").await == 200).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn a_starved_worker_is_distinguished_from_a_blocked_one() {
     let fixture = DrillFixture::new().await;
@@ -341,7 +446,7 @@ async fn a_starved_worker_is_distinguished_from_a_blocked_one() {
 const LEAK_SECONDS: u64 = 40;
 /// Low enough for the drill to exhaust, high enough to start.
 const FEW_FILES: StartOptions =
-    StartOptions { drill: true, open_files_max: Some(256), environment: Vec::new() };
+    StartOptions { drill: true, open_files_max: Some(256), file_kib_max: None, environment: Vec::new() };
 
 async fn exhaust_descriptors(program: Binary) {
     let fixture = DrillFixture::with(&[("gateway.clients_max", "50")], FEW_FILES).await;
@@ -379,6 +484,40 @@ async fn a_clock_jump_is_reported() {
     fixture.inject(Binary::Ingestd, "clock-jump", 90).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     fixture.diagnose("newswire-ingestd clock-jump", "clock-jumped", None).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_40_days_ahead_makes_no_event_too_old() {
+    let mut fixture = DrillFixture::with(
+        &[("store.retention_events", "3")],
+        StartOptions { drill: true, ..StartOptions::default() },
+    )
+    .await;
+    fixture.inject(Binary::Ingestd, "clock-jump", 40 * 86_400).await;
+    let daemon = fixture.stack.process(Binary::Ingestd).unwrap();
+    wait_for("a step of retention that sees the jump", SEEN_WITHIN, async || {
+        daemon
+            .log()
+            .lines()
+            .any(|line| line.contains("until then no event is removed because of its age"))
+            .then_some(())
+    })
+    .await
+    .unwrap();
+    for n in 0..5 {
+        fixture.origin.publish("feed-1", &format!("After the jump {n}"));
+    }
+    let wire = fixture.stack.wire();
+    // Removal by number goes on: so a step has looked at all that is left.
+    let kept = wait_for("a step of retention", HEALTHY_WITHIN, async || {
+        let (_, text) = http::fetch(&wire, "/log?limit=100", HEALTH_WITHIN).await.unwrap();
+        let log: Value = serde_json::from_str(&text).unwrap();
+        let kept = log["events"].as_array().map_or(0, Vec::len);
+        (log["oldest"].as_str()?.ends_with("-4")).then_some(kept)
+    })
+    .await
+    .unwrap();
+    assert_eq!(kept, 3);
 }
 
 /// A tmpfs, unmounted when dropped.

@@ -1,9 +1,12 @@
-//! SIGTERM ends a daemon, whatever hangs and however many clients are connected.
+//! SIGTERM ends a daemon, whatever hangs and however many clients are connected; so does a disk that fails.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::time::Duration;
 
-use e2e::{Behaviour, Binary, ChildProcess, Origin, TestStack, TestSubscriber, log_line, scenario, wait_for};
+use e2e::{
+    Behaviour, Binary, ChildProcess, Origin, StartOptions, TestStack, TestSubscriber, log_line, scenario,
+    wait_for,
+};
 use rustix::process::Signal;
 
 /// Deadline of an exit; on a busy machine, so many times what an idle twin takes to exit at the same time more.
@@ -129,4 +132,59 @@ async fn two_interrupts_at_once_are_one_and_a_later_one_ends_newswire_up_and_its
     assert_eq!(up.wait_exit(HANGS_AFTER).await.unwrap().0.code(), Some(1), "{}", up.log());
     assert!(up.log().contains("killed both daemons"), "{}", up.log());
     until_gone(&daemons).await;
+}
+
+/// A document whose items are larger than the files of the store may become.
+fn large_document() -> String {
+    let body = "0123456789abcdef".repeat(1000);
+    let item = |n| {
+        format!(
+            "<item><guid>large-{n}</guid><title>Large {n}</title><description>{body}</description></item>"
+        )
+    };
+    let items: String = (0..200).map(item).collect();
+    format!("<rss version=\"2.0\"><channel><title>Large</title>{items}</channel></rss>")
+}
+
+#[tokio::test]
+async fn a_failed_write_of_the_store_ends_the_daemon_with_74_and_the_cause_and_loses_nothing_that_was_sent() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 2)).unwrap();
+    origin.publish("feed-0", "Before");
+    origin.publish("feed-1", "Beside");
+    stack.set_start_options(
+        Binary::Ingestd,
+        StartOptions { file_kib_max: Some(2048), ..StartOptions::default() },
+    );
+    stack.start_both().await.unwrap();
+    let subscriber = stack.subscribe("/news/stream?snapshot=1000");
+    wait_for("both items", HANGS_AFTER, async || (subscriber.count("item") == 2).then_some(()))
+        .await
+        .unwrap();
+
+    let mut twin = TestStack::new(&[]).unwrap();
+    twin.start_both().await.unwrap();
+
+    origin.set_document("feed-0", &large_document());
+    let daemon = stack.process(Binary::Ingestd).unwrap();
+    let cause = wait_for("the cause in the log", HANGS_AFTER, async || {
+        daemon.log().lines().find(|line| line.contains("cannot write the journal")).map(str::to_owned)
+    });
+    let cause = cause.await.unwrap();
+    assert!(cause.contains("ERROR") && cause.contains("File too large"), "{cause}");
+    assert!(cause.contains("check the disk"), "with the remedy: {cause}");
+    let (ended, of_twin) =
+        tokio::join!(daemon.wait_exit(HANGS_AFTER), twin.terminate(Binary::Ingestd, HANGS_AFTER));
+    let ((status, after), (_, twin_after)) = (ended.unwrap(), of_twin.unwrap());
+    log_line(&format!("ended {after:?} after the cause; its twin was stopped within {twin_after:?}"));
+    assert_eq!(status.code(), Some(74));
+    assert!(after < STOPPED_WITHIN + twin_after * TWIN_TIMES, "{after:?}, and the twin {twin_after:?}");
+    let log = stack.process(Binary::Ingestd).unwrap().log();
+    assert_eq!(log.matches("cannot write the journal").count(), 1, "{log}");
+
+    stack.set_start_options(Binary::Ingestd, StartOptions::default());
+    stack.start(Binary::Ingestd).unwrap();
+    wait_for("the large items", HANGS_AFTER, async || (subscriber.count("item") == 202).then_some(()))
+        .await
+        .unwrap();
 }

@@ -28,7 +28,7 @@ pub struct FeedDocument {
     pub encoding: Encoding,
     /// What the feed says about itself.
     pub feed: FeedInfo,
-    /// In document order; at most [`ITEMS_KEPT_MAX`](crate::limits::ITEMS_KEPT_MAX), the newest.
+    /// In document order; at most [`ITEMS_KEPT_MAX`](crate::limits::ITEMS_KEPT_MAX), the newest, or those at both ends.
     pub items: Vec<Item>,
     /// What had to be repaired, in document order; at most [`WARNINGS_MAX`](crate::limits::WARNINGS_MAX).
     pub warnings: Vec<Warning>,

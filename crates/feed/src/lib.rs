@@ -13,6 +13,7 @@ mod document;
 mod error;
 mod html;
 mod identity;
+mod last_items;
 pub mod limits;
 mod normalise;
 pub mod opml;

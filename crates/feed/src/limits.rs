@@ -16,10 +16,13 @@ pub const NAMESPACES_MAX: usize = 64;
 /// Longest DOCTYPE, in bytes. It is always skipped: its entities are never expanded.
 pub const DOCTYPE_BYTES_MAX: usize = 8 << 10;
 
-/// Maximum number of items read from a document, in document order; further ones are counted.
+/// Maximum number of items read from a document: the first ones, and the last [`ITEMS_KEPT_MAX`]; the others are counted.
 pub const ITEMS_READ_MAX: usize = 10_000;
-/// Maximum number of items returned: the newest.
+/// Maximum number of items returned: the newest. If most have no date, the first ones and the last ones.
 pub const ITEMS_KEPT_MAX: usize = 1_000;
+/// How many of these are the last ones. Most feeds list the newest item first; in one that lists it last, as many may be
+/// added between two visits.
+pub const LAST_ITEMS_KEPT: usize = 250;
 /// Maximum number of warnings returned.
 pub const WARNINGS_MAX: usize = 100;
 /// Maximum number of warnings attached to one item.

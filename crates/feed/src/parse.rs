@@ -12,12 +12,12 @@ pub(crate) use xml::read_xml;
 
 use std::rc::Rc;
 
-use news::{Author, Item, Timestamp};
+use news::{Author, DocumentPart, Item, Timestamp};
 use url::Url;
 
 use crate::{
     document::{FeedInfo, Rhythm},
-    limits::ITEMS_KEPT_MAX,
+    limits::{ITEMS_KEPT_MAX, LAST_ITEMS_KEPT},
     normalise::{FeedLink, FeedText},
 };
 
@@ -79,16 +79,34 @@ pub(crate) struct RawItem<'a> {
     pub(crate) content_base: Option<Rc<Url>>,
 }
 
-/// Which items are kept: the newest [`ITEMS_KEPT_MAX`], in document order. If any item has no date, the first ones count
-/// as the newest.
-fn kept(dates: &[Option<Timestamp>]) -> Vec<bool> {
-    let mut order: Vec<usize> = (0..dates.len()).collect();
-    if dates.iter().all(Option::is_some) {
-        order.sort_by_key(|n| std::cmp::Reverse(dates[*n]));
+/// Which items are kept, and what part of the document they are: the newest [`ITEMS_KEPT_MAX`], in document order. An item
+/// without a date is as new as the one before it that has one. If most have none, nothing tells at which end new ones are
+/// added: the first and the last ones are kept.
+fn kept(dates: &[Option<Timestamp>]) -> Vec<Option<DocumentPart>> {
+    let count = dates.len();
+    if count <= ITEMS_KEPT_MAX {
+        return vec![Some(DocumentPart::Whole); count];
     }
-    let mut kept = vec![false; dates.len()];
-    for n in order.into_iter().take(ITEMS_KEPT_MAX) {
-        kept[n] = true;
+    let dated = dates.iter().flatten().count();
+    if dated * 2 < count {
+        let (head_end, tail_start) = (ITEMS_KEPT_MAX - LAST_ITEMS_KEPT, count - LAST_ITEMS_KEPT);
+        let part = |n| match n {
+            _ if n < head_end => Some(DocumentPart::Head),
+            _ if n >= tail_start => Some(DocumentPart::Tail),
+            _ => None,
+        };
+        return (0..count).map(part).collect();
+    }
+    let first = dates.iter().flatten().next();
+    let newest = dates.iter().scan(first, |last, date| {
+        *last = date.as_ref().or(*last);
+        Some(*last)
+    });
+    let mut order: Vec<_> = newest.enumerate().collect();
+    order.sort_by_key(|(_, date)| std::cmp::Reverse(*date));
+    let mut kept = vec![None; count];
+    for (n, _) in order.into_iter().take(ITEMS_KEPT_MAX) {
+        kept[n] = Some(DocumentPart::Whole);
     }
     kept
 }
@@ -97,15 +115,36 @@ fn kept(dates: &[Option<Timestamp>]) -> Vec<bool> {
 mod tests {
     use super::*;
 
+    fn date(n: i64) -> Option<Timestamp> {
+        Some(Timestamp::from_millis(n))
+    }
+
     #[test]
     fn the_newest_items_are_kept_wherever_they_are() {
-        let date = |n: i64| Some(Timestamp::from_millis(n));
-        let dates: Vec<_> = (0..1500).map(date).collect();
+        let mut dates: Vec<_> = (0..1500).map(date).collect();
         let flags = kept(&dates);
-        assert!(!flags[499] && flags[500] && flags[1499]);
-        let mut undated = dates;
-        undated[7] = None;
-        let flags = kept(&undated);
-        assert!(flags[0] && flags[999] && !flags[1000]);
+        assert!(flags[499].is_none() && flags[500].is_some() && flags[1499].is_some());
+        // Two thirds of them have a date.
+        for n in (0..1500).step_by(3) {
+            dates[n] = None;
+        }
+        let flags = kept(&dates);
+        assert!(flags[498].is_none() && flags[501].is_some() && flags[1499].is_some());
+        assert_eq!(flags.iter().flatten().count(), ITEMS_KEPT_MAX);
+        dates.reverse();
+        let flags = kept(&dates);
+        assert!(flags[0].is_some() && flags[998].is_some() && flags[1003].is_none());
+    }
+
+    #[test]
+    fn of_undated_items_the_first_and_the_last_are_kept() {
+        let mut dates = vec![None; 5000];
+        dates[2000] = date(7);
+        let flags = kept(&dates);
+        let parts = [0, 749, 750, 4749, 4750, 4999].map(|n| flags[n]);
+        let (head, tail) = (Some(DocumentPart::Head), Some(DocumentPart::Tail));
+        assert_eq!(parts, [head, head, None, None, tail, tail]);
+        assert_eq!(flags.iter().flatten().count(), ITEMS_KEPT_MAX);
+        assert_eq!(kept(&[None; 1000]), [Some(DocumentPart::Whole); 1000]);
     }
 }

@@ -10,7 +10,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::{Instant, sleep},
+};
 
 type Pending<Q, A> = (Q, oneshot::Sender<A>);
 
@@ -46,9 +49,33 @@ impl<Q, A> RequestQueue<Q, A> {
     }
 }
 
+#[cfg(test)]
+impl<Q, A> Forwarder<Q, A> {
+    /// The next request, for a test that answers it itself.
+    pub(crate) fn try_next(&mut self) -> Option<(Q, oneshot::Sender<A>)> {
+        self.requests.try_recv().ok()
+    }
+}
+
 impl<Q, A: Send + 'static> Forwarder<Q, A> {
     /// Sends the requests in order, until the workers are gone. A request that was withdrawn is not sent.
     pub(crate) async fn run<F>(&mut self, exchange: impl Fn(Q) -> F)
+    where
+        F: Future<Output = A> + Send + 'static,
+    {
+        self.run_with(exchange, false).await;
+    }
+
+    /// The same, and after each exchange a pause that is as long: half of the time is left to what is more urgent, and
+    /// more of it the busier the machine is.
+    pub(crate) async fn run_sparingly<F>(&mut self, exchange: impl Fn(Q) -> F)
+    where
+        F: Future<Output = A> + Send + 'static,
+    {
+        self.run_with(exchange, true).await;
+    }
+
+    async fn run_with<F>(&mut self, exchange: impl Fn(Q) -> F, is_sparing: bool)
     where
         F: Future<Output = A> + Send + 'static,
     {
@@ -60,8 +87,12 @@ impl<Q, A: Send + 'static> Forwarder<Q, A> {
             }
             let answer = exchange(request);
             tokio::spawn(async move {
+                let began = Instant::now();
                 // The client may have left.
                 reply.send(answer.await).ok();
+                if is_sparing {
+                    sleep(began.elapsed()).await;
+                }
                 drop(permit);
             });
         }

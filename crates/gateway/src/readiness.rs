@@ -5,7 +5,11 @@ use std::time::Duration;
 use daemon::watch::StalledLoop;
 use tokio::time::Instant;
 
-use crate::{ingest::wire_link::WireState, state::AppState, stream::ring::RingState};
+use crate::{
+    ingest::wire_link::{OlderCopy, WireState},
+    state::AppState,
+    stream::ring::RingState,
+};
 
 /// The daemon sends a heartbeat every two seconds; after this much silence it counts as stopped.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
@@ -33,6 +37,12 @@ impl Readiness {
             reasons.push(format!("the wire is not connected: {}", why_not_connected(&wire)));
         } else if let Some(silence) = silence.filter(|s| *s > SILENCE_MAX) {
             reasons.push(format!("the ingestion daemon has been silent for {} s", silence.as_secs()));
+        }
+        if let Some(OlderCopy { head, newest }) = &wire.older_copy {
+            reasons.push(format!(
+                "the log of the ingestion daemon is an older copy, without {newest}: it ended at {head}; recording is \
+                 paused until the operator restores the newest copy, or accepts the loss"
+            ));
         }
         if !ring.filled {
             reasons.push("the ring is not filled yet".to_owned());

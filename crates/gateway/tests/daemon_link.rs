@@ -219,13 +219,23 @@ async fn a_stream_below_the_ring_waits_for_a_daemon_that_is_away_and_misses_noth
     std::fs::remove_file(gateway.socket()).unwrap();
     let mut streams = Vec::new();
     for query in ["?after=e-5&kinds=item", "?since=1970-01-01T00:00:06Z&kinds=item"] {
-        let mut stream = gateway.stream(query, "").await;
-        stream.hello().await;
-        streams.push(stream);
+        streams.push(gateway.stream(query, "").await);
+    }
+    assert_eq!(
+        streams[1].hello().await["resume"],
+        "live",
+        "a client without an id is live, whatever the log has"
+    );
+    while !streams[0].line().await.unwrap().starts_with("retry: ") {}
+    // Known without the daemon: an id of the ring, and one that is of no log.
+    for (id, resume) in [("e-80", "exact"), ("f-5", "reset"), ("e-x", "reset")] {
+        let mut known = gateway.stream("?snapshot=0", &format!("last-event-id: {id}\r\n")).await;
+        assert_eq!(known.hello().await["resume"], resume, "{id}");
     }
     // Longer than the requests that are made for an unreadable log, before the rest counts as lost.
     sleep(Duration::from_secs(8)).await;
     let _serving = daemon.serve(gateway.socket());
+    assert_eq!(streams[0].hello().await["resume"], "exact");
     for stream in &mut streams {
         let mut next = 6;
         while next <= 100 {
@@ -243,17 +253,92 @@ async fn a_stream_below_the_ring_waits_for_a_daemon_that_is_away_and_misses_noth
 async fn a_stream_that_waits_for_a_daemon_ends_when_another_log_comes() {
     let (gateway, _daemon, serving) = log_and_ring(100, 30).await;
     drop(serving);
-    let mut stream = gateway.stream("?after=e-5&kinds=item", "").await;
-    stream.hello().await;
+    let mut waits = gateway.stream("?since=1970-01-01T00:00:06Z&kinds=item", "").await;
+    assert_eq!(waits.hello().await["oldest"], "e-1");
+    let mut not_opened = gateway.stream("?after=e-5&kinds=item", "").await;
+    while !not_opened.line().await.unwrap().starts_with("retry: ") {}
     let other = FakeDaemon::new("f");
     other.publish("a");
     let _serving = other.serve(gateway.socket());
     let mut last = Vec::new();
-    while let Some(block) = stream.block().await {
+    while let Some(block) = waits.block().await {
         assert_ne!(block[0], "event: gap", "{block:?}");
         last = block;
     }
-    assert_eq!(last, ["id: e-5"], "it keeps its cursor of the old log");
+    assert_eq!(last, ["id: e-0"], "it keeps its cursor of the old log");
+    assert_eq!(
+        not_opened.hello().await["resume"],
+        "reset",
+        "no stream had begun: this one begins with the new log"
+    );
+    assert_eq!(not_opened.ids(1).await, ["f-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_above_the_ring_waits_until_the_daemon_has_said_whether_it_is_of_the_log() {
+    let (gateway, daemon, serving) = log_and_ring(100, 30).await;
+    drop(serving);
+    std::fs::remove_file(gateway.socket()).unwrap();
+    // Another gateway has sent these while this one was not connected.
+    (0..5).for_each(|_| daemon.publish("a"));
+    let mut ahead = gateway.stream("?kinds=item", "last-event-id: e-103\r\n").await;
+    let mut beyond = gateway.stream("?kinds=item&snapshot=1", "last-event-id: e-106\r\n").await;
+    for stream in [&mut ahead, &mut beyond] {
+        while !stream.line().await.unwrap().starts_with("retry: ") {}
+    }
+    let _serving = daemon.serve(gateway.socket());
+    assert_eq!(ahead.hello().await["resume"], "exact");
+    assert_eq!(ahead.ids(2).await, ["e-104", "e-105"]);
+    assert_eq!(beyond.hello().await["resume"], "reset");
+    daemon.publish("a");
+    assert_eq!(ahead.ids(1).await, ["e-106"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_an_older_copy_of_the_log_no_client_is_told_exact_and_the_gateway_says_so() {
+    let (gateway, _daemon, serving) = log_and_ring(160, 30).await;
+    let mut live = gateway.stream("?snapshot=0", "").await;
+    live.hello().await;
+    drop(serving);
+    // The copy has gone on by itself already; its event 101 is another one.
+    let copy = FakeDaemon::new("e");
+    (0..100).for_each(|_| copy.publish("a"));
+    copy.publish("b");
+    let serving = copy.serve(gateway.socket());
+    let mut last = Vec::new();
+    while let Some(block) = live.block().await {
+        last = block;
+    }
+    assert_eq!(last, ["id: e-160"]);
+    let ready = gateway.ask("GET", "/ready", "").await;
+    assert!(
+        status(&ready) == 503 && ready.contains("older copy, without e-160: it ended at e-101"),
+        "{ready}"
+    );
+    let reset = async |id: &str| {
+        let mut client = gateway.stream("?snapshot=1", &format!("last-event-id: {id}\r\n")).await;
+        assert_eq!(client.hello().await["resume"], "reset", "{id}");
+        client
+    };
+    for id in ["e-160", "e-161", "e-150", "e-101"] {
+        reset(id).await;
+    }
+    // It does not become right by growing past what was sent before.
+    (0..100).for_each(|_| copy.publish("b"));
+    drop(serving);
+    let serving = copy.serve(gateway.socket());
+    let grown = async {
+        while !until_ok(&gateway, "/news?limit=1").await["head"].as_str().unwrap().ends_with("-201") {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, grown).await.unwrap();
+    drop((serving, reset("e-160").await));
+    let decided = FakeDaemon::new("f");
+    decided.publish("a");
+    let _serving = decided.serve(gateway.socket());
+    gateway.until_ready().await;
+    assert_eq!(reset("e-160").await.ids(1).await, ["f-1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -202,6 +202,7 @@ fn each_schema_names_the_fields_that_are_sent() {
         server: "test".to_owned(),
         ignored: vec![IgnoredParameter { name: "categroy".to_owned(), did_you_mean: None }],
         unknown: vec!["World".to_owned()],
+        older_copy: false,
     };
     assert_fields(&document, "IgnoredParameter", &hello.ignored[0]);
     assert_fields(&document, "Hello", &hello);

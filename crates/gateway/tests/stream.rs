@@ -121,13 +121,15 @@ async fn what_the_log_no_longer_has_becomes_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_that_overtakes_a_client_in_the_log_becomes_a_gap() {
+async fn retention_that_the_gateway_does_not_know_of_yet_is_a_gap_in_the_first_event() {
     let (gateway, daemon, _serving) = small_ring(1).await;
     daemon.oldest.store(301, Relaxed);
     let mut client = gateway.stream("?after=e-5", "").await;
-    assert_eq!(client.hello().await["resume"], "exact", "the gateway has not received it yet");
-    let gap = client.block().await.unwrap();
-    assert_eq!(gap, ["event: gap", "data: {\"missed\":295,\"oldest\":\"e-301\"}"]);
+    let hello = client.hello().await;
+    assert_eq!(
+        (&hello["resume"], &hello["missed"], &hello["oldest"]),
+        (&"gap".into(), &295.into(), &"e-301".into())
+    );
     assert_eq!(client.ids(700).await, numbers(301..=1000));
 }
 
@@ -176,20 +178,140 @@ async fn events_of_the_log_count_for_the_budget_even_if_a_filter_leaves_them_out
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_log_becomes_a_gap_after_a_while_and_the_stream_continues() {
+async fn a_client_below_the_ring_waits_for_a_log_that_is_not_readable_and_is_told_no_gap() {
     let (gateway, daemon, _serving) = small_ring(1).await;
+    let mut before = gateway.stream("?after=e-900&kinds=item", "").await;
+    assert_eq!(before.hello().await["resume"], "exact");
     daemon.mute.store(true, Relaxed);
+    let began = tokio::time::Instant::now();
     let mut client = gateway.stream("?after=e-5&kinds=item", "").await;
-    client.hello().await;
-    let gap = loop {
-        let block = client.block().await.unwrap();
-        if block[0] == "event: gap" {
-            break block;
+    while !client.line().await.unwrap().starts_with("retry: ") {}
+    let mut asks_for_heartbeats = gateway.stream("?after=e-5&heartbeat=1", "").await;
+    // More than the five requests after which a gap was told once.
+    let requests = daemon.log_requests.load(Relaxed);
+    let failed = async {
+        while daemon.log_requests.load(Relaxed) < requests + 20 {
+            let block = asks_for_heartbeats.block().await.unwrap();
+            let of_beat = block.iter().position(|field| field == "event: heartbeat").unwrap();
+            assert_eq!(block[of_beat - 1], "id: e-5", "while it waits, its id is repeated");
         }
-        assert_eq!(block, ["id: e-5"], "while it waits, a heartbeat repeats its cursor");
     };
-    assert_eq!(gap[1], "data: {\"missed\":985,\"oldest\":\"e-991\"}");
-    assert_eq!(client.ids(10).await, numbers(991..=1000));
+    timeout(TIMEOUT, failed).await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(5));
+    daemon.mute.store(false, Relaxed);
+    let hello = client.hello().await;
+    assert_eq!((&hello["resume"], &hello["missed"]), (&"exact".into(), &0.into()), "only now it is known");
+    assert_eq!(client.ids(995).await, numbers(6..=1000));
+    assert_eq!(asks_for_heartbeats.hello().await["resume"], "exact");
+    assert_eq!(before.ids(100).await, numbers(901..=1000));
+}
+
+/// What a client is told from its hello on: ids, and `n missed` for what is missing.
+async fn told(client: &mut Client, until: u64) -> Vec<String> {
+    let hello = client.hello().await;
+    let mut told = vec![format!("{} {}", hello["resume"].as_str().unwrap(), hello["missed"])];
+    loop {
+        let block = client.block().await.expect("the stream goes on");
+        let field = |name: &str| block.iter().find_map(|field| field.strip_prefix(name));
+        match (field("event: "), field("id: ")) {
+            (Some("gap"), _) => {
+                let gap: serde_json::Value = serde_json::from_str(field("data: ").unwrap()).unwrap();
+                told.push(format!("{} missed, then {}", gap["missed"], gap["oldest"].as_str().unwrap()));
+            }
+            (Some("item"), Some(id)) => told.push(id.to_owned()),
+            _ => {}
+        }
+        if told.last().is_some_and(|last| last.ends_with(&format!("e-{until}"))) {
+            return told;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_events_are_a_gap_of_exactly_that_many_from_the_log_and_from_the_ring_and_live() {
+    let gateway = Gateway::start(|config| config.gateway.ring_events = 4).await;
+    let daemon = FakeDaemon::new("e");
+    (0..12).for_each(|_| daemon.publish("a"));
+    // Two at the beginning, two in the middle of the log, one in the ring.
+    for damaged in [1..3, 5..7, 10..11] {
+        daemon.damage(damaged);
+    }
+    let _serving = daemon.serve(gateway.socket());
+    gateway.until_ready().await;
+    let mut live = gateway.stream("?snapshot=0", "").await;
+    live.hello().await;
+    let of_middle = ["e-4", "2 missed, then e-7", "e-7", "e-8", "e-9", "1 missed, then e-11", "e-11", "e-12"];
+    for (after, hello, from) in [
+        ("e-0", "gap 2", &["e-3"][..]),
+        ("e-1", "gap 1", &["e-3"]),
+        ("e-3", "gap 0", &[]),
+        ("e-5", "gap 1", &of_middle[..2]),
+        ("e-9", "gap 1", &of_middle[..6]),
+        ("e-10", "exact 0", &of_middle[..6]),
+        ("e-11", "exact 0", &of_middle[..7]),
+    ] {
+        let mut client = gateway.stream(&format!("?after={after}"), "").await;
+        let told = told(&mut client, 12).await;
+        let rest = match from {
+            ["e-3"] => [&from[..], &of_middle].concat(),
+            skipped => of_middle[skipped.len()..].to_vec(),
+        };
+        assert_eq!(told, [&[hello][..], &rest].concat(), "{after}");
+    }
+    // The newest ones: connected clients are told at that moment.
+    daemon.publish_damaged(3);
+    let gap = live.block().await.unwrap();
+    assert_eq!(gap, ["event: live", "data: {\"head\":\"e-12\"}"]);
+    assert_eq!(live.block().await.unwrap(), ["event: gap", "data: {\"missed\":3,\"oldest\":\"e-16\"}"]);
+    let mut late = gateway.stream("", "last-event-id: e-12\r\n").await;
+    let hello = late.hello().await;
+    assert_eq!(
+        (&hello["resume"], &hello["missed"], &hello["head"]),
+        (&"gap".into(), &3.into(), &"e-15".into())
+    );
+    daemon.publish("a");
+    assert_eq!((live.ids(1).await, late.ids(1).await), (numbers(16..=16), numbers(16..=16)));
+    // Pages have what there is.
+    let page = gateway.ask("GET", "/news?limit=100", "").await;
+    let ids: Vec<_> = page.split("\"id\":\"e-").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(ids, ["16", "12", "11", "9", "8", "7", "4", "3"], "{page}");
+    for gone in ["e-6", "e-10", "e-13", "e-14"] {
+        let answer = gateway.ask("GET", &format!("/news/{gone}"), "").await;
+        assert!(answer.starts_with("HTTP/1.1 410"), "{gone}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_id_is_too_large_for_any_parameter() {
+    const LAST: &str = "e-18446744073709551615";
+    let (gateway, _daemon, _serving) = small_ring(1).await;
+    for (query, header) in [
+        (String::new(), format!("last-event-id: {LAST}\r\n")),
+        (format!("&last_event_id={LAST}"), String::new()),
+        (format!("&lastEventId={LAST}"), String::new()),
+        (format!("&Last-Event-ID={LAST}"), String::new()),
+        (format!("&after={LAST}"), String::new()),
+    ] {
+        let mut client = gateway.stream(&format!("?snapshot=1{query}"), &header).await;
+        assert_eq!(client.hello().await["resume"], "reset", "{query} {header}");
+        assert_eq!(client.ids(1).await, ["e-1000"], "{query} {header}");
+    }
+    for seq in [u64::MAX, u64::MAX - 1, 1001] {
+        for (path, status) in [
+            (format!("/news?after=e-{seq}"), 410),
+            (format!("/news?before=e-{seq}"), 410),
+            (format!("/news/e-{seq}"), 404),
+        ] {
+            let answer = gateway.ask("GET", &path, "").await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        }
+    }
+    for path in ["/news?before=e-0", "/news?after=e-0&before=e-1", "/news?before=e-1&after=e-1000"] {
+        let answer = gateway.ask("GET", path, "").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"items\":[]"), "{path}: {answer}");
+    }
+    let answer = gateway.ask("GET", "/news/e-0", "").await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

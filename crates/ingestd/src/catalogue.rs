@@ -83,5 +83,5 @@ async fn read_states(
         ids.into_iter().filter_map(|id| state(id).transpose()).collect()
     };
     let states = tokio::task::spawn_blocking(read).await.context("read the states of the sources")?;
-    Ok(states.map_err(store::AppendError::from)?)
+    Ok(states?)
 }

@@ -5,8 +5,11 @@
 
 use std::{
     hint::black_box,
-    io::{PipeReader, Read as _},
-    sync::{LazyLock, Mutex, PoisonError},
+    io::{self, PipeReader, Read as _},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,11 +18,17 @@ use daemon::{
     work,
 };
 use futures_util::{Stream, StreamExt as _};
+use store::AppendError;
 use tokio::sync::watch;
 
 static ARBITER: LazyLock<DrillQueue<Duration>> = LazyLock::new(DrillQueue::new);
 /// How much longer the next commit takes.
 static FLUSH: Mutex<Option<Duration>> = Mutex::new(None);
+/// Whether the next job of the recorder fails, or panics.
+static FAIL: AtomicBool = AtomicBool::new(false);
+static PANIC: AtomicBool = AtomicBool::new(false);
+/// Whether the log cannot be read.
+static UNREADABLE: AtomicBool = AtomicBool::new(false);
 /// Whether the wire is cut: streams end, and new ones end at once.
 static WIRE_CUT: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
 
@@ -31,6 +40,15 @@ pub(crate) fn offer_all() {
     offer("block-arbiter", |time| ARBITER.post(time));
     offer("stall-flush", |time| {
         FLUSH.lock().unwrap_or_else(PoisonError::into_inner).replace(time);
+    });
+    offer("fail-log", |_| FAIL.store(true, Ordering::Relaxed));
+    offer("panic-log", |_| PANIC.store(true, Ordering::Relaxed));
+    offer("fail-reads", |time| {
+        UNREADABLE.store(true, Ordering::Relaxed);
+        spawn_detached(move || {
+            block(time);
+            UNREADABLE.store(false, Ordering::Relaxed);
+        });
     });
     offer("stop-wire", |time| {
         WIRE_CUT.send_replace(true);
@@ -49,6 +67,21 @@ pub(crate) fn until_cut<T>(stream: impl Stream<Item = T>) -> impl Stream<Item = 
         // The sender lives as long as the process.
         cut.wait_for(|cut| *cut).await.map(|_| ()).ok();
     })
+}
+
+/// Before a job of the recorder: the log can no longer be written, as after a failed write.
+pub(crate) fn fail_a_job() -> Result<(), AppendError> {
+    assert!(!PANIC.load(Ordering::Relaxed), "the drill panic-log");
+    if FAIL.load(Ordering::Relaxed) {
+        Err(AppendError::Journal(io::Error::other("the drill fail-log")))
+    } else {
+        Ok(())
+    }
+}
+
+/// Before a read of the log: its disk has an error.
+pub(crate) fn fail_a_read() -> io::Result<()> {
+    if UNREADABLE.load(Ordering::Relaxed) { Err(io::Error::other("the drill fail-reads")) } else { Ok(()) }
 }
 
 /// Part of a commit. The number that is added differs from that in [`block_an_arbiter`]; otherwise the optimiser

@@ -15,15 +15,26 @@ pub enum IngestError {
     /// A socket cannot be bound.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The log can no longer be read.
-    #[error("{0}")]
-    Damaged(String),
+    /// The states of the sources cannot be read.
+    #[error(transparent)]
+    Read(#[from] store::LogReadError),
     /// The log can no longer be written.
     #[error(transparent)]
-    Append(#[from] store::AppendError),
+    Writer(#[from] WriterError),
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
+}
+
+/// Why the thread that writes the log ended before it was told to. Logged when it happens, before its consequences.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// The log cannot be written.
+    #[error(transparent)]
+    Append(#[from] store::AppendError),
+    /// The thread panicked: what is in its memory may be wrong, and what is on disk is read again after a start.
+    #[error("the thread that writes the log panicked ({0}); start again, and report it if it happens again")]
+    Panicked(String),
 }
 
 impl ExitReason for IngestError {
@@ -31,9 +42,13 @@ impl ExitReason for IngestError {
         match self {
             Self::Catalogue(_) => Exit::Config,
             Self::Store(StoreOpenError::Locked { .. }) => Exit::Locked,
-            Self::Store(_) | Self::Append(_) | Self::Damaged(_) => Exit::Io,
+            Self::Store(_) | Self::Writer(_) | Self::Read(_) => Exit::Io,
             Self::Socket(error) => error.exit(),
             Self::Other(_) => Exit::Failure,
         }
+    }
+
+    fn is_logged(&self) -> bool {
+        matches!(self, Self::Writer(_))
     }
 }

@@ -8,5 +8,7 @@ mod after_start;
 mod source_list;
 // Which sources an order is for.
 mod selection;
+// The wire.
+mod wire_stream;
 // The store's log as the wire reads it.
 pub(crate) mod wire_log;

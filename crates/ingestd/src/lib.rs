@@ -15,7 +15,8 @@
 //! * `visit`: one visit, from the time it is due to its outcome
 //! * `documents`: documents that the operator's tool has fetched for new sources, which need no first request then
 //! * `queue`: which visit may run now
-//! * `recorder`: group commits, on the thread that owns the store's writer
+//! * `recorder`: group commits, on the thread that owns the store's writer; `retention_clock`: which events are too old
+//! * `clock_reading`: jumps of the wall clock
 //! * `websub`: subscriptions at hubs, and their pushes
 //! * `http`: what is served on `ingestd.sock`: the wire, the log, the sources, orders
 //! * `control_loop`: the main loop after the start: reloads, and the status line of systemd
@@ -30,6 +31,7 @@
 
 mod catalogue;
 mod check;
+mod clock_reading;
 mod control_loop;
 mod documents;
 #[cfg(feature = "drill")]
@@ -40,6 +42,7 @@ mod lists;
 mod messages;
 mod queue;
 mod recorder;
+mod retention_clock;
 mod run;
 mod settings;
 #[cfg(test)]

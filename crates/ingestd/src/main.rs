@@ -1,6 +1,6 @@
 //! `newswire-ingestd`: visits feeds, keeps the log, serves the wire.
 
-use std::process::ExitCode;
+use std::{mem::ManuallyDrop, process::ExitCode};
 
 use daemon::program::INGESTD;
 
@@ -20,6 +20,8 @@ fn main() -> ExitCode {
     }
     daemon::process::run(INGESTD.name, file, |start| {
         fetch::install_tls();
-        actix_rt::System::new().block_on(newswire_ingestd::run(start))
+        // Never dropped: that would wait for the blocking pool, and a thread of it may wait for the disk for ever.
+        let system = ManuallyDrop::new(actix_rt::System::new());
+        system.block_on(newswire_ingestd::run(start))
     })
 }

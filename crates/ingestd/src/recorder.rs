@@ -5,10 +5,16 @@
 //!                                                             → the head changes → the wire is notified → answers
 //! ```
 //!
-//! The actor only forwards; the thread blocks on the disk. When the disk fails the process must stop: the thread then
-//! returns the error and ends, and every later visit is answered with [`LogClosed`].
+//! The actor only forwards; the thread blocks on the disk. When the disk fails, or the thread panics, the process must
+//! stop: the thread then returns the error and ends, and every later visit is answered with [`LogClosed`].
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    mem::ManuallyDrop,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use anyhow::Context as _;
@@ -17,18 +23,24 @@ use daemon::{
     watch::{BusyThread, Watch, WatchKind},
 };
 use futures_util::FutureExt as _;
-use news::{HeldHost, Pause, Seq, SourceId, Timestamp};
+use news::{HeldHost, Pause, Seq, SourceId};
 use store::{AppendedVisit, LogReader, LogWriter, VisitRecord};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{
+        mpsc::{self, error::TryRecvError},
+        oneshot, watch,
+    },
     time::Instant,
 };
 
 use crate::{
+    clock_reading::ClockReading,
+    error::WriterError,
     messages::{
         LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop,
     },
     queue::memory::MemoryShare,
+    retention_clock::RetentionClock,
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
 
@@ -40,6 +52,8 @@ const COMMIT_VISITS_MAX: usize = 256;
 const COMMIT_BYTES_MAX: usize = 16 << 20;
 /// How often retention is applied.
 const RETAIN_EVERY: Duration = Duration::from_secs(5);
+/// How often the writer thread looks after the store if there is nothing to record.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Sources, and the pause that each gets; `None` ends it.
 type PauseOrders = Vec<(SourceId, Option<Pause>)>;
@@ -50,12 +64,14 @@ enum Job {
     Subscriptions(Vec<Arc<SourceEntry>>),
     Removals(Vec<SourceId>),
     HeldHosts(Vec<HeldHost>, oneshot::Sender<()>),
-    Retain,
+    /// Nothing but a look after the store.
+    Look,
 }
 
 /// Jobs that are done together.
 #[derive(Default)]
 struct JobBatch {
+    count: usize,
     visits: Vec<VisitRecord>,
     replies: Vec<oneshot::Sender<AppendedVisit>>,
     /// What the visits use of the memory budget, and how much that is in bytes.
@@ -66,11 +82,33 @@ struct JobBatch {
     removals: Vec<SourceId>,
     /// The newest counts.
     held_hosts: Option<(Vec<HeldHost>, oneshot::Sender<()>)>,
-    retain: bool,
 }
 
 impl JobBatch {
+    /// The jobs that are queued, as many as are done together; waits for the first one unless `is_busy`. `None` once the queue
+    /// is closed.
+    #[expect(clippy::disallowed_methods, reason = "on the writer thread")]
+    fn next(queue: &mut mpsc::Receiver<Job>, is_busy: bool) -> Option<Self> {
+        let mut jobs = Self::default();
+        if !is_busy {
+            jobs.add(queue.blocking_recv()?);
+        }
+        for _ in jobs.count..COMMIT_VISITS_MAX {
+            if jobs.bytes >= COMMIT_BYTES_MAX {
+                break;
+            }
+            match queue.try_recv() {
+                Ok(job) => jobs.add(job),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) if jobs.count == 0 => return None,
+                Err(TryRecvError::Disconnected) => break,
+            }
+        }
+        Some(jobs)
+    }
+
     fn add(&mut self, job: Job) {
+        self.count += 1;
         match job {
             Job::Visit(recorded, reply) => {
                 let RecordVisit { visit, memory } = *recorded;
@@ -83,8 +121,23 @@ impl JobBatch {
             Job::Subscriptions(entries) => self.subscriptions.extend(entries),
             Job::Removals(sources) => self.removals.extend(sources),
             Job::HeldHosts(hosts, reply) => self.held_hosts = Some((hosts, reply)),
-            Job::Retain => self.retain = true,
+            Job::Look => {}
         }
+    }
+}
+
+/// When old events are removed, and which.
+struct RetentionProgress {
+    clock: RetentionClock,
+    /// When the last step was.
+    last: Instant,
+    /// More than one step removes is too old: the next step follows at once, after the jobs that are queued by then.
+    is_behind: bool,
+}
+
+impl RetentionProgress {
+    fn is_due(&self) -> bool {
+        self.is_behind || self.last.elapsed() >= RETAIN_EVERY
     }
 }
 
@@ -95,7 +148,7 @@ pub(crate) struct Recorder {
 
 /// The writer thread; joined at the end of the process.
 pub(crate) struct WriterThread {
-    thread: thread::JoinHandle<Result<(), store::AppendError>>,
+    thread: thread::JoinHandle<Result<(), WriterError>>,
 }
 
 /// What the writer thread owns.
@@ -110,18 +163,18 @@ pub(crate) struct WriterLoop {
 }
 
 impl Recorder {
-    /// Starts the writer thread; `failed` is called on it once, when the log can no longer be written.
+    /// Starts the writer thread; `failed` is called on it once, when the log can no longer be written. Then the writer is
+    /// never dropped, because that may wait for ever for the disk that has failed.
     pub(crate) fn start(
         writer_loop: WriterLoop,
-        failed: impl FnOnce() + Send + 'static,
+        failed: impl FnOnce(&WriterError) + Send + 'static,
     ) -> anyhow::Result<(Self, WriterThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
         let work = move || {
-            let result = writer_loop.run(queue);
-            if result.is_err() {
-                failed();
-            }
-            result
+            let mut writer_loop = ManuallyDrop::new(writer_loop);
+            let result = or_panic(|| writer_loop.run(queue))
+                .and_then(|()| or_panic(|| Ok(ManuallyDrop::into_inner(writer_loop).writer.close()?)));
+            result.inspect_err(failed)
         };
         let thread = thread::Builder::new().name("recorder".into()).spawn(work).context("start a thread")?;
         Ok((Self { jobs }, WriterThread { thread }))
@@ -149,14 +202,17 @@ impl Recorder {
     }
 }
 
+/// The result of `work`, or its panic.
+fn or_panic(work: impl FnOnce() -> Result<(), WriterError>) -> Result<(), WriterError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(WriterError::Panicked(daemon::panics::message(&*panic).to_owned())))
+}
+
 impl WriterThread {
     /// Waits until everything queued is on disk. Blocks; the recorder's actor must have stopped.
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-    pub(crate) fn join(self) -> Result<(), store::AppendError> {
-        match self.thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+    pub(crate) fn join(self) -> Result<(), WriterError> {
+        self.thread.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 
@@ -165,9 +221,9 @@ impl Actor for Recorder {
 
     fn started(&mut self, actor_ctx: &mut Self::Context) {
         use actix::AsyncContext as _;
-        actor_ctx.run_interval(RETAIN_EVERY, |recorder, _| {
-            // With a full queue, retention waits for the next time.
-            recorder.jobs.try_send(Job::Retain).ok();
+        actor_ctx.run_interval(LOOK_EVERY, |recorder, _| {
+            // With a full queue, the thread looks without being told.
+            recorder.jobs.try_send(Job::Look).ok();
         });
     }
 }
@@ -232,48 +288,48 @@ impl Handler<Stop> for Recorder {
 
 #[expect(clippy::disallowed_methods, reason = "all of it on the writer thread")]
 impl WriterLoop {
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), store::AppendError> {
+    fn run(&mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), WriterError> {
         let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
         self.update_gauges();
-        while let Some(job) = queue.blocking_recv() {
-            let mut jobs = JobBatch::default();
-            jobs.add(job);
-            for _ in 1..COMMIT_VISITS_MAX {
-                if jobs.bytes >= COMMIT_BYTES_MAX {
-                    break;
-                }
-                let Ok(job) = queue.try_recv() else { break };
-                jobs.add(job);
-            }
-            let JobBatch { visits, replies, memory, pauses, subscriptions, removals, .. } = jobs;
-            self.commit(&busy, visits, replies, memory)?;
-            for (orders, reply) in pauses {
-                let _busy = busy.during("recording pauses", "sources");
-                self.writer.pause(orders)?;
-                // The client may have gone; the pause is on disk anyway.
-                reply.send(()).ok();
-            }
-            // After the visits, whose records have the subscriptions as they were when the visits ended.
-            if !subscriptions.is_empty() {
-                let _busy = busy.during("remembering", "subscriptions");
-                let current = |entry: Arc<SourceEntry>| (entry.source.id.clone(), entry.websub());
-                self.writer.write_subscriptions(subscriptions.into_iter().map(current).collect())?;
-            }
-            if !removals.is_empty() {
-                let _busy = busy.during("remembering", "removed sources");
-                self.writer.mark_removed(removals)?;
-            }
-            if let Some((hosts, reply)) = jobs.held_hosts {
-                let _busy = busy.during("remembering", "held hosts");
-                self.writer.write_held_hosts(&hosts)?;
-                reply.send(()).ok();
-            }
-            if jobs.retain {
+        let mut retention = self.start_retention();
+        while let Some(jobs) = JobBatch::next(&mut queue, retention.is_behind) {
+            #[cfg(feature = "drill")]
+            crate::drill::fail_a_job()?;
+            self.writer.check()?;
+            self.work_on(&busy, jobs)?;
+            if retention.is_due() {
                 let _busy = busy.during("removing", "old events");
-                self.retain()?;
+                self.retain(&mut retention)?;
             }
         }
-        self.writer.close()
+        Ok(())
+    }
+
+    fn work_on(&mut self, busy: &BusyThread, jobs: JobBatch) -> Result<(), store::AppendError> {
+        let JobBatch { visits, replies, memory, pauses, subscriptions, removals, .. } = jobs;
+        self.commit(busy, visits, replies, memory)?;
+        for (orders, reply) in pauses {
+            let _busy = busy.during("recording pauses", "sources");
+            self.writer.pause(orders)?;
+            // The client may have gone; the pause is on disk anyway.
+            reply.send(()).ok();
+        }
+        // After the visits, whose records have the subscriptions as they were when the visits ended.
+        if !subscriptions.is_empty() {
+            let _busy = busy.during("remembering", "subscriptions");
+            let current = |entry: Arc<SourceEntry>| (entry.source.id.clone(), entry.websub());
+            self.writer.write_subscriptions(subscriptions.into_iter().map(current).collect())?;
+        }
+        if !removals.is_empty() {
+            let _busy = busy.during("remembering", "removed sources");
+            self.writer.mark_removed(removals)?;
+        }
+        if let Some((hosts, reply)) = jobs.held_hosts {
+            let _busy = busy.during("remembering", "held hosts");
+            self.writer.write_held_hosts(&hosts)?;
+            reply.send(()).ok();
+        }
+        Ok(())
     }
 
     fn commit(
@@ -306,10 +362,22 @@ impl WriterLoop {
         Ok(())
     }
 
-    fn retain(&mut self) -> Result<(), store::AppendError> {
-        let age = i64::try_from(self.retention_age.as_millis()).unwrap_or(i64::MAX);
-        let aged_before = Timestamp::from_millis(self.clock.now_millis().saturating_sub(age));
-        let retained = self.writer.retain(Some(aged_before))?;
+    fn start_retention(&self) -> RetentionProgress {
+        let head = self.reader.head();
+        // What cannot be read says nothing about the clock.
+        let newest = || self.reader.page(Seq(head.0 - 1), 1, 1).ok()?.records.pop();
+        let newest = (head > Seq::NONE).then(newest).flatten().map(|newest| newest.recorded);
+        let now = ClockReading::now(&self.clock);
+        let clock = RetentionClock::start(self.retention_age, now, newest);
+        // The first step is at the start: the limits may have changed.
+        RetentionProgress { clock, last: now.steady, is_behind: true }
+    }
+
+    /// One step, which is short, so that no visit waits long.
+    fn retain(&mut self, retention: &mut RetentionProgress) -> Result<(), store::AppendError> {
+        let now = ClockReading::now(&self.clock);
+        let retained = self.writer.retain(retention.clock.aged_before(now))?;
+        (retention.last, retention.is_behind) = (now.steady, retained.more);
         self.metrics.events_removed.inc_by(retained.removed);
         self.update_gauges();
         Ok(())
@@ -317,53 +385,63 @@ impl WriterLoop {
 
     fn update_gauges(&self) {
         self.metrics.log_bytes.set(self.writer.live_bytes().cast_signed());
+        self.metrics.journal_bytes.set(self.writer.journal_bytes().cast_signed());
         self.metrics.log_head.set(self.reader.head().0.cast_signed());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use daemon::metrics::MetricsRegistry;
-    use news::{FeedUrl, Source};
+    use news::{FeedUrl, Item, Source, Timestamp};
+    use store::{Retention, StoreOptions};
 
     use super::*;
     use crate::queue::memory::{MemoryBudget, MemoryPart};
 
+    /// A visit of source `s<n>`, and its answer.
+    fn visit_job(
+        n: usize,
+        items: Vec<Item>,
+        memory: Option<Arc<MemoryShare>>,
+    ) -> (Job, oneshot::Receiver<AppendedVisit>) {
+        let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+        let source = Arc::new(Source::new(SourceId::try_new(&format!("s{n}")).unwrap(), url));
+        let (state, plan) = Default::default();
+        let visit = VisitRecord { source, items, state, now: Timestamp::from_millis(0), plan };
+        let (reply, answer) = oneshot::channel();
+        (Job::Visit(Box::new(RecordVisit { visit, memory }), reply), answer)
+    }
+
+    fn writer_loop(folder: &Path, options: &StoreOptions) -> WriterLoop {
+        let (writer, reader) = store::open(folder, options).unwrap();
+        let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
+        let metrics = IngestMetrics::register(&MetricsRegistry::new());
+        let (retention_age, watch) = (Duration::MAX, Watch::new());
+        WriterLoop { writer, reader, head_changed, clock, retention_age, metrics, watch }
+    }
+
     /// Commits that the writer makes of these visits, by what each uses of the memory budget, if all of them are queued.
     fn commits(visits: &[Option<usize>]) -> u64 {
         let folder = tempfile::tempdir().unwrap();
-        let (writer, reader) = store::open(folder.path(), &store::StoreOptions::default()).unwrap();
-        let metrics = IngestMetrics::register(&MetricsRegistry::new());
+        let mut writer_loop = writer_loop(folder.path(), &StoreOptions::default());
+        let metrics = writer_loop.metrics.clone();
         let budget = MemoryBudget::new(64 << 20, metrics.memory.clone());
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
-        let url = FeedUrl::try_new("https://example.org/feed").unwrap();
         let mut answers = Vec::new();
         for (n, bytes) in visits.iter().enumerate() {
-            let source = Arc::new(Source::new(SourceId::try_new(&format!("s{n}")).unwrap(), url.clone()));
             let memory = bytes.map(|bytes| {
                 let share = budget.admit(true);
                 share.use_for(MemoryPart::Queue, bytes);
                 Arc::new(share)
             });
-            let now = Timestamp::from_millis(0);
-            let (items, state, plan) = Default::default();
-            let visit = VisitRecord { source, items, state, now, plan };
-            let (reply, answer) = oneshot::channel();
+            let (job, answer) = visit_job(n, Vec::new(), memory);
             answers.push(answer);
-            let job = Job::Visit(Box::new(RecordVisit { visit, memory }), reply);
             assert!(jobs.try_send(job).is_ok(), "there is room in the queue");
         }
         drop(jobs);
-        let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
-        let writer_loop = WriterLoop {
-            writer,
-            reader,
-            head_changed,
-            clock,
-            retention_age: Duration::MAX,
-            metrics: metrics.clone(),
-            watch: Watch::new(),
-        };
         writer_loop.run(queue).unwrap();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
         assert!(budget.admit(true).grow_to(64 << 20).is_none(), "and its memory is free");
@@ -384,5 +462,57 @@ mod tests {
             "one visit may be larger than a commit"
         );
         assert_eq!(commits(&[None; COMMIT_VISITS_MAX + 1]), 2);
+    }
+
+    const STEP: u64 = LogWriter::REMOVED_MAX as u64;
+
+    /// A writer whose log has three and a half steps of retention too many events.
+    fn writer_that_is_behind(folder: &Path) -> WriterLoop {
+        let unlimited = StoreOptions { new_bytes_max: u64::MAX, ..StoreOptions::default() };
+        let mut writer_loop = writer_loop(folder, &unlimited);
+        let item = |n: u64| Item { key: n.to_string(), title: n.to_string(), ..Item::default() };
+        let (Job::Visit(recorded, _), _) = visit_job(0, (0..STEP * 7 / 2 + 10).map(item).collect(), None)
+        else {
+            panic!("it is a visit")
+        };
+        writer_loop.writer.append(vec![recorded.visit]).unwrap();
+        drop(writer_loop);
+        let retention = Retention { events: 10, ..StoreOptions::default().retention };
+        self::writer_loop(folder, &StoreOptions { retention, ..StoreOptions::default() })
+    }
+
+    #[test]
+    fn retention_that_is_behind_yields_to_queued_visits_and_to_the_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer_loop = writer_that_is_behind(folder.path());
+        let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let mut answers = Vec::new();
+        for n in 0..=COMMIT_VISITS_MAX {
+            let (job, answer) = visit_job(n, Vec::new(), None);
+            assert!(jobs.try_send(job).is_ok());
+            answers.push(answer);
+        }
+        drop(jobs);
+        writer_loop.run(queue).unwrap();
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
+        let metrics = &writer_loop.metrics;
+        assert_eq!((metrics.appends.get(), metrics.events_removed.get()), (2, 2 * STEP));
+    }
+
+    #[test]
+    fn retention_that_is_behind_goes_on_until_nothing_is_too_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer_loop = writer_that_is_behind(folder.path());
+        let (metrics, reader) = (writer_loop.metrics.clone(), writer_loop.reader.clone());
+        let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let writer = thread::spawn(move || writer_loop.run(queue));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while metrics.events_removed.get() < STEP * 7 / 2 {
+            assert!(Instant::now() < deadline, "{} removed", metrics.events_removed.get());
+            thread::sleep(Duration::from_millis(5));
+        }
+        drop(jobs);
+        writer.join().unwrap().unwrap();
+        assert_eq!(reader.head().0 - reader.oldest().0, 9, "ten are kept");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    mem::ManuallyDrop,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -17,13 +18,13 @@ use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web};
 use anyhow::Context as _;
 use control::{ControlSocket, IngestStatus};
 use daemon::{
-    Clock,
+    Clock, Exit,
     admin::{Admin, AdminHandle, ReloadOrder, status_of},
     config::Config,
     logs::Logs,
     metrics::MetricsRegistry,
     notify,
-    process::DaemonContext,
+    process::{self, DaemonContext},
     sockets::bind_unix,
     watch::{Watch, WatchHandle, WatchKind},
 };
@@ -32,15 +33,16 @@ use news::{HeldHost, Seq, Timestamp};
 use stacks::SelfSampler;
 use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
     control_loop::ControlLoop,
     documents::FetchedDocuments,
-    error::IngestError,
+    error::{IngestError, WriterError},
     http::{
         routes::{self, ControlState, WebSubRecipients},
-        wire_log::{LogFailure, WireLog},
+        wire_log::WireLog,
     },
     lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
@@ -67,6 +69,11 @@ const SOCKET_MODE: u32 = 0o660;
 const RELOADS: usize = 4;
 /// Largest JSON body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a stop may take in which everything that is queued gets to disk; systemd waits 20 s (`TimeoutStopSec`).
+const STOP_MAX: Duration = Duration::from_secs(15);
+/// How long the stop may take after the log could not be written.
+const STOP_AFTER_FAILURE_MAX: Duration = Duration::from_secs(4);
 
 /// Shared by most parts of the daemon.
 struct DaemonParts {
@@ -95,6 +102,7 @@ struct Actors {
 pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
+    daemon::panics::expect_if(store::is_in_sled);
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader, held) = open_store(&config).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
@@ -113,7 +121,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     };
     let failed = signals.stop.clone();
     let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
-    let (recorder, writer_thread) = Recorder::start(writer_loop, move || failed.cancel())?;
+    let (recorder, writer_thread) = Recorder::start(writer_loop, move |error| end_after(error, &failed))?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
     let (list_orders, list_requests) = mpsc::channel(RELOADS);
@@ -124,8 +132,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     held_hosts::restore(&ctx.limiter, held, ctx.now(), server_interval_max(ctx.interval_bounds.get()));
     let record_held = actors.recorder.clone().recipient();
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
-    let log_failure = LogFailure::new(signals.stop.clone());
-    let log = WireLog { reader: parts.reader.clone(), failure: log_failure.clone() };
+    let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
     let server =
         serve_wire(parts.control_state(&actors, log, head, reloads, list_orders), wire_socket, watched)?;
     let (supervisor, own_sources) =
@@ -143,7 +150,7 @@ pub async fn run(start: DaemonContext) -> Result<(), IngestError> {
     control_loop.run(signals, reload_requests, list_requests).await;
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
-    log_failure.reason().map_or(Ok(()), |reason| Err(IngestError::Damaged(reason.to_owned())))
+    Ok(())
 }
 
 impl DaemonParts {
@@ -275,6 +282,7 @@ impl DaemonParts {
             }),
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
+            on_older_copy: Arc::new(|why| tracing::error!(why, "recording paused")),
         }
     }
 }
@@ -312,6 +320,17 @@ fn start_admin(
     Ok((admin, watchdog))
 }
 
+/// Stops the process because of `error`: orderly if that is possible, and soon in any case.
+fn end_after(error: &WriterError, stop: &CancellationToken) {
+    process::end_within(
+        STOP_AFTER_FAILURE_MAX,
+        Exit::Io,
+        "the stop after the failure of the log takes too long; the process ends at once",
+    );
+    tracing::error!("{error}");
+    stop.cancel();
+}
+
 /// On its own thread: it reads the log since the last checkpoint, and sled can panic on a damaged store.
 async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHost>), IngestError> {
     let (path, options) = (config.store.path.clone(), settings::store_options(config));
@@ -324,6 +343,9 @@ async fn open_store(config: &Config) -> Result<(LogWriter, LogReader, Vec<HeldHo
             tracing::warn!(%error, "the pauses that hosts asked for before the start are lost");
             Vec::new()
         });
+        // Keeps the log open until the process exits: the last one to close it would wait for sled to write what it holds,
+        // and for ever if the disk does not answer. What counts is on disk after each commit.
+        let _kept = ManuallyDrop::new(reader.clone());
         Ok::<_, store::StoreOpenError>((writer, reader, held))
     };
     let opened = tokio::task::spawn_blocking(open).await;
@@ -398,6 +420,12 @@ async fn stop(
     server: ServerHandle,
 ) -> Result<(), IngestError> {
     notify::stopping();
+    process::end_within(
+        STOP_MAX,
+        Exit::Io,
+        "the disk of store.path does not take what is queued in time; the process ends without it (all announced events are \
+         on disk, and the sources are visited again after a start); check the disk",
+    );
     // Before the store is released: the next process binds the socket again.
     tokio::fs::remove_file(config.socket(ControlSocket::Ingestd)).await.ok();
     tracing::info!("stopping");

@@ -4,6 +4,7 @@
 //! The clock advances whenever the runtime is idle. The recorder's thread is not a task of the runtime, so the clock is
 //! held from a response to the report of its visit: otherwise hours would pass during a write to the disk.
 
+mod held;
 mod hostile;
 mod hour;
 mod pacing;
@@ -195,7 +196,8 @@ impl SimulatedDaemon {
             metrics: metrics.clone(),
             watch: daemon::watch::Watch::new(),
         };
-        let (recorder, thread) = Recorder::start(writer_loop, || panic!("the log failed")).unwrap();
+        let (recorder, thread) =
+            Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();
         let recorder = recorder.start();
         let hold = Arc::new(Hold::default());
         let holding = HoldingRecorder { recorder: recorder.clone(), hold: Arc::clone(&hold) }.start();

@@ -27,8 +27,9 @@ use fetch::{HeldHop, HopGate as _};
 use news::{Pause, Source, SourceId, SourceState};
 use tokio::time::Instant;
 
-use self::{clock_jump::ClockReading, coming_pauses::ComingPauses};
+use self::coming_pauses::ComingPauses;
 use crate::{
+    clock_reading::ClockReading,
     documents::{FetchedDocument, FetchedDocuments},
     messages::{LogClosed, RecordPauses, RecordRemovals, SetPause, Stop, TakeTurn, VisitSources},
     queue::limiter::Priority,
@@ -93,7 +94,7 @@ impl Supervisor {
         websub: Option<Recipient<ReviewSubscriptions>>,
     ) -> Self {
         Self {
-            clock_reading: ClockReading { wall: ctx.now(), steady: Instant::now() },
+            clock_reading: ClockReading::now(&ctx.clock),
             ctx,
             registry,
             record_pauses,

@@ -17,10 +17,25 @@ impl Seq {
     /// Before the first event.
     pub const NONE: Self = Self(0);
 
-    /// The next sequence number.
+    /// The last one, which no log reaches: only a reader that made its id up has it.
+    pub const LAST: Self = Self(u64::MAX);
+
+    /// The next sequence number; that of [`Seq::LAST`] is itself.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The sequence number before; that of [`Seq::NONE`] is itself.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
+    /// How many sequence numbers lie between this one and `later`, both excluded.
+    #[must_use]
+    pub fn missing_before(self, later: Self) -> u64 {
+        later.0.saturating_sub(self.0).saturating_sub(1)
     }
 }
 
@@ -141,6 +156,19 @@ mod tests {
         let cursor = Cursor { epoch: Epoch::try_new("k3v9q2").unwrap(), seq: Seq(412) };
         assert_eq!(cursor.to_string(), "k3v9q2-412");
         assert_eq!("k3v9q2-412".parse(), Ok(cursor));
+    }
+
+    #[test]
+    fn at_either_end_there_is_no_sequence_number_beyond() {
+        assert_eq!((Seq::LAST.next(), Seq::LAST.previous()), (Seq::LAST, Seq(u64::MAX - 1)));
+        assert_eq!((Seq::NONE.previous(), Seq::NONE.next()), (Seq::NONE, Seq(1)));
+        let last: Cursor = "e-18446744073709551615".parse().unwrap();
+        assert_eq!(last.seq, Seq::LAST);
+        for (from, later, missing) in
+            [(0, 1, 0), (0, 0, 0), (5, 9, 3), (9, 5, 0), (0, u64::MAX, u64::MAX - 1), (u64::MAX, 0, 0)]
+        {
+            assert_eq!(Seq(from).missing_before(Seq(later)), missing, "{from} to {later}");
+        }
     }
 
     #[test]

@@ -40,6 +40,22 @@ pub struct Item {
     /// What tells it from other items and recognises it at the next visit. Not part of the JSON.
     #[serde(skip)]
     pub evidence: ItemEvidence,
+    /// Which part of its document it is from. Not part of the JSON.
+    #[serde(skip)]
+    pub part: DocumentPart,
+}
+
+/// A part of a document. One with more items than are read, most of them without a date, may list the newest first or last:
+/// its middle is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DocumentPart {
+    /// The document is whole, or its oldest items were left out.
+    #[default]
+    Whole,
+    /// Before what was left out.
+    Head,
+    /// After it.
+    Tail,
 }
 
 impl Item {

@@ -32,7 +32,7 @@ pub use cursor::{BadCursor, BadEpoch, Cursor, Epoch, Seq};
 pub use event::{Event, EventKind};
 pub use failure::FailureClass;
 pub use hash::{hash_prefix, stable_hash};
-pub use item::{Author, Enclosure, Item, ItemEvidence, Warning};
+pub use item::{Author, DocumentPart, Enclosure, Item, ItemEvidence, Warning};
 pub use proxy::{BadProxyUrl, ProxyChoice, ProxyUrl};
 pub use redirects::{AdoptedRedirect, ObservedRedirect, RedirectState, StoredUrl};
 pub use rhythm::NewsRhythm;

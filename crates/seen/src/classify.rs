@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use std::time::Duration;
 
-use news::{Item, Timestamp};
+use news::{DocumentPart, Item, Timestamp};
 
 use crate::{
     damping::{KnownItem, UpdateAction, cooled, damp},
@@ -16,15 +16,14 @@ use crate::{
         BadSeenSet, EntryIdentity, Layout, SeenEntry, Traits, decode, decode_version1, decode_version2,
         encode, hex, key_bytes,
     },
-    matching::{EvidenceParts, Match, MatchReason, Matching},
+    filter::ValueFilter,
+    matching::{DATE, EvidenceParts, Match, MatchReason, Matching},
     shape::shape_of,
     version1::{self, Recognised, VisitKind},
 };
 
-/// Maximum number of entries of one source. A document has at most 1,000, so a large feed must be replaced four times
-/// before an item that reappears counts as new.
-const ENTRIES_MAX: usize = 4096;
-/// Maximum number of new items per visit of a source with flapping guids; rarely are more of them genuinely new.
+/// Maximum number of new items per visit of a source whose guids flap from visit to visit, besides those with a later date
+/// than all before; rarely are more of them genuinely new.
 const FLAPPING_NEW_MAX: usize = 20;
 
 /// Documents that have nothing but new items, one right after the other, are the same items made up anew, if no more time
@@ -82,6 +81,9 @@ pub struct Classification {
     /// Something waits to be sent by a later visit, even if the document does not change: new items that are held, or
     /// updates that were absorbed.
     pub waiting: bool,
+    /// Entries of items that are no longer in the document, removed because there are more than
+    /// [`SeenSet::ENTRIES_MAX`]. If such an item appears again, it is new.
+    pub forgotten: usize,
     /// The entries before, of the items that had one; for [`SeenSet::defer`].
     replaced: Vec<Option<SeenEntry>>,
 }
@@ -105,6 +107,10 @@ pub fn oldest_first(mut items: Vec<Item>) -> Vec<Item> {
 }
 
 impl SeenSet {
+    /// Maximum number of entries of a source: those of the newest document, then the most recently seen ones. A feed that
+    /// shows a window of more items than these in turn sends items again that it had. A full set has 2.5 MB.
+    pub const ENTRIES_MAX: usize = 32_768;
+
     /// The layout that [`SeenSet::encode`] writes.
     pub const LAYOUT: u8 = 3;
 
@@ -116,7 +122,7 @@ impl SeenSet {
         match layout {
             1 => {
                 let entries = decode_version1(bytes)?;
-                let layout = Layout { newest: entries.len(), entries, damping: None, renewed_at: None };
+                let layout = Layout { newest: entries.len(), entries, ..Layout::default() };
                 Ok(Self { is_upgrade: !layout.entries.is_empty(), layout })
             }
             2 => Ok(Self { layout: decode_version2(bytes)?, is_upgrade: false }),
@@ -160,7 +166,7 @@ impl SeenSet {
         }
         self.layout.damping = self.layout.damping.and_then(|damping| damping.after_quiet(visits));
         if visits > 0 {
-            self.layout.renewed_at = None;
+            (self.layout.renewed_at, self.layout.is_flapping) = (None, false);
         }
     }
 
@@ -194,10 +200,16 @@ impl SeenSet {
             let shape = shapes.get(&n).copied();
             found.shape = shape.or_else(|| found.wants_shape().then(|| shape_of(&items[n]))).unwrap_or(0);
         }
-        let flapping = !entries.is_empty() && is_flapping(&found);
-        if flapping {
-            hold(&mut found);
+        if before.is_without_middle {
+            pass_over_middle(items, &mut found, now);
         }
+        self.layout.is_without_middle = items.iter().any(|item| item.part != DocumentPart::Whole);
+        let flapping = !entries.is_empty() && is_flapping(&found);
+        // Guids that have changed once are no reason: what is held then may leave the feed before the next visit.
+        if flapping && before.is_flapping {
+            hold(&mut found, entries);
+        }
+        self.layout.is_flapping = flapping;
         set_keys(&mut found, entries);
         self.layout.damping = before.damping;
         self.absorb(&mut found, now);
@@ -207,7 +219,9 @@ impl SeenSet {
         self.layout.newest = after.len();
         let older = entries.iter().zip(&matching.taken).filter(|(_, taken)| !**taken);
         after.extend(older.map(|(entry, _)| *entry));
-        after.truncate(ENTRIES_MAX.max(self.layout.newest));
+        let kept = Self::ENTRIES_MAX.max(self.layout.newest);
+        let forgotten = after.len().saturating_sub(kept);
+        after.truncate(kept);
         self.layout.entries = after;
         let changed = is_upgrade || self.layout != before;
         let waiting = found.iter().any(|found| found.status == ItemStatus::Held || found.is_unsent());
@@ -216,6 +230,7 @@ impl SeenSet {
             changed,
             flapping,
             waiting,
+            forgotten,
             replaced,
         }
     }
@@ -393,6 +408,23 @@ fn compare(
     found
 }
 
+/// Of a document whose middle is left out, as that of the one before was, finds the items that were in the middle then, and
+/// are not now because items were added or removed at an end. What is new is at an end, never between the middle and a
+/// known item. They are not sent.
+fn pass_over_middle(items: &[Item], found: &mut [Found], now: Timestamp) {
+    let of = |part| (0..items.len()).filter(move |n| items[*n].part == part);
+    // The oldest come first, which of undated ones are the last: from the middle to the ends.
+    let head: Vec<_> = of(DocumentPart::Head).collect();
+    let tail: Vec<_> = of(DocumentPart::Tail).rev().collect();
+    for from_middle in [head, tail] {
+        let is_known = |n: &usize| found[*n].status != ItemStatus::New;
+        let moved = from_middle.iter().position(is_known).unwrap_or(0);
+        for n in &from_middle[..moved] {
+            (found[*n].status, found[*n].first_seen) = (ItemStatus::Known, Some(now));
+        }
+    }
+}
+
 /// Detects whether the source has changed the guids of its items, or the links that it has instead: at least four of five
 /// are other ones, although most of those items are known.
 fn is_flapping(found: &[Found]) -> bool {
@@ -401,10 +433,19 @@ fn is_flapping(found: &[Found]) -> bool {
     fresh * 5 >= found.len() * 4 && moved * 2 > fresh
 }
 
-/// The newest of the new items are accepted, the older ones are held back.
-fn hold(found: &mut [Found]) {
-    let held = new_of(found).saturating_sub(FLAPPING_NEW_MAX);
-    for found in found.iter_mut().filter(|found| found.status == ItemStatus::New).take(held) {
+/// The newest of the new items are accepted, the older ones are held back: they may be known ones whose evidence is that of
+/// others. What is dated later than all that was there before is none of these.
+fn hold(found: &mut [Found], entries: &[SeenEntry]) {
+    let latest = entries.iter().filter_map(SeenEntry::traits).map(|traits| traits.date).max().unwrap_or(0);
+    let known = found.iter().filter(|found| found.status != ItemStatus::New);
+    let redated = known.clone().filter(|found| found.differs.has(DATE)).count();
+    let are_dates_kept = latest != 0 && redated * 5 <= known.count();
+    let is_in_doubt = |found: &&mut Found| {
+        found.status == ItemStatus::New && !(are_dates_kept && found.traits.date > latest)
+    };
+    let mut in_doubt: Vec<_> = found.iter_mut().filter(is_in_doubt).collect();
+    let held = in_doubt.len().saturating_sub(FLAPPING_NEW_MAX);
+    for found in in_doubt.iter_mut().take(held) {
         found.status = ItemStatus::Held;
     }
 }
@@ -419,13 +460,19 @@ fn set_keys(found: &mut [Found], entries: &[SeenEntry]) {
         EntryIdentity::Known { key, .. } => Some(key),
         EntryIdentity::Version1 { .. } => None,
     };
-    let mut keys: HashSet<_> = entries.iter().filter_map(known).collect();
-    for found in found {
-        if matches!(found.matched, Some(MatchReason::Equal(_))) {
-            continue;
-        }
+    let keyless = found.iter_mut().filter(|found| !matches!(found.matched, Some(MatchReason::Equal(_))));
+    let keyless: Vec<_> = keyless.collect();
+    let short = |key: &[u8; 16]| u64::from_le_bytes(*key.first_chunk().expect("a key has 16 bytes"));
+    let filter = ValueFilter::of(keyless.iter().map(|found| short(&found.key)));
+    let mut keys: HashSet<_> =
+        entries.iter().filter_map(known).filter(|key| filter.may_have(short(key))).collect();
+    for found in keyless {
         while !keys.insert(found.key) {
             found.key = key_bytes(&hex(found.key).to_uppercase());
+            // The filter does not know this one.
+            if entries.iter().any(|entry| known(entry) == Some(found.key)) {
+                keys.insert(found.key);
+            }
         }
     }
 }

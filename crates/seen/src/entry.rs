@@ -1,7 +1,7 @@
 //! The layout of the seen set, and what is kept of an item.
 //!
 //! ```text
-//! layout 3:  newest 2 | quiet visits 1 | damped since 6 | renewed at 6 | entries of 76 bytes
+//! layout 3:  newest 2 | quiet visits and flags 1 | damped since 6 | renewed at 6 | entries of 76 bytes
 //! entry:     key 16 | guid 6 | link 6 | title 6 | text 6 | path 4 | page 4 | date 4 | first seen 6 | flags 1 | heat 1 | before 4 | sent 4 | shape 4 | media 4
 //! from 1:    hash of the key 8 | hash of link and title 8 | zeros 36 | first seen 6 | flags 1 | zeros 17
 //! layout 2:  as 3, without renewed at, and with entries of 64 bytes, without sent, shape and media
@@ -23,6 +23,9 @@ const ENTRY_OF_1: usize = 32;
 const FROM_VERSION_1: u8 = 1;
 const GUID_FOLLOWS_LINK: u8 = 2;
 const COUNTS: u8 = 4;
+/// Flags beside the quiet visits, which are a few.
+const FLAPPING: u8 = 0x80;
+const WITHOUT_MIDDLE: u8 = 0x40;
 
 /// Bytes that are no seen set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -236,6 +239,10 @@ pub(crate) struct Layout {
     pub(crate) damping: Option<Damping>,
     /// When the newest document came, if nearly all of its items were new although the one before had others.
     pub(crate) renewed_at: Option<Timestamp>,
+    /// The guids of the newest document were other ones than those of the document before.
+    pub(crate) is_flapping: bool,
+    /// The middle of the newest document was left out, because it had too many items.
+    pub(crate) is_without_middle: bool,
 }
 
 pub(crate) fn encode(layout: &Layout) -> Vec<u8> {
@@ -253,7 +260,9 @@ pub(crate) fn write_header(out: &mut Vec<u8>, layout: &Layout) {
     // 0 and 0 is without damping: its time is never 0.
     let (quiet, since) =
         layout.damping.map_or((0, 0), |d| (d.quiet_visits, d.since.millis().cast_unsigned()));
-    out.push(quiet);
+    let flags = [(layout.is_flapping, FLAPPING), (layout.is_without_middle, WITHOUT_MIDDLE)];
+    let flags: u8 = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum();
+    out.push(quiet.min(WITHOUT_MIDDLE - 1) | flags);
     write_48(out, since);
     // 0 is without: no visit is made in 1970.
     write_48(out, layout.renewed_at.map_or(0, |at| at.millis().cast_unsigned()));
@@ -284,13 +293,15 @@ fn decode_with(bytes: &[u8], header: usize, entry: usize) -> Result<Layout, BadS
 pub(crate) fn read_header(mut header: &[u8]) -> Option<Layout> {
     let from = &mut header;
     let newest = usize::from(u16::from_le_bytes(take(from)?));
-    let [quiet_visits] = take(from)?;
+    let [quiet_and_flags] = take(from)?;
     let since = read_48(from)?;
     // Layout 2 ends here.
     let renewed_at = read_48(from).filter(|at| *at != 0).map(|at| Timestamp::from_millis(sign_extended(at)));
     let since_at = Timestamp::from_millis(sign_extended(since));
+    let [is_flapping, is_without_middle] = [FLAPPING, WITHOUT_MIDDLE].map(|flag| quiet_and_flags & flag != 0);
+    let quiet_visits = quiet_and_flags & !(FLAPPING | WITHOUT_MIDDLE);
     let damping = (since != 0).then_some(Damping { quiet_visits, since: since_at });
-    Some(Layout { newest, entries: Vec::new(), damping, renewed_at })
+    Some(Layout { newest, entries: Vec::new(), damping, renewed_at, is_flapping, is_without_middle })
 }
 
 /// The entries of layout 1, the newest document first.
@@ -377,6 +388,8 @@ mod tests {
             newest: 1,
             damping: Some(Damping { quiet_visits: 2, since: at(1_800_000_000_000) }),
             renewed_at: Some(at(1_800_000_000_001)),
+            is_flapping: true,
+            is_without_middle: true,
         }
     }
 

@@ -13,6 +13,7 @@ mod classify;
 mod damping;
 mod delta;
 mod entry;
+mod filter;
 mod matching;
 mod shape;
 mod version1;

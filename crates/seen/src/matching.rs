@@ -10,7 +10,10 @@ use std::{
     hash::Hash,
 };
 
-use crate::entry::{EntryIdentity, SeenEntry, Traits};
+use crate::{
+    entry::{EntryIdentity, SeenEntry, Traits},
+    filter::ValueFilter,
+};
 
 /// A set of the parts of the evidence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -20,7 +23,7 @@ const GUID: EvidenceParts = EvidenceParts(1);
 const LINK: EvidenceParts = EvidenceParts(2);
 const TITLE: EvidenceParts = EvidenceParts(4);
 const TEXT: EvidenceParts = EvidenceParts(8);
-const DATE: EvidenceParts = EvidenceParts(16);
+pub(crate) const DATE: EvidenceParts = EvidenceParts(16);
 /// The link without its host.
 const PATH: EvidenceParts = EvidenceParts(32);
 /// The link without query and fragment.
@@ -60,7 +63,7 @@ impl EvidenceParts {
         Self(self.0 | other.0)
     }
 
-    fn has(self, other: Self) -> bool {
+    pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 
@@ -419,8 +422,12 @@ impl<'a> Matching<'a> {
                 wanted.entry(whole).or_default().push(*n);
             }
         }
+        let folded =
+            |whole: &[u64; N]| whole.iter().fold(0, |folded: u64, part| folded.rotate_left(9) ^ part);
+        let filter = ValueFilter::of(wanted.keys().map(folded));
         for (n, entry) in self.entries.iter().enumerate() {
             let whole = entry.traits().filter(|_| !self.taken[n]).and_then(&whole);
+            let whole = whole.filter(|whole| filter.may_have(folded(whole)));
             if let Some(item) = whole.and_then(|whole| wanted.get_mut(&whole)?.pop()) {
                 self.take(item, n, reason);
             }
@@ -444,8 +451,9 @@ impl<'a> Matching<'a> {
         let values = |traits: &Traits| parts.map(|part| (part, part.of(traits)));
         let open = self.open_items.iter().flat_map(|item| values(&self.items[*item]));
         let known: HashSet<_> = open.filter(|(_, value)| *value != 0).collect();
-        let is_related =
-            |traits: Option<&Traits>| traits.is_some_and(|t| values(t).iter().any(|v| known.contains(v)));
+        let filter = ValueFilter::of(known.iter().map(|(_, value)| *value));
+        let is_known = |value: &(EvidenceParts, u64)| filter.may_have(value.1) && known.contains(value);
+        let is_related = |traits: Option<&Traits>| traits.is_some_and(|t| values(t).iter().any(is_known));
         (0..self.entries.len()).filter(|n| !self.taken[*n] && is_related(self.entries[*n].traits())).collect()
     }
 

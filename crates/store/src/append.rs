@@ -18,7 +18,7 @@ use news::{
     Source, SourceId, SourceState, Timestamp, VisitStatus, WebSubState,
 };
 
-use seen::{Classification, ItemStatus};
+use seen::{Classification, ItemStatus, SeenSet};
 
 use crate::{
     Retention, StoreOptions,
@@ -92,6 +92,9 @@ pub struct AppendedVisit {
     pub waiting: bool,
     /// Changed items whose update was absorbed, because the source changes them at most visits.
     pub absorbed: u32,
+    /// Items that are no longer remembered, because the source has had more than [`SeenSet::ENTRIES_MAX`] others since: they
+    /// are new if they appear again.
+    pub forgotten: u32,
     /// New and changed items that a later visit records, because this one has recorded as much as it may.
     pub deferred: u32,
     /// Their size in bytes, as they would be stored.
@@ -366,7 +369,9 @@ impl LogWriter {
     pub fn close(self) -> Result<(), AppendError> {
         self.check()?;
         self.flusher.stop();
-        Ok(self.shared.table.close()?)
+        self.shared.table.close()?;
+        crate::crash::point("shutdown-flushed");
+        Ok(())
     }
 
     fn add(&mut self, commit: &mut Commit, visit: VisitRecord) -> Result<AppendedVisit, AppendError> {
@@ -409,6 +414,12 @@ impl LogWriter {
         if result.absorbed > 0 || (result.waiting && result.held == 0) {
             state.updates_damped = true;
             state.warnings.push(DAMPED.to_owned());
+        }
+        if result.forgotten > 0 {
+            state.warnings.push(format!(
+                "too-many-items: the last {} are remembered; older ones are new if they appear again",
+                SeenSet::ENTRIES_MAX
+            ));
         }
         // A pause may have been ordered during the visit.
         let stored = self.shared.state(&source.id)?;
@@ -538,6 +549,7 @@ impl LogWriter {
         result.waiting = classification.waiting;
         result.held = count(ItemStatus::Held);
         result.absorbed = count(ItemStatus::Absorbed);
+        result.forgotten = u32::try_from(classification.forgotten).unwrap_or(u32::MAX);
         Ok(classification)
     }
 

@@ -33,4 +33,4 @@ pub use append::{AppendError, AppendedVisit, LogWriter, NewsPlan, Retained, Soon
 pub use open::{OpenNote, Retention, StoreOpenError, StoreOptions, open};
 pub use read::{DamagedEvents, EventPage, LogReadError, LogReader, StoredEvent};
 pub use share::{EventTotals, SourceShare};
-pub use table::TableError;
+pub use table::{TableError, is_in_sled};

@@ -358,7 +358,7 @@ impl Opening<'_> {
             (Ok(Some(epoch)), Some(of_journal)) if epoch != *of_journal => {
                 Err(format!("it is of the log {epoch}"))
             }
-            (Ok(_), _) => Ok(()),
+            (Ok(_), _) => table.verify().map_err(|error| error.to_string()),
             (Err(error), _) => Err(error.to_string()),
         };
         let wrong = match note {

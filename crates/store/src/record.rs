@@ -152,6 +152,16 @@ fn unseal_version(value: &[u8]) -> Result<(u8, &[u8]), Damage> {
     Ok((header[0], rest))
 }
 
+/// Whether a value has what was written, without its meaning.
+pub(crate) fn check_value(key: &[u8], value: &[u8]) -> Result<(), Damage> {
+    let sealed = match key.first() {
+        // The generation of its deltas is behind it.
+        Some(b'k') => value.split_last_chunk::<4>().ok_or(Damage::Cut)?.0,
+        _ => value,
+    };
+    unseal_version(sealed).map(drop)
+}
+
 pub(crate) fn seal_state(state: &SourceState) -> Vec<u8> {
     seal(&[&serde_json::to_vec(state).expect("every field of a state has a JSON form")])
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// So many deltas at most, so that reading a set stays quick,
-const DELTAS_MAX: usize = 128;
+const DELTAS_MAX: usize = 512;
 /// and so many bytes of them for each byte of the base.
 const DELTA_BYTES_PER_BASE: usize = 1;
 /// Shorter sets are always written whole.

@@ -10,6 +10,7 @@
 //! sled can panic, on damaged pages above all. No panic of it leaves this module.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -113,6 +114,8 @@ pub(crate) struct Table {
 /// The file that says that sled must be made again.
 pub(crate) const REBUILD_NOTE: &str = "rebuild";
 const APPLIED: &[u8] = b"mapplied";
+/// Keys that are looked at together.
+const KEYS_PER_READ: usize = 1000;
 
 impl Table {
     /// Opens or creates it in `folder`, inside the folder of the store.
@@ -195,6 +198,21 @@ impl Table {
         let entries = self.watched(|| self.db.scan_prefix(prefix).collect::<sled::Result<Vec<_>>>())?;
         let whole = |(key, stored): (sled::IVec, _)| Ok((key.to_vec(), self.whole(&key, stored)?));
         entries.into_iter().map(whole).collect()
+    }
+
+    /// Reads everything, so that what is damaged is found now and not by a visit.
+    pub(crate) fn verify(&self) -> Result<(), TableError> {
+        let mut after = Vec::new();
+        loop {
+            let keys = self.keys_after(&after, KEYS_PER_READ)?;
+            let Some(last) = keys.last().cloned() else { return Ok(()) };
+            after = last;
+            for key in keys {
+                let Some(stored) = self.get(&key)? else { continue };
+                let checked = record::check_value(&key, &stored.value);
+                self.checked(&String::from_utf8_lossy(&key), checked)?;
+            }
+        }
     }
 
     /// At most so many keys after this one, in order; keys of this module are left out.
@@ -290,8 +308,21 @@ impl Table {
     }
 }
 
+thread_local! {
+    static IN_SLED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is in a call of sled whose panic is an error of the store, and not one of the program.
+#[must_use]
+pub fn is_in_sled() -> bool {
+    IN_SLED.get()
+}
+
 fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, TableError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    IN_SLED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    IN_SLED.set(false);
+    match result {
         Ok(result) => Ok(result?),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -405,6 +405,21 @@ proptest! {
 }
 
 #[test]
+fn a_source_with_more_items_than_are_remembered_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { new_bytes_max: u64::MAX, ..StoreOptions::default() };
+    let (mut writer, _) = store::open(dir.path(), &options).unwrap();
+    let source = source("many");
+    let max = seen::SeenSet::ENTRIES_MAX;
+    for (numbers, forgotten) in [(0..max - 5, 0), (max - 5..max, 0), (max..max + 7, 7)] {
+        let items = numbers.map(|n| item(&format!("k{n}"), 1)).collect();
+        let appended = writer.append(vec![visit(&source, items, 5)]).unwrap().remove(0);
+        let is_told = appended.state.warnings.iter().any(|warning| warning.starts_with("too-many-items: "));
+        assert_eq!((appended.forgotten, is_told), (forgotten, forgotten > 0));
+    }
+}
+
+#[test]
 fn what_a_visit_defers_comes_with_the_next_ones_once_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions { new_bytes_max: 4096, ..StoreOptions::default() };

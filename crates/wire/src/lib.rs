@@ -18,7 +18,10 @@ mod subscribe;
 
 pub use client::{ClientError, Endpoint, PeerClient, Refusal};
 pub use publish::{EventLog, LogError, LogEvent, LogPage, Notice, Publisher, StreamBlock};
-pub use resume::{Gap, IgnoredParameter, LogBounds, Resume, ResumeDecision, StreamOpened};
+pub use resume::{
+    Gap, IgnoredParameter, LogBounds, NEWEST_EVENT_HASH, NEWEST_EVENT_ID, Resume, ResumeDecision,
+    StreamOpened, event_hash,
+};
 pub use subscribe::{
     Coverage, LostReason, ReceivedEvent, Subscription, SubscriptionEvent, SubscriptionTiming,
 };

@@ -5,8 +5,8 @@
 //!                 no  → wait for: a new head | a notice (no id) | the heartbeat
 //! ```
 //!
-//! There is no queue per subscriber: it pulls with its cursor, so it can only fall behind. A `gap` block reports events
-//! that retention removed before they were read.
+//! There is no queue per subscriber: it pulls with its cursor, so it can only fall behind. A `gap` block stands where
+//! events are missing: retention removed them before they were read, or they are damaged.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -17,14 +17,15 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
-use crate::resume::{Gap, LogBounds};
+use crate::resume::{Gap, LogBounds, ResumeDecision, StreamOpened};
 
 /// A log that is read in pages. `page` may block on a disk, and is called on threads for blocking work.
 pub trait EventLog: Send + Sync + 'static {
     /// Its oldest and newest event now.
     fn bounds(&self) -> LogBounds;
 
-    /// The events after `after`, without holes: at most `limit`, and about `bytes` of JSON.
+    /// The events after `after`: at most `limit`, and about `bytes` of JSON. If `after` is below the newest event, the page
+    /// has an event or says that all of them are missing.
     ///
     /// # Errors
     /// [`LogError`] if the log can no longer be read; every stream ends then.
@@ -36,12 +37,12 @@ pub trait EventLog: Send + Sync + 'static {
 #[error("cannot read the log for a subscriber: {0}")]
 pub struct LogError(pub String);
 
-/// Consecutive events.
+/// Events in order.
 #[derive(Clone, Debug, Default)]
 pub struct LogPage {
-    /// In order, without holes.
+    /// In order. The sequence numbers between two of them are those of events that are missing.
     pub events: Vec<LogEvent>,
-    /// Number of events before the first one that are no longer kept.
+    /// Number of events that are missing before the first one; without one, up to the newest.
     pub missed: u64,
 }
 
@@ -104,6 +105,29 @@ impl Publisher {
         let bounds = self.log.bounds();
         let decision = bounds.resolve_cursor(requested);
         let opened = bounds.stream_opened(&decision, requested, &self.server);
+        self.stream_from(bounds, &decision, opened, snapshot)
+    }
+
+    /// The same for a subscriber that has seen an event which this log does not have, in the same epoch. Its id means
+    /// nothing here.
+    pub fn stream_of_older_copy(
+        &self,
+        requested: Option<&str>,
+        snapshot: u64,
+    ) -> impl Stream<Item = StreamBlock> + use<> {
+        let bounds = self.log.bounds();
+        let decision = ResumeDecision::RESET;
+        let opened = bounds.stream_opened(&decision, requested, &self.server);
+        self.stream_from(bounds, &decision, StreamOpened { older_copy: true, ..opened }, snapshot)
+    }
+
+    fn stream_from(
+        &self,
+        bounds: LogBounds,
+        decision: &ResumeDecision,
+        opened: StreamOpened,
+        snapshot: u64,
+    ) -> impl Stream<Item = StreamBlock> + use<> {
         let mut heartbeat = interval_at(Instant::now() + self.heartbeat, self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let cursor = decision.after.unwrap_or_else(|| bounds.snapshot(snapshot));
@@ -167,16 +191,29 @@ impl Subscriber {
         })
         .await
         .map_err(|e| LogError(e.to_string()))??;
-        if page.missed > 0 {
-            let oldest = page.events.first().map(|e| self.id(e.seq));
-            self.ready.push_back(block("gap", None, &Gap { missed: page.missed, oldest }));
+        if page.events.is_empty() && page.missed == 0 {
+            return Err(LogError(format!("it has nothing after event {after}, which is not the newest")));
+        }
+        if page.events.is_empty() {
+            self.push_gap(page.missed, None);
         }
         for LogEvent { seq, kind, json } in page.events {
+            let missed = self.cursor.missing_before(seq);
+            if missed > 0 {
+                self.push_gap(missed, Some(seq));
+            }
             self.cursor = seq;
             let id = Some(self.id(seq));
             self.ready.push_back(StreamBlock { id, event: kind.as_str(), data: json });
         }
         Ok(())
+    }
+
+    /// Adds a gap. Its id is the last event missed: a reader that continues there is not told of it again.
+    fn push_gap(&mut self, missed: u64, follows: Option<Seq>) {
+        self.cursor = Seq(self.cursor.0.saturating_add(missed));
+        let oldest = follows.map(|seq| self.id(seq));
+        self.ready.push_back(block("gap", Some(self.id(self.cursor)), &Gap { missed, oldest }));
     }
 
     fn push_notice(&mut self, notice: Result<Notice, broadcast::error::RecvError>) -> Option<()> {
@@ -213,10 +250,11 @@ mod tests {
 
     use super::*;
 
-    /// A log in memory that drops its oldest events on demand.
+    /// A log in memory that drops its oldest events on demand, and in which some are damaged.
     struct Memory {
         head: Mutex<u64>,
         oldest: Mutex<u64>,
+        damaged: &'static [u64],
     }
 
     impl EventLog for Memory {
@@ -231,15 +269,20 @@ mod tests {
 
         fn page(&self, after: Seq, limit: usize, _: usize) -> Result<LogPage, LogError> {
             let LogBounds { oldest, head, .. } = self.bounds();
-            let first = after.0.max(oldest.0 - 1) + 1;
-            let events = (first..=head.0).take(limit.min(3));
+            let kept = (after.next().max(oldest).0..=head.0).filter(|seq| !self.damaged.contains(seq));
             let event = |seq| LogEvent { seq: Seq(seq), kind: EventKind::Item, json: "{}".into() };
-            Ok(LogPage { events: events.map(event).collect(), missed: first - after.0 - 1 })
+            let events: Vec<_> = kept.take(limit.min(3)).map(event).collect();
+            let missed = after.missing_before(events.first().map_or(head.next(), |event| event.seq));
+            Ok(LogPage { events, missed })
         }
     }
 
     fn publisher(head: u64) -> (Arc<Memory>, watch::Sender<Seq>, Publisher) {
-        let log = Arc::new(Memory { head: Mutex::new(head), oldest: Mutex::new(1) });
+        publisher_of(head, &[])
+    }
+
+    fn publisher_of(head: u64, damaged: &'static [u64]) -> (Arc<Memory>, watch::Sender<Seq>, Publisher) {
+        let log = Arc::new(Memory { head: Mutex::new(head), oldest: Mutex::new(1), damaged });
         let (head, head_changed) = watch::channel(Seq(head));
         let publisher = Publisher {
             log: Arc::clone(&log) as Arc<dyn EventLog>,
@@ -281,6 +324,32 @@ mod tests {
         let gap = stream.next().await.unwrap();
         assert_eq!((gap.event, gap.data.as_str()), ("gap", r#"{"missed":15,"oldest":"e-18"}"#));
         assert_eq!(take(&mut stream, 3).await, ["item e-18", "item e-19", "item e-20"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damaged_events_are_a_gap_of_exactly_that_many_where_they_were() {
+        let (log, head, publisher) = publisher_of(9, &[1, 4, 5, 8, 9, 10]);
+        let mut stream = pin!(publisher.stream(Some("e-0"), 0));
+        let blocks: Vec<_> = stream.by_ref().take(9).collect().await;
+        let told: Vec<_> = blocks.iter().map(|b| (b.id.as_ref().unwrap().seq.0, b.event, &*b.data)).collect();
+        let (item, gap) = ("item", "gap");
+        assert_eq!(
+            told[1..],
+            [
+                (1, gap, r#"{"missed":1,"oldest":"e-2"}"#),
+                (2, item, "{}"),
+                (3, item, "{}"),
+                (5, gap, r#"{"missed":2,"oldest":"e-6"}"#),
+                (6, item, "{}"),
+                (7, item, "{}"),
+                (9, gap, r#"{"missed":2,"oldest":null}"#),
+                (9, "heartbeat", r#"{"head":"e-9","oldest":"e-1"}"#),
+            ],
+            "the newest two are missing as well, and then it waits"
+        );
+        *log.head.lock().unwrap() = 11;
+        head.send_replace(Seq(11));
+        assert_eq!(take(&mut stream, 2).await, ["gap e-10", "item e-11"]);
     }
 
     #[tokio::test(start_paused = true)]

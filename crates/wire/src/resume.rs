@@ -3,6 +3,18 @@
 use news::{Cursor, Epoch, Seq};
 use serde::{Deserialize, Serialize};
 
+/// The header in which a reader names the newest event that it has ever seen of the log.
+pub const NEWEST_EVENT_ID: &str = "newest-event-id";
+/// The header with the [`event_hash`] of that event.
+pub const NEWEST_EVENT_HASH: &str = "newest-event-hash";
+
+/// What an event is recognised by: 16 hexadecimal digits. An event never changes, so two logs in which it differs have
+/// different histories.
+#[must_use]
+pub fn event_hash(json: &[u8]) -> String {
+    format!("{:016x}", news::stable_hash(json))
+}
+
 /// How the id of a reader was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,6 +66,14 @@ pub struct StreamOpened {
     /// Values of its filters that no source of the catalogue has, as they were sent.
     #[serde(default)]
     pub unknown: Vec<String>,
+    /// The reader has seen an event that this log does not have, in the same epoch: the log is an older copy.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub older_copy: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A query parameter that means nothing to the route that it was sent to.
@@ -65,12 +85,12 @@ pub struct IgnoredParameter {
     pub did_you_mean: Option<String>,
 }
 
-/// The data of a `gap` event: the reader fell behind and the log no longer has what comes next.
+/// The data of a `gap` event: the log does not have what comes next. The reader fell behind, or it is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// Number of events missed.
     pub missed: u64,
-    /// The event that follows.
+    /// The event that follows; `None` if there is none yet.
     pub oldest: Option<Cursor>,
 }
 
@@ -96,6 +116,11 @@ pub struct ResumeDecision {
     pub missed: Option<u64>,
 }
 
+impl ResumeDecision {
+    /// It starts as if it had sent no id.
+    pub const RESET: Self = Self { resume: Resume::Reset, after: None, missed: None };
+}
+
 impl LogBounds {
     /// The newest event, as a cursor.
     #[must_use]
@@ -111,9 +136,9 @@ impl LogBounds {
         };
         let cursor = requested.parse::<Cursor>().ok();
         let Some(cursor) = cursor.filter(|c| c.epoch == self.epoch && c.seq <= self.head) else {
-            return ResumeDecision { resume: Resume::Reset, after: None, missed: None };
+            return ResumeDecision::RESET;
         };
-        let floor = Seq(self.oldest.0 - 1);
+        let floor = self.oldest.previous();
         if cursor.seq >= floor {
             ResumeDecision { resume: Resume::Exact, after: Some(cursor.seq), missed: Some(0) }
         } else {
@@ -124,7 +149,7 @@ impl LogBounds {
     /// The cursor before the `snapshot` newest events.
     #[must_use]
     pub fn snapshot(&self, snapshot: u64) -> Seq {
-        Seq(self.head.0.saturating_sub(snapshot).max(self.oldest.0 - 1))
+        Seq(self.head.0.saturating_sub(snapshot).max(self.oldest.previous().0))
     }
 
     /// The first event of the stream.
@@ -145,6 +170,7 @@ impl LogBounds {
             server: server.to_owned(),
             ignored: Vec::new(),
             unknown: Vec::new(),
+            older_copy: false,
         }
     }
 }

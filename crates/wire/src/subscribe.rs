@@ -16,7 +16,7 @@ use tokio_util::codec::Decoder as _;
 
 use crate::{
     client::{ClientError, Endpoint, Refusal, deepest},
-    resume::{Gap, Resume, StreamOpened},
+    resume::{Gap, NEWEST_EVENT_HASH, NEWEST_EVENT_ID, Resume, StreamOpened, event_hash},
 };
 
 /// Whether a hole in the sequence is an error.
@@ -56,9 +56,9 @@ pub enum SubscriptionEvent {
     Connected(StreamOpened),
     /// The next event.
     Event(ReceivedEvent),
-    /// Events were missed; the next one is `oldest`.
+    /// Events were missed; the next one is `oldest`, if there is one yet. The cursor may have moved past them.
     Gap(Gap),
-    /// An event without an id: name and data.
+    /// An event without an id, or of a kind that this version does not know: name and data.
     Notice(String, Bytes),
     /// A heartbeat, with its data.
     Heartbeat(Bytes),
@@ -103,12 +103,23 @@ pub struct Subscription {
     authorization: Option<HeaderValue>,
     client: Option<Client>,
     cursor: Option<Cursor>,
+    /// The newest event of the log that was ever returned, which the server is told of with each request.
+    newest: Option<NewestEvent>,
+    /// The log of the server does not have that event, in the same epoch: the cursor means nothing there.
+    is_older_copy: bool,
     /// Whether the next event must be the one after the cursor.
     contiguous: bool,
     state: ConnectionState,
     attempts: u32,
     /// `retry:` of the server; a lower bound of the next delay.
     retry: Option<Duration>,
+}
+
+/// The newest event of a log, and what the log that had it can be recognised by.
+struct NewestEvent {
+    id: Cursor,
+    /// Its JSON; `None` if it was missing.
+    json: Option<Bytes>,
 }
 
 enum ConnectionState {
@@ -144,6 +155,8 @@ impl Subscription {
             authorization: None,
             client: None,
             cursor,
+            newest: None,
+            is_older_copy: false,
             contiguous: false,
             state: ConnectionState::Waiting(Duration::ZERO),
             attempts: 0,
@@ -166,6 +179,13 @@ impl Subscription {
     #[must_use]
     pub fn cursor(&self) -> Option<&Cursor> {
         self.cursor.as_ref()
+    }
+
+    /// The newest event that was ever returned, if the log of the server is an older copy without it: it has the same
+    /// epoch, and ends before that event or has another one in its place.
+    #[must_use]
+    pub fn newest_unknown_to_server(&self) -> Option<&Cursor> {
+        self.newest.as_ref().filter(|_| self.is_older_copy).map(|newest| &newest.id)
     }
 
     /// Waits for the next event. Cancel-safe: a dropped call loses nothing, but a connection attempt starts again.
@@ -203,8 +223,14 @@ impl Subscription {
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization.clone());
         }
-        if let Some(cursor) = &self.cursor {
+        if let Some(cursor) = self.cursor.as_ref().filter(|_| !self.is_older_copy) {
             request = request.header("last-event-id", cursor.to_string());
+        }
+        if let Some(NewestEvent { id, json }) = &self.newest {
+            request = request.header(NEWEST_EVENT_ID, id.to_string());
+            if let Some(json) = json {
+                request = request.header(NEWEST_EVENT_HASH, event_hash(json));
+            }
         }
         let response = match timeout(self.timing.answer, request.send()).await {
             Ok(sent) => sent.map_err(|e| self.endpoint.no_response(&e))?,
@@ -254,29 +280,44 @@ impl Subscription {
             "item" => EventKind::Item,
             "update" => EventKind::Update,
             "stream" => return self.stream_opened(id, &data).map(Some),
-            "gap" => return self.gap(&data).map(Some),
+            "gap" => return self.gap(id, &data).map(Some),
             "heartbeat" | "" => {
-                self.cursor = id.or(self.cursor.take());
+                self.move_to(id);
                 return Ok(Some(SubscriptionEvent::Heartbeat(data)));
             }
-            _ => return Ok(Some(SubscriptionEvent::Notice(name, data))),
+            // Of a kind that a later version has; with an id it is an event of the log.
+            _ => {
+                let is_new = id.map_or(Ok(true), |id| self.follow(&id, None))?;
+                return Ok(is_new.then_some(SubscriptionEvent::Notice(name, data)));
+            }
         };
         let id = id.ok_or("an event without an id in the stream")?;
         self.event(ReceivedEvent { id, kind, json: data })
     }
 
     fn event(&mut self, incoming: ReceivedEvent) -> Result<Option<SubscriptionEvent>, String> {
-        if let Some(last) = self.cursor.as_ref().filter(|last| last.epoch == incoming.id.epoch) {
-            if incoming.id.seq <= last.seq {
-                return Ok(None);
+        let ReceivedEvent { id, json, .. } = &incoming;
+        let is_new = self.follow(id, Some(json))?;
+        Ok(is_new.then_some(SubscriptionEvent::Event(incoming)))
+    }
+
+    /// Moves the cursor to an event of the log; returns false if it was there already.
+    ///
+    /// # Errors
+    /// If there is a hole before it.
+    fn follow(&mut self, id: &Cursor, json: Option<&Bytes>) -> Result<bool, String> {
+        if let Some(last) = self.cursor.as_ref().filter(|last| last.epoch == id.epoch) {
+            if id.seq <= last.seq {
+                return Ok(false);
             }
-            if self.contiguous && incoming.id.seq != last.seq.next() {
-                return Err(format!("a hole in the stream: {} after {last}", incoming.id));
+            if self.contiguous && id.seq != last.seq.next() {
+                return Err(format!("a hole in the stream: {id} after {last}"));
             }
         }
         self.contiguous = self.coverage == Coverage::All;
-        self.cursor = Some(incoming.id.clone());
-        Ok(Some(SubscriptionEvent::Event(incoming)))
+        self.cursor = Some(id.clone());
+        self.record_newest(id, json);
+        Ok(true)
     }
 
     /// The first event; its id is the cursor in this log.
@@ -285,8 +326,17 @@ impl Subscription {
             serde_json::from_slice(data).map_err(|e| format!("bad first event: {e}"))?;
         self.attempts = 0;
         self.contiguous = id.is_some() && self.coverage == Coverage::All;
+        let is_above = |head: &Cursor| {
+            self.newest
+                .as_ref()
+                .is_some_and(|newest| newest.id.epoch == head.epoch && newest.id.seq > head.seq)
+        };
+        self.is_older_copy = opened.older_copy || opened.head.as_ref().is_some_and(is_above);
         match (id, opened.resume) {
-            (Some(cursor), _) => self.cursor = Some(cursor),
+            (Some(cursor), _) => {
+                self.record_newest(&cursor, None);
+                self.cursor = Some(cursor);
+            }
             // The old cursor is not of this log.
             (None, Resume::Live | Resume::Reset) => self.cursor = None,
             (None, Resume::Exact | Resume::Gap) => {}
@@ -294,8 +344,29 @@ impl Subscription {
         Ok(SubscriptionEvent::Connected(opened))
     }
 
-    fn gap(&mut self, data: &[u8]) -> Result<SubscriptionEvent, String> {
-        self.contiguous = false;
+    /// Moves the cursor past events that were not returned.
+    fn move_to(&mut self, id: Option<Cursor>) {
+        let is_ahead = |id: &Cursor| {
+            self.cursor.as_ref().is_none_or(|cursor| cursor.epoch != id.epoch || cursor.seq < id.seq)
+        };
+        if let Some(id) = id.filter(is_ahead) {
+            self.record_newest(&id, None);
+            self.cursor = Some(id);
+        }
+    }
+
+    /// While the server has an older copy of the log, the event that tells so is kept.
+    fn record_newest(&mut self, id: &Cursor, json: Option<&Bytes>) {
+        let is_newer = |newest: &NewestEvent| newest.id.epoch != id.epoch || newest.id.seq < id.seq;
+        if !self.is_older_copy && self.newest.as_ref().is_none_or(is_newer) {
+            self.newest = Some(NewestEvent { id: id.clone(), json: json.cloned() });
+        }
+    }
+
+    /// A gap; its id, if it has one, is the last event missed.
+    fn gap(&mut self, id: Option<Cursor>, data: &[u8]) -> Result<SubscriptionEvent, String> {
+        self.contiguous = id.is_some() && self.coverage == Coverage::All;
+        self.move_to(id);
         serde_json::from_slice(data).map(SubscriptionEvent::Gap).map_err(|e| format!("bad gap event: {e}"))
     }
 }

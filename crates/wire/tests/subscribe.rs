@@ -171,6 +171,89 @@ async fn a_gap_is_reported_and_the_events_after_it_are_accepted() {
 }
 
 #[tokio::test]
+async fn a_gap_with_an_id_moves_the_cursor_past_what_is_missing() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(Some("e-1"), Coverage::All);
+    let gap = |seq: u64| format!("id: e-{seq}\nevent: gap\ndata: {{\"missed\":5,\"oldest\":null}}\n\n");
+    let play = async {
+        // The newest events are missing: nothing follows.
+        drop(server.play(&[hello("exact", "e-1"), item(2), gap(7)].concat()).await);
+        let (holey, id) = server.play(&[hello("exact", "e-7"), gap(12), item(14)].concat()).await;
+        assert_eq!(id.as_deref(), Some("e-7"), "it is not told of the same ones again");
+        let (stream, id) = server.play(&[hello("exact", "e-12"), item(13)].concat()).await;
+        assert_eq!(id.as_deref(), Some("e-12"), "and nothing else may be missing");
+        (holey, stream)
+    };
+    let (words, _streams) = tokio::join!(words(&mut subscription, 2), play);
+    assert_eq!(words, ["Exact", "e-2", "gap 5", "lost", "Exact", "gap 5", "lost", "Exact", "e-13"]);
+}
+
+#[tokio::test]
+async fn what_a_later_version_sends_more_of_is_passed_over() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(Some("e-1"), Coverage::All);
+    let hello = hello("exact", "e-1").replace("\"missed\"", "\"mood\":[{}],\"missed\"");
+    let kinds =
+        "event: omen\ndata: {}\n\nid: e-3\nevent: retraction\nfoo: bar\ndata: {\"n\":3}\n\n: a comment\n\n";
+    let beat = "id: e-3\nevent: heartbeat\ndata: {\"head\":\"e-9\",\"tide\":\"high\"}\n\n";
+    let gap = "id: e-5\nevent: gap\ndata: {\"missed\":2,\"oldest\":\"e-6\",\"why\":\"rot\"}\n\n";
+    let script = [&hello, &*item(2), kinds, beat, gap, &*item(6)].concat();
+    let (words, _stream) = tokio::join!(words(&mut subscription, 2), server.play(&script));
+    assert_eq!(words, ["Exact", "e-2", "omen", "retraction", "beat", "gap 2", "e-6"]);
+}
+
+/// The headers of a request that name the newest event, and the id that it resumes after.
+fn newest_seen(request: &str) -> [Option<&str>; 3] {
+    ["newest-event-id: ", "newest-event-hash: ", "last-event-id: "]
+        .map(|name| request.lines().find_map(|line| line.strip_prefix(name)))
+}
+
+#[tokio::test]
+async fn the_server_is_told_of_the_newest_event_and_an_older_copy_is_recognised_until_it_is_replaced() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(None, Coverage::All);
+    let hash = wire::event_hash(b"{\"n\":3}");
+    let seen_3 = [Some("e-3"), Some(&*hash)];
+    let older = hello("reset", "e-1").replace("\"server\"", "\"older_copy\":true,\"server\"");
+    let play = async {
+        let (mut stream, request) = server.request().await;
+        assert_eq!(newest_seen(&request), [None; 3]);
+        let first = [HEAD, &hello("live", "e-0"), &item(1), &item(2), &item(3)].concat();
+        stream.write_all(first.as_bytes()).await.unwrap();
+        drop(stream);
+        // A copy that says so, though it has grown; one that ends before the event; and one that does not know it.
+        for script in [older + &item(2) + &item(3) + &item(4), hello("reset", "e-2"), hello("live", "f-0")] {
+            let (mut stream, request) = server.request().await;
+            let expected = if script.starts_with("id: e-1") { Some("e-3") } else { None };
+            assert_eq!(newest_seen(&request), [seen_3[0], seen_3[1], expected]);
+            stream.write_all([HEAD, &script].concat().as_bytes()).await.unwrap();
+        }
+        let (mut stream, request) = server.request().await;
+        assert_eq!(newest_seen(&request), [Some("f-0"), None, Some("f-0")], "the new epoch is the decision");
+        let last = [HEAD, &hello("exact", "f-0"), "id: f-1\nevent: item\ndata: {}\n\n"].concat();
+        stream.write_all(last.as_bytes()).await.unwrap();
+        stream
+    };
+    let read = async {
+        let (mut log, mut unknown) = (Vec::new(), Vec::new());
+        while log.last().is_none_or(|last| last != "f-1") {
+            match subscription.next().await {
+                SubscriptionEvent::Connected(_) => {
+                    unknown.push(subscription.newest_unknown_to_server().map(ToString::to_string));
+                }
+                SubscriptionEvent::Event(event) => log.push(event.id.to_string()),
+                _ => {}
+            }
+        }
+        (log, unknown)
+    };
+    let ((log, unknown), _stream) = tokio::join!(read, play);
+    assert_eq!(log, ["e-1", "e-2", "e-3", "e-2", "e-3", "e-4", "f-1"]);
+    let unknown: Vec<_> = unknown.iter().map(Option::as_deref).collect();
+    assert_eq!(unknown, [None, Some("e-3"), Some("e-3"), None, None]);
+}
+
+#[tokio::test]
 async fn another_log_is_read_from_its_start() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-7"), Coverage::All);

@@ -134,7 +134,8 @@ table! {
         path: PathBuf = "./data", ValueKind::Path, RESTART;
         /// Memory for cached pages of the store, in bytes.
         cache_bytes: u64 = "33554432", ValueKind::Integer(MIB, TIB), RESTART;
-        /// Maximum age of an event; older events are deleted.
+        /// Maximum age of an event; older events are deleted. In the first hour after a start or a jump of the clock, none is
+        /// deleted because of its age.
         retention_age: Duration = "30d", ValueKind::Duration(SECOND, YEAR.saturating_mul(100)), RESTART;
         /// Maximum number of events kept; the oldest are deleted first.
         retention_events: u64 = "1000000", ValueKind::Integer(1, 1_000_000_000_000), RESTART;

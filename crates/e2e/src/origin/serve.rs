@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Behaviour, Content, Origin, OriginState, Request, Resource, document};
+use super::{Behaviour, Content, OriginState, Request, Resource, document};
 
 /// The quota of [`Behaviour::OnceAnHour`].
 const HOUR: Duration = Duration::from_secs(3600);
@@ -172,8 +172,8 @@ fn honest_answer(resource: &Resource, request: &Request) -> Answer {
         return Answer { status: 304, headers, body: Vec::new() };
     }
     let (media_type, body) = match &resource.content {
-        Content::Feed { name, format, entries } => {
-            let newest = &entries[entries.len().saturating_sub(Origin::WINDOW)..];
+        Content::Feed { name, format, shape, entries } => {
+            let newest = shape.newest(entries);
             (format.media_type(), document::write(*format, name, newest).into_bytes())
         }
         Content::File { bytes, media_type } => (*media_type, bytes.to_vec()),

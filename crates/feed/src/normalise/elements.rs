@@ -16,6 +16,7 @@ use super::{
 use crate::{
     document::{FeedFormat, Hints},
     error::FeedError,
+    last_items::LastItems,
     limits::{ATTRIBUTES_MAX, DEPTH_MAX, ITEMS_READ_MAX, LINK_BYTES_MAX, NAMESPACES_MAX, TITLE_BYTES_MAX},
     text::{truncate, unescape, unescape_attribute},
 };
@@ -97,6 +98,8 @@ pub(super) struct Builder<'a> {
     pub(super) described: Option<(usize, String)>,
     pub(super) writer: CanonicalWriter,
     pub(super) sides: Vec<ItemExtras<'a>>,
+    /// Those that are written after all others.
+    last_items: LastItems<Draft<'a>>,
     pub(super) dropped: usize,
     pub(super) warnings: WarningLog,
     pub(super) damaged: bool,
@@ -132,6 +135,7 @@ impl<'a> Builder<'a> {
             described: None,
             writer: CanonicalWriter::default(),
             sides: Vec::new(),
+            last_items: LastItems::default(),
             dropped: 0,
             warnings: WarningLog::default(),
             damaged: false,
@@ -348,13 +352,15 @@ impl<'a> Builder<'a> {
             return;
         }
         item.settle_pictures();
-        if self.sides.len() >= ITEMS_READ_MAX {
-            if self.dropped == 0 {
-                self.warnings.warn(offset, format!("only the first {ITEMS_READ_MAX} items were read"));
-            }
-            self.dropped += 1;
-            return;
+        let was_whole = self.last_items.dropped == 0;
+        if let Some(item) = self.last_items.keep(item, self.sides.len()) {
+            self.write_read_item(item);
+        } else if was_whole && self.last_items.dropped > 0 {
+            self.warnings.warn(offset, LastItems::<Draft<'_>>::warning());
         }
+    }
+
+    fn write_read_item(&mut self, item: Draft<'a>) {
         let side = if self.format().is_atom() { self.writer.entry(item) } else { self.writer.item(item) };
         self.sides.push(side);
     }
@@ -378,6 +384,9 @@ impl<'a> Builder<'a> {
             self.warnings.warn(text.len(), what);
         }
         self.write_nested_items(text.len());
+        for item in self.last_items.take() {
+            self.write_read_item(item);
+        }
         if self.damaged && self.sides.is_empty() {
             return Err(FeedError::Truncated);
         }
@@ -390,7 +399,7 @@ impl<'a> Builder<'a> {
             items: self.sides,
             warnings,
             damaged: self.damaged,
-            dropped: self.dropped,
+            dropped: self.dropped + self.last_items.dropped,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! A raw item to an item: plain text without markup, HTML sanitised, URLs absolute.
 
-use news::{Author, Enclosure, Item, ItemEvidence};
+use news::{Author, DocumentPart, Enclosure, Item, ItemEvidence};
 use url::Url;
 
 use super::{Context, HtmlMode, RawItem};
@@ -153,6 +153,7 @@ pub(super) fn assemble(raw: RawItem<'_>, context: &Context<'_>) -> Item {
         comments,
         warnings,
         evidence: ItemEvidence::default(),
+        part: DocumentPart::default(),
     }
 }
 

@@ -73,12 +73,12 @@ fn map(partial: PartialFeed, hints: &Hints<'_>, html: HtmlMode) -> Parsed {
         .items
         .into_iter()
         .zip(kept(&dates))
-        .filter(|(_, kept)| *kept)
-        .map(|(mut raw, _)| {
+        .filter_map(|(raw, part)| Some((raw, part?)))
+        .map(|(mut raw, part)| {
             if raw.authors.is_empty() {
                 raw.authors.clone_from(&authors);
             }
-            assemble(raw, &context)
+            news::Item { part, ..assemble(raw, &context) }
         })
         .collect();
     let dropped = partial.dropped + count - items.len();

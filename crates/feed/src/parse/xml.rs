@@ -101,8 +101,8 @@ fn items_of<'a, T>(
     let dates: Vec<_> = found.iter().zip(&sides).map(|(item, side)| date(item, side)).collect();
     let mut items = Vec::with_capacity(dates.len().min(ITEMS_KEPT_MAX));
     for ((item, side), kept) in found.into_iter().zip(sides).zip(kept(&dates)) {
-        if kept {
-            items.push(assemble(map(item, side), context));
+        if let Some(part) = kept {
+            items.push(news::Item { part, ..assemble(map(item, side), context) });
         }
     }
     let dropped = dates.len() - items.len();

@@ -11,13 +11,16 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use wire::{
-    Coverage, Endpoint, PeerClient, ReceivedEvent, Resume, StreamOpened, Subscription, SubscriptionEvent,
-    SubscriptionTiming,
+    Coverage, Endpoint, Gap, PeerClient, ReceivedEvent, Resume, StreamOpened, Subscription,
+    SubscriptionEvent, SubscriptionTiming,
 };
 
 use super::{
-    callbacks, catalogue_labels::LabelIndex, granted_categories, history, refresh,
-    source_directory::RenderedSourceList, wire_link::WireChange,
+    callbacks,
+    catalogue_labels::LabelIndex,
+    granted_categories, history, refresh,
+    source_directory::RenderedSourceList,
+    wire_link::{OlderCopy, WireChange},
 };
 use crate::{
     state::{AppState, Forwarders},
@@ -66,7 +69,7 @@ pub(crate) fn start(
                 () = follow_wire(&state, endpoint, ring_events, &catalogue_changed) => {}
                 () = update_sources(&state, &daemon, &catalogue_changed) => {}
                 () = update_metrics(&state, &daemon) => {}
-                () = forwarders.replays.run(|start| replay::fetch(daemon.clone(), start)) => {}
+                () = forwarders.replays.run_sparingly(|start| replay::fetch(daemon.clone(), start)) => {}
                 () = forwarders.history.run(|request| history::fetch(daemon.clone(), request)) => {}
                 () = forwarders.refreshes.run(|sources| refresh::send(daemon.clone(), sources)) => {}
                 () = forwarders.callbacks.run(|request| callbacks::send(daemon.clone(), request)) => {}
@@ -88,16 +91,12 @@ async fn follow_wire(state: &AppState, endpoint: Endpoint, ring_events: usize, c
         }
         match event {
             SubscriptionEvent::Connected(hello) => {
-                filled_at = on_connected(state, &hello);
+                filled_at = on_connected(state, &hello, &wire);
                 catalogue_changed.notify_one();
-                let cursor = wire.cursor().map_or(Seq::NONE, |c| c.seq);
-                if cursor >= filled_at {
-                    state.ring.set_filled(filled_at);
-                }
             }
-            SubscriptionEvent::Event(incoming) => on_event(state, &incoming, filled_at),
-            SubscriptionEvent::Gap(missed) => {
-                tracing::warn!(missed = missed.missed, "missed events on the wire")
+            SubscriptionEvent::Event(incoming) => on_event(state, &incoming),
+            SubscriptionEvent::Gap(Gap { missed, .. }) => {
+                tracing::warn!(missed, "events are missing in the log of the ingestion daemon");
             }
             SubscriptionEvent::Notice(name, data) if name == "source" => on_notice(state, &data),
             SubscriptionEvent::Notice(name, _) if name == "catalogue" => catalogue_changed.notify_one(),
@@ -105,14 +104,18 @@ async fn follow_wire(state: &AppState, endpoint: Endpoint, ring_events: usize, c
                 on_heartbeat(state, &data);
                 continue;
             }
-            SubscriptionEvent::Notice(..) => continue,
+            SubscriptionEvent::Notice(name, _) => tracing::debug!(kind = name, "passed over what is unknown"),
             SubscriptionEvent::Lost { reason, .. } => on_lost(state, &reason.to_string()),
+        }
+        if state.wire.is_connected() {
+            on_cursor(state, wire.cursor().map_or(Seq::NONE, |cursor| cursor.seq), filled_at);
         }
         state.notify_streams();
     }
 }
 
-fn on_connected(state: &AppState, hello: &StreamOpened) -> Seq {
+/// The wire is open; returns the head of the log.
+fn on_connected(state: &AppState, hello: &StreamOpened, wire: &Subscription) -> Seq {
     let resume = hello.resume.as_str();
     state.metrics.wire_connected.set(1);
     let Some(head) = &hello.head else {
@@ -120,12 +123,35 @@ fn on_connected(state: &AppState, hello: &StreamOpened) -> Seq {
         return Seq::NONE;
     };
     if matches!(hello.resume, Resume::Live | Resume::Reset) {
-        state.ring.reset(head.epoch.clone());
+        state.ring.reset(head.epoch.clone(), wire.cursor().map(|cursor| cursor.seq));
     }
+    let newest = wire.newest_unknown_to_server();
+    state.ring.contest(newest.map(|newest| newest.seq));
+    let older_copy = newest.map(|newest| OlderCopy { head: head.clone(), newest: newest.clone() });
+    if let Some(copy) = &older_copy {
+        tracing::error!(
+            head = %copy.head, newest = %copy.newest,
+            "the log of the ingestion daemon is an older copy: recording is paused; restore the newest copy of the \
+             store with `newswire log restore`, or start newswire-ingestd with --accept-loss"
+        );
+    }
+    state.wire.set_older_copy(older_copy);
     state.ring.set_log_oldest(hello.oldest.as_ref().map_or(head.seq.next(), |oldest| oldest.seq));
     let (epoch, seq) = (&head.epoch, head.seq.0);
     tracing::info!(status = resume, %epoch, seq, missed = hello.missed, server = hello.server, "wire connected");
     head.seq
+}
+
+/// The ring has everything up to here that the log has.
+fn on_cursor(state: &AppState, cursor: Seq, filled_at: Seq) {
+    state.ring.reach(cursor);
+    if cursor >= filled_at {
+        state.ring.set_filled(filled_at);
+    }
+    let ring = state.ring.state();
+    state.metrics.ring_events.set(i64::try_from(ring.events).unwrap_or(i64::MAX));
+    state.metrics.ring_bytes.set(i64::try_from(ring.bytes).unwrap_or(i64::MAX));
+    state.metrics.head.set(cursor.0.cast_signed());
 }
 
 #[derive(Deserialize)]
@@ -154,7 +180,7 @@ fn on_lost(state: &AppState, reason: &str) {
     }
 }
 
-fn on_event(state: &AppState, incoming: &ReceivedEvent, filled_at: Seq) {
+fn on_event(state: &AppState, incoming: &ReceivedEvent) {
     match Frame::render(&incoming.json) {
         Ok(frame) => state.ring.push(frame),
         Err(error) => {
@@ -165,13 +191,6 @@ fn on_event(state: &AppState, incoming: &ReceivedEvent, filled_at: Seq) {
         }
     }
     state.metrics.received.inc();
-    if incoming.id.seq >= filled_at {
-        state.ring.set_filled(filled_at);
-    }
-    let ring = state.ring.state();
-    state.metrics.ring_events.set(i64::try_from(ring.events).unwrap_or(i64::MAX));
-    state.metrics.ring_bytes.set(i64::try_from(ring.bytes).unwrap_or(i64::MAX));
-    state.metrics.head.set(incoming.id.seq.0.cast_signed());
 }
 
 fn on_notice(state: &AppState, data: &[u8]) {
@@ -261,5 +280,46 @@ async fn update_metrics(state: &AppState, daemon: &PeerClient) {
         // A daemon that does not answer has no metrics: old values would look current.
         let mut stored = state.daemon_metrics.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *stored = text.unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn events_and_notices_of_either_version_are_understood() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../wire/tests/frames"));
+        for version in ["before", "current"] {
+            let mut understood = [0; 3];
+            for entry in fs::read_dir(folder.join(version)).unwrap() {
+                let frames = fs::read_to_string(entry.unwrap().path()).unwrap();
+                for block in frames.split("\n\n") {
+                    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+                    let (Some(kind), Some(data)) = (field("event: "), field("data: ")) else { continue };
+                    match kind {
+                        "item" | "update" => {
+                            let frame = Frame::render(data.as_bytes()).unwrap();
+                            assert!(frame.text.contains("story"), "{version}: {block}");
+                            understood[0] += 1;
+                        }
+                        "source" => {
+                            let notice: SourceNotice = serde_json::from_str(data).unwrap();
+                            assert_eq!(notice.health.name, "BBC", "{version}: {block}");
+                            understood[1] += 1;
+                        }
+                        "heartbeat" => {
+                            let beat: WireHeartbeat = serde_json::from_str(data).unwrap();
+                            assert_eq!(beat.oldest.seq, Seq(1), "{version}: {block}");
+                            understood[2] += 1;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            assert!(understood.iter().all(|count| *count > 0), "{version}: {understood:?}");
+        }
     }
 }

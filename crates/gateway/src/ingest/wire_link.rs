@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use news::Cursor;
 use tokio::time::Instant;
 
 /// The state of the wire, shared by all threads.
@@ -16,6 +17,17 @@ pub(crate) struct WireState {
     pub(crate) last_received: Option<Instant>,
     /// Why it is not connected; empty before the first attempt has failed.
     pub(crate) reason: String,
+    /// The log of the daemon is an older copy of the one before.
+    pub(crate) older_copy: Option<OlderCopy>,
+}
+
+/// A log that does not have an event that the gateway has received from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OlderCopy {
+    /// Where it ended when the wire connected.
+    pub(crate) head: Cursor,
+    /// The newest event that was received before.
+    pub(crate) newest: Cursor,
 }
 
 /// What a failed attempt to connect, or the end of a connection, has changed.
@@ -54,6 +66,11 @@ impl WireLink {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.connected = true;
         state.last_received = Some(Instant::now());
+    }
+
+    /// Records whether the log is an older copy.
+    pub(crate) fn set_older_copy(&self, older_copy: Option<OlderCopy>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).older_copy = older_copy;
     }
 
     /// Records a failed attempt or a lost connection; returns what changed.

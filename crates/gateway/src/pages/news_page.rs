@@ -384,7 +384,7 @@ mod tests {
     /// A log of the events from `oldest` to `head`; the ring has the newest `kept`.
     fn state(oldest: u64, head: u64, kept: usize) -> (Arc<AppState>, HistoryForwarder) {
         let ring = Ring::new(RingBounds { events: kept, bytes: usize::MAX });
-        ring.reset(epoch());
+        ring.reset(epoch(), None);
         for seq in oldest.max((head + 1).saturating_sub(kept as u64))..=head {
             ring.push(Frame::render(event(seq).as_bytes()).unwrap());
         }

@@ -37,6 +37,6 @@ pub(crate) fn search(
         let page = state.pages.run("a snapshot", client, WITHIN, page).await;
         let oldest =
             page.ok().and_then(Result::ok).and_then(|page| page.frames.last().map(|frame| frame.seq));
-        oldest.map_or(of_ring, |oldest| Seq(oldest.0 - 1))
+        oldest.map_or(of_ring, Seq::previous)
     })
 }

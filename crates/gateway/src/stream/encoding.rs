@@ -173,6 +173,7 @@ mod tests {
             server: "a \"server\"".to_owned(),
             ignored: Vec::new(),
             unknown: Vec::new(),
+            older_copy: false,
         };
         let beat =
             HeartbeatData { head: Some(cursor.clone()), lag: Some(0), time: Timestamp::from_millis(0) };

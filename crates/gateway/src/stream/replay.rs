@@ -1,11 +1,11 @@
 //! Events that the ring no longer has, from the daemon's log: a client that was away for days still misses nothing.
 //!
 //! A page at a time, and the next one only when the client has taken the last: a slow client holds one page. No
-//! worker ever waits for the daemon; see [`crate::forwarder`].
+//! worker ever waits for the daemon; see [`crate::forwarder`]. A client waits for it as long as it takes.
 
 use std::{sync::Arc, time::Duration};
 
-use news::{Cursor, Epoch, Timestamp};
+use news::{Cursor, Epoch, Seq, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use wire::PeerClient;
@@ -19,7 +19,7 @@ use crate::{
 /// Clients that wait for a page.
 const REQUESTS_MAX: usize = 4096;
 /// Pages requested at the same time, so that replays do not hold up the daemon's other work.
-const IN_FLIGHT_MAX: usize = 4;
+const IN_FLIGHT_MAX: usize = 2;
 /// Events per page. A client that stops reading in the middle of a replay holds one page, so it is kept small.
 const PAGE_EVENTS: usize = 50;
 /// Bytes of the events of a page, about; one event at least.
@@ -39,11 +39,19 @@ pub(crate) enum ReplayStart {
     Since(Timestamp),
 }
 
-/// Events in order, and how many before them the log no longer has.
+/// A part of the log.
 #[derive(Debug)]
 pub(crate) struct ReplayPage {
+    /// In order. What lies between them, and between the last one and `end`, is missing.
     pub(crate) frames: Vec<Arc<Frame>>,
+    /// How many events are missing before the first one.
     pub(crate) missed: u64,
+    /// The next page begins after this event.
+    pub(crate) end: Seq,
+    /// The newest event of the log.
+    pub(crate) head: Seq,
+    /// The oldest event of the log.
+    pub(crate) oldest: Seq,
 }
 
 pub(crate) type ReplayResult = Result<ReplayPage, LogUnavailable>;
@@ -63,8 +71,11 @@ pub(crate) fn queue() -> (ReplayQueue, ReplayForwarder) {
 #[derive(Deserialize)]
 struct LogAnswer {
     epoch: Epoch,
+    oldest: Cursor,
+    head: Cursor,
     missed: u64,
     events: Vec<Box<RawValue>>,
+    next: Option<Cursor>,
 }
 
 /// Reads a page from the daemon.
@@ -96,11 +107,22 @@ pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResul
 }
 
 fn render(body: &[u8]) -> Result<(Epoch, ReplayPage), serde_json::Error> {
-    let LogAnswer { epoch, missed, events } = serde_json::from_slice(body)?;
-    // A stream sends the shortened form of a long event, and nothing else reads these frames.
-    let frame = |event: &RawValue| Ok(Arc::new(Frame::render(event.get().as_bytes())?.shortened_only()));
-    let frames = events.iter().map(|event| frame(event));
-    Ok((epoch, ReplayPage { frames: frames.collect::<Result<_, _>>()?, missed }))
+    let LogAnswer { epoch, oldest, head, mut missed, events, next } = serde_json::from_slice(body)?;
+    let mut frames = Vec::with_capacity(events.len());
+    for event in events {
+        match Frame::render(event.get().as_bytes()) {
+            // A stream sends the shortened form of a long event, and nothing else reads these frames.
+            Ok(frame) => frames.push(Arc::new(frame.shortened_only())),
+            Err(error) => {
+                // It is left out, and the client is told of the gap.
+                tracing::error!(%error, "an event of the log is unreadable");
+                missed += u64::from(frames.is_empty());
+            }
+        }
+    }
+    let end = next.map_or(head.seq, |next| next.seq);
+    let end = frames.last().map_or(end, |last| end.max(last.seq));
+    Ok((epoch, ReplayPage { frames, missed, end, head: head.seq, oldest: oldest.seq }))
 }
 
 fn unreadable(error: &serde_json::Error) -> LogUnavailable {

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! While its socket is full the body is not polled: a slow client costs its cursor and its socket's buffer, and falls
-//! behind. Events that the ring no longer has are read from the daemon's log, page by page; a `gap` event reports those
-//! that the log no longer has either. Never here: a turn without an end ([`Turn`]).
+//! behind. Events that the ring no longer has are read from the daemon's log, page by page; while the daemon is away, the
+//! client is held with heartbeats. Only what the log does not have is a `gap`. Never here: a turn without an end
+//! ([`Turn`]).
 
 use std::{
     collections::VecDeque,
@@ -35,7 +36,7 @@ use super::{
     frame::Frame,
     outgoing::Outgoing,
     replay::{PAGE_BYTES, ReplayPage, ReplayResult, ReplayStart},
-    ring::{EventBatch, RingPosition, SearchStep, SnapshotSearch},
+    ring::{EventBatch, NextEvents, RingPosition, RingState, SearchStep, SnapshotSearch},
     turn::Turn,
     worker_streams::{WakeReason, WorkerStreams},
 };
@@ -53,10 +54,8 @@ use crate::{
     unsent::UnsentBytes,
 };
 
-/// Failed pages in a row, of a daemon that runs, after which the client gets a gap and continues with the ring.
-const PAGE_FAILURES_MAX: u32 = 5;
-/// How long after a failure the page is requested again.
-const PAGE_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long after a failure the page is requested again, in milliseconds; random, as many may wait for the same daemon.
+const PAGE_RETRY_MS: std::ops::Range<u64> = 750..1250;
 /// How long a client waits for room for a page, in milliseconds; random, as others may wait for the same.
 const ROOM_RETRY_MS: std::ops::Range<u64> = 200..600;
 /// How long a client waits before it reconnects, in milliseconds; random for each client.
@@ -112,8 +111,6 @@ pub(crate) struct StreamSubscriber {
     snapshot: Option<(u64, SnapshotStart)>,
     /// Its address was sent too much from the past: nothing is read until then.
     hold: Option<Pin<Box<Sleep>>>,
-    /// Failed pages in a row.
-    page_failures: u32,
     /// The number of the next notice.
     next_notice: u64,
     outgoing: Outgoing,
@@ -126,7 +123,7 @@ pub(crate) struct StreamSubscriber {
 enum Stage {
     /// Nothing was sent.
     New,
-    /// The ring is not filled yet, or the start is still searched for in it.
+    /// The ring is not filled yet, or the start is still searched for, in it or in the log.
     Opening(Opening),
     Live,
     Ended,
@@ -140,6 +137,16 @@ struct Opening {
     /// How long to wait before a reconnect, in milliseconds, if the client was not told yet.
     retry_ms: Option<u64>,
     search: Option<SnapshotSearch>,
+    /// The daemon's log says that the client's id is above its head: for this generation of the ring.
+    above_head: Option<u64>,
+}
+
+/// Where the stream of a client starts, and what it is told about its id.
+struct StreamStart {
+    decision: ResumeDecision,
+    cursor: Seq,
+    replay: Replay,
+    bounds: LogBounds,
 }
 
 impl StreamSubscriber {
@@ -165,7 +172,6 @@ impl StreamSubscriber {
             replay: Replay::Idle,
             snapshot: None,
             hold: None,
-            page_failures: 0,
             outgoing: Outgoing::default(),
             has_id: false,
             turn: Turn::default(),
@@ -217,6 +223,7 @@ impl StreamSubscriber {
             server: SERVER.to_owned(),
             ignored: remarks.ignored,
             unknown: remarks.unknown,
+            older_copy: false,
         };
         self.outgoing.push(format.hello(Some(retry_ms), None, &hello));
     }
@@ -224,34 +231,94 @@ impl StreamSubscriber {
     /// Resolves the client's cursor, once the ring is filled.
     fn open(&mut self, mut opening: Opening, cx: &mut Context<'_>) {
         let streams = Rc::clone(&self.streams);
-        let state = &streams.state;
-        let ring = state.ring.state();
-        let Some(bounds) = ring.log_bounds.clone().filter(|_| ring.filled) else {
+        let ring = streams.state.ring.state();
+        let bounds = ring.log_bounds.clone().filter(|_| ring.filled);
+        let start = bounds.and_then(|bounds| self.find_start(&mut opening, &ring, bounds, cx));
+        let Some(StreamStart { decision, cursor, replay, bounds }) = start else {
             self.stage = Stage::Opening(opening);
             return;
         };
-        let decision = bounds.resolve_cursor(self.request.requested.as_deref());
-        let start = match (decision.after, self.request.since) {
-            (Some(after), _) => Some((after, Replay::Idle)),
-            (None, Some(since)) => Some(start_at(since.instant(state.now()), state, &bounds)),
-            (None, None) => self.search_snapshot(&mut opening, &bounds, cx).map(|snapshot| {
+        (self.cursor, self.replay, self.generation) = (cursor, replay, ring.generation);
+        (self.epoch, self.live_at) = (Some(bounds.epoch.clone()), Some(bounds.head.max(cursor)));
+        self.stage = Stage::Live;
+        self.opened(opening, &decision, &bounds);
+        self.read_events(cx);
+    }
+
+    /// Finds where the stream starts; `None` if that has to be continued in another turn.
+    fn find_start(
+        &mut self,
+        opening: &mut Opening,
+        ring: &RingState,
+        bounds: LogBounds,
+        cx: &mut Context<'_>,
+    ) -> Option<StreamStart> {
+        let requested = self.request.requested.as_deref();
+        let is_above_head = opening.above_head == Some(ring.generation);
+        let known = requested.and_then(|id| id.parse::<Cursor>().ok());
+        let known = known.filter(|id| {
+            id.epoch == bounds.epoch
+                && ring.contested_until.is_none_or(|until| id.seq > until)
+                && !is_above_head
+        });
+        let decision = match (requested, known) {
+            (None, _) => bounds.resolve_cursor(None),
+            (Some(_), None) => ResumeDecision::RESET,
+            (Some(_), Some(id)) => match self.streams.state.ring.missing_after(ring.generation, id.seq) {
+                Some((missed, total)) => resumed(id.seq, missed, total),
+                None => return self.find_start_in_log(opening, ring, bounds, id, cx),
+            },
+        };
+        let state = Rc::clone(&self.streams);
+        let state = &state.state;
+        let (cursor, replay) = match (decision.after, self.request.since) {
+            (Some(after), _) => (after, Replay::Idle),
+            (None, Some(since)) => start_at(since.instant(state.now()), state, &bounds),
+            (None, None) => {
+                let snapshot = self.search_snapshot(opening, &bounds, cx)?;
                 // A client that was told `live` gets everything since then, however late the daemon started.
                 opening
                     .live_since
                     .map(|since| start_at(since, state, &bounds))
                     .filter(|(cursor, _)| *cursor < snapshot)
                     .unwrap_or((snapshot, Replay::Idle))
-            }),
+            }
         };
-        let Some((cursor, replay)) = start else {
-            self.stage = Stage::Opening(opening);
-            return;
-        };
-        (self.cursor, self.replay, self.generation) = (cursor, replay, ring.generation);
-        (self.epoch, self.live_at) = (Some(bounds.epoch.clone()), Some(bounds.head));
-        self.stage = Stage::Live;
-        self.opened(opening, &decision, &bounds);
-        self.read_events(cx);
+        Some(StreamStart { decision, cursor, replay, bounds })
+    }
+
+    /// The same for an id that the ring does not know: the log tells what became of it, with the first page. Until then
+    /// the client waits, as long as the daemon is away.
+    fn find_start_in_log(
+        &mut self,
+        opening: &mut Opening,
+        ring: &RingState,
+        bounds: LogBounds,
+        id: Cursor,
+        cx: &mut Context<'_>,
+    ) -> Option<StreamStart> {
+        if let Some(retry_ms) = opening.retry_ms.take() {
+            self.outgoing.push(self.request.form.format.waiting(retry_ms));
+        }
+        if self.generation != ring.generation || !self.replay.is_active() {
+            self.generation = ring.generation;
+            self.replay = Replay::wanted(ReplayStart::After(id.clone()));
+        }
+        let Poll::Ready(Some(page)) = self.poll_page(cx) else { return None };
+        if id.seq > page.head {
+            (opening.above_head, self.replay) = (Some(ring.generation), Replay::Idle);
+            self.turn.end();
+            return None;
+        }
+        let lost_of_page = page.end.0.saturating_sub(id.seq.0).saturating_sub(page.frames.len() as u64);
+        let of_ring = self.streams.state.ring.missing_after(ring.generation, ring.oldest.previous());
+        let of_ring = of_ring.filter(|_| id.seq < ring.oldest).map_or(0, |(_, total)| total);
+        let decision = resumed(id.seq, page.missed, lost_of_page + of_ring);
+        let cursor = Seq(id.seq.0.saturating_add(page.missed));
+        let oldest = page.oldest.min(ring.oldest);
+        let bounds = LogBounds { oldest, head: bounds.head.max(id.seq), ..bounds };
+        let replay = self.begin_page(page);
+        Some(StreamStart { decision, cursor, replay, bounds })
     }
 
     /// Tells the client where its stream starts.
@@ -332,43 +399,48 @@ impl StreamSubscriber {
                 }
                 self.hold = None;
             }
-            if self.replay.is_active() {
-                match self.poll_replay(cx) {
+            let is_replay = self.replay.is_active();
+            let next = match is_replay {
+                true => match self.poll_replay(cx) {
                     Poll::Pending => return,
-                    Poll::Ready(None) => {}
-                    Poll::Ready(Some(batch)) => {
-                        self.on_batch(&batch);
-                        self.pass_over();
-                        if !self.outgoing.is_empty() || self.turn.scanned_enough() {
-                            return;
-                        }
+                    Poll::Ready(None) => continue,
+                    Poll::Ready(Some(next)) => next,
+                },
+                false => self.read_ring(),
+            };
+            match next {
+                NextEvents::OtherEpoch => return self.end(StreamEnd::Epoch),
+                NextEvents::BelowRing => {
+                    let Some(cursor) = self.cursor() else { return };
+                    self.replay = Replay::wanted(ReplayStart::After(cursor));
+                }
+                NextEvents::Missing { missed, until } => {
+                    self.gap(missed, until);
+                    self.on_batch(&EventBatch { cursor: until, ..EventBatch::default() });
+                }
+                NextEvents::Events(batch) if is_replay => {
+                    self.on_batch(&batch);
+                    self.pass_over();
+                    if !self.outgoing.is_empty() || self.turn.scanned_enough() {
+                        return;
                     }
                 }
-                continue;
-            }
-            let until = self.live_at.unwrap_or(Seq(u64::MAX));
-            let at = RingPosition { generation: self.generation, cursor: self.cursor, until };
-            let StreamRequest { filter, form, .. } = &self.request;
-            let ring = &self.streams.state.ring;
-            let Some(batch) = ring.read_after(at, filter, *form, &mut self.turn, &mut self.outgoing) else {
-                return self.end(StreamEnd::Epoch);
-            };
-            if batch.missed == 0 {
-                self.page_failures = 0;
-                self.on_batch(&batch);
-                if !batch.more && self.live_at.is_none() {
-                    self.read_notices();
+                NextEvents::Events(batch) => {
+                    self.on_batch(&batch);
+                    if !batch.more && self.live_at.is_none() {
+                        self.read_notices();
+                    }
+                    return;
                 }
-                return;
-            }
-            if self.page_failures < PAGE_FAILURES_MAX {
-                let Some(cursor) = self.cursor() else { return };
-                self.replay = Replay::wanted(ReplayStart::After(cursor));
-            } else {
-                self.gap(batch.missed, batch.cursor);
-                self.cursor = batch.cursor;
             }
         }
+    }
+
+    fn read_ring(&mut self) -> NextEvents {
+        let until = self.live_at.unwrap_or(Seq::LAST);
+        let at = RingPosition { generation: self.generation, cursor: self.cursor, until };
+        let StreamRequest { filter, form, .. } = &self.request;
+        self.streams.state.ring.read_after(at, filter, *form, &mut self.turn, &mut self.outgoing)
     }
 
     /// Moves the cursor past events that the filter left out, if none was prepared.
@@ -401,11 +473,12 @@ impl StreamSubscriber {
         self.outgoing.push(self.request.form.format.event("live", &data));
     }
 
-    /// The `gap` event: how many events are missed, and the oldest that follows.
-    fn gap(&mut self, missed: u64, before: Seq) {
+    /// The `gap` event: how many events are missed, and the oldest that follows. The cursor moves to the last one missed.
+    fn gap(&mut self, missed: u64, until: Seq) {
+        self.cursor = until;
         self.streams.state.metrics.missed.inc_by(missed);
         tracing::debug!(subscriber = %self.peer, missed, "sent a gap to a subscriber");
-        let oldest = self.epoch.clone().map(|epoch| Cursor { epoch, seq: before.next() });
+        let oldest = self.epoch.clone().map(|epoch| Cursor { epoch, seq: until.next() });
         self.outgoing.push(self.request.form.format.event("gap", &Gap { missed, oldest }));
     }
 
@@ -419,19 +492,50 @@ impl StreamSubscriber {
     }
 
     /// Prepares what the daemon's log has for the client; `None` if there is nothing more: the ring continues from there.
-    fn poll_replay(&mut self, cx: &mut Context<'_>) -> Poll<Option<EventBatch>> {
+    fn poll_replay(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextEvents>> {
+        if !matches!(self.replay, Replay::Reading { .. }) {
+            match std::task::ready!(self.poll_page(cx)) {
+                Some(page) => self.read_page(page),
+                None => return Poll::Ready(None),
+            }
+        }
+        let Replay::Reading { frames, end, room } = &mut self.replay else { return Poll::Ready(None) };
+        let next = frames.front().map_or(end.next(), |frame| frame.seq);
+        let missed = self.cursor.missing_before(next);
+        if missed > 0 {
+            return Poll::Ready(Some(NextEvents::Missing { missed, until: next.previous() }));
+        }
+        if frames.is_empty() {
+            self.replay = Replay::Idle;
+            return Poll::Ready(None);
+        }
+        let until = self.live_at.unwrap_or(Seq::LAST);
+        let StreamRequest { filter, form, .. } = &self.request;
+        let mut batch = EventBatch { cursor: self.cursor, ..EventBatch::default() };
+        let events = frames.iter().map(|frame| &**frame);
+        batch.read(events, until, filter, *form, &mut self.turn, &mut self.outgoing);
+        let read = frames.partition_point(|frame| frame.seq <= batch.cursor);
+        let bytes = frames.drain(..read).map(|frame| frame.block_bytes(*form)).sum();
+        // The daemon has read and sent them, whatever the filter.
+        (batch.charged, batch.bytes) = (read as u64, bytes);
+        room.release(bytes);
+        Poll::Ready(Some(NextEvents::Events(batch)))
+    }
+
+    /// The page of the log that is wanted, as soon as the daemon has answered; `None` if the log has become another one.
+    fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Option<ReplayPage>> {
         loop {
+            let state = &self.streams.state;
             match &mut self.replay {
-                Replay::Idle => return Poll::Ready(None),
+                Replay::Idle | Replay::Reading { .. } => return Poll::Ready(None),
                 Replay::Wanted(start, timer) => {
                     if let Some(timer) = timer {
                         std::task::ready!(timer.as_mut().poll(cx));
                     }
-                    let state = &self.streams.state;
                     if state.ring.state().generation != self.generation {
-                        // The log is another one: what reads the ring ends the stream.
+                        // What reads the ring ends the stream.
                         self.replay = Replay::Idle;
-                        continue;
+                        return Poll::Ready(None);
                     }
                     let start = start.clone();
                     if !state.wire.is_connected() {
@@ -456,51 +560,40 @@ impl StreamSubscriber {
                     };
                 }
                 Replay::Requested(start, answer, _) => match std::task::ready!(Pin::new(answer).poll(cx)) {
-                    Ok(Ok(page)) if !page.frames.is_empty() => self.read_page(page),
-                    _ => {
-                        let start = start.clone();
-                        self.page_failures += u32::from(self.streams.state.wire.is_connected());
-                        self.replay = match self.page_failures {
-                            PAGE_FAILURES_MAX.. => Replay::Idle,
-                            _ => Replay::later(start),
-                        };
-                    }
+                    Ok(Ok(page)) => return Poll::Ready(Some(page)),
+                    // The events are still there when the daemon answers again.
+                    _ => self.replay = Replay::later(start.clone()),
                 },
-                Replay::Reading(frames, _) if frames.is_empty() => self.replay = Replay::Idle,
-                Replay::Reading(frames, room) => {
-                    let until = self.live_at.unwrap_or(Seq(u64::MAX));
-                    let StreamRequest { filter, form, .. } = &self.request;
-                    let mut batch = EventBatch { cursor: self.cursor, ..EventBatch::default() };
-                    let events = frames.iter().map(|frame| &**frame);
-                    batch.read(events, until, filter, *form, &mut self.turn, &mut self.outgoing);
-                    let read = frames.partition_point(|frame| frame.seq <= batch.cursor);
-                    let bytes = frames.drain(..read).map(|frame| frame.block_bytes(*form)).sum();
-                    // The daemon has read and sent them, whatever the filter.
-                    (batch.charged, batch.bytes) = (read as u64, bytes);
-                    room.release(bytes);
-                    return Poll::Ready(Some(batch));
-                }
             }
         }
     }
 
-    /// Begins with a page of the log, and tells the client what the log no longer had before it.
+    /// Begins with a page of the log. The cursor must not stay below it: the client would never get to where it is live.
     fn read_page(&mut self, page: ReplayPage) {
-        self.page_failures = 0;
+        let Replay::Requested(start, ..) = &self.replay else { return };
+        let has_nothing = page.frames.is_empty() && page.missed == 0;
+        self.replay = match start {
+            // The daemon does not have yet what the ring had, or its log has become another one: the client waits.
+            ReplayStart::After(_) if has_nothing => Replay::later(start.clone()),
+            ReplayStart::Since(_) if has_nothing => Replay::Idle,
+            ReplayStart::After(_) => self.begin_page(page),
+            ReplayStart::Since(_) => {
+                let before = page.frames.first().map_or(page.end, |first| first.seq.previous());
+                self.cursor = self.cursor.max(Seq(before.0.saturating_sub(page.missed)));
+                self.begin_page(page)
+            }
+        };
+    }
+
+    /// A page that was requested, to be read; it takes no more room than its events need.
+    fn begin_page(&mut self, page: ReplayPage) -> Replay {
         let Replay::Requested(.., mut room) = std::mem::replace(&mut self.replay, Replay::Idle) else {
-            return;
+            return Replay::Idle;
         };
         let form = self.request.form;
         let bytes = page.frames.iter().map(|frame| frame.block_bytes(form)).sum();
         room.release(PAGE_BYTES.saturating_sub(bytes));
-        // What is before the first event was missed, or is older than requested. The cursor must not stay below it: the
-        // client would never get to where it is live.
-        let before = page.frames.first().map_or(Seq::NONE, |first| Seq(first.seq.0.saturating_sub(1)));
-        self.cursor = self.cursor.max(before);
-        self.replay = Replay::Reading(page.frames.into(), room);
-        if page.missed > 0 {
-            self.gap(page.missed, self.cursor);
-        }
+        Replay::Reading { frames: page.frames.into(), end: page.end, room }
     }
 
     /// Moves the client's cursor past the events that its filter left out, and proves the connection.
@@ -535,7 +628,9 @@ impl StreamSubscriber {
         self.stage = Stage::Ended;
         self.streams.count_end(self.key, end);
         let retry_ms = fastrand::u64(self.request.delays.ended.clone());
-        self.outgoing.push(self.request.form.format.end(retry_ms, self.cursor().as_ref()));
+        // Before its cursor is resolved, a client keeps the id that it came with.
+        let id = self.cursor().or_else(|| self.request.requested.as_deref()?.parse().ok());
+        self.outgoing.push(self.request.form.format.end(retry_ms, id.as_ref()));
     }
 
     /// The next chunk of what was prepared.
@@ -556,8 +651,15 @@ impl StreamSubscriber {
 fn start_at(instant: Timestamp, state: &AppState, bounds: &LogBounds) -> (Seq, Replay) {
     match state.ring.before_instant(instant) {
         Some(cursor) => (cursor, Replay::Idle),
-        None => (Seq(bounds.oldest.0 - 1), Replay::wanted(ReplayStart::Since(instant))),
+        None => (bounds.oldest.previous(), Replay::wanted(ReplayStart::Since(instant))),
     }
+}
+
+/// How an id was resolved of which is known what is missing after it: how many directly, and how many altogether. What is
+/// missing further on is told where it was.
+fn resumed(id: Seq, missed: u64, total: u64) -> ResumeDecision {
+    let resume = if total == 0 { Resume::Exact } else { Resume::Gap };
+    ResumeDecision { resume, after: Some(Seq(id.0.saturating_add(missed))), missed: Some(missed) }
 }
 
 /// The `server` of the `stream` event.
@@ -571,8 +673,8 @@ enum Replay {
     Wanted(ReplayStart, Option<Pin<Box<Sleep>>>),
     /// A page was requested, and there is room for it.
     Requested(ReplayStart, oneshot::Receiver<ReplayResult>, UnsentBytes),
-    /// It reads a page.
-    Reading(VecDeque<Arc<Frame>>, UnsentBytes),
+    /// It reads a page, which ends with this event, there or missing.
+    Reading { frames: VecDeque<Arc<Frame>>, end: Seq, room: UnsentBytes },
 }
 
 impl Replay {
@@ -581,7 +683,8 @@ impl Replay {
     }
 
     fn later(start: ReplayStart) -> Self {
-        Self::Wanted(start, Some(Box::pin(sleep(PAGE_RETRY_AFTER))))
+        let wait = Duration::from_millis(fastrand::u64(PAGE_RETRY_MS));
+        Self::Wanted(start, Some(Box::pin(sleep(wait))))
     }
 
     fn is_active(&self) -> bool {
@@ -631,3 +734,6 @@ impl Drop for StreamSubscriber {
         tracing::debug!(subscriber = %self.peer, cursor, "a subscriber disconnected");
     }
 }
+
+#[cfg(test)]
+mod interleavings;

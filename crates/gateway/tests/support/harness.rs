@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
-    ops::Deref,
+    ops::{Deref, Range},
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -307,6 +308,8 @@ pub(crate) struct FakeDaemon {
     pub(crate) log: Arc<Mutex<Vec<String>>>,
     /// Events before this one are no longer kept.
     pub(crate) oldest: Arc<AtomicU64>,
+    /// Events that are damaged on disk.
+    damaged: Arc<Mutex<BTreeSet<u64>>>,
     /// Requests for the log are not answered.
     pub(crate) mute: Arc<AtomicBool>,
     /// It is as if stopped by SIGSTOP: connections are made, and nothing is answered on new ones.
@@ -329,8 +332,8 @@ impl FakeDaemon {
         let oldest = Arc::new(AtomicU64::new(1));
         let live = broadcast::channel(10_000).0;
         let (log, mute, hangs, log_requests) = Default::default();
-        let (pages, sources) = Default::default();
-        Self { epoch, log, oldest, mute, hangs, log_requests, pages, sources, live }
+        let (pages, sources, damaged) = Default::default();
+        Self { epoch, log, oldest, damaged, mute, hangs, log_requests, pages, sources, live }
     }
 
     /// Adds an item of `from`, titled after its number.
@@ -365,6 +368,42 @@ impl FakeDaemon {
     pub(crate) fn publish_large(&self, n: usize, bytes: usize) {
         let summary = "x".repeat(bytes);
         (0..n).for_each(|_| self.publish_item("a", Item { summary: summary.clone(), ..Item::default() }));
+    }
+
+    /// Adds `n` events that are damaged, and tells readers of the gap.
+    pub(crate) fn publish_damaged(&self, n: u64) {
+        let first = self.log.lock().unwrap().len() as u64 + 1;
+        self.log.lock().unwrap().resize((first + n - 1) as usize, String::new());
+        self.damage(first..first + n);
+        self.live.send(self.gap_block(first - 1, first + n - 1)).ok();
+    }
+
+    /// Damages events.
+    pub(crate) fn damage(&self, events: Range<u64>) {
+        self.damaged.lock().unwrap().extend(events);
+    }
+
+    /// What readers are told of that are missing after `before`, up to `until`.
+    fn gap_block(&self, before: u64, until: u64) -> String {
+        let (epoch, missed) = (self.epoch, until - before);
+        format!("id: {epoch}-{until}\nevent: gap\ndata: {{\"missed\":{missed},\"oldest\":null}}\n\n")
+    }
+
+    /// The blocks of the events after `from`.
+    fn backlog(&self, from: u64) -> String {
+        let (log, damaged) = (self.log.lock().unwrap(), self.damaged.lock().unwrap());
+        let (mut blocks, mut cursor) = (String::new(), from);
+        for (json, seq) in log.iter().zip(1..).filter(|(_, seq)| *seq > from && !damaged.contains(seq)) {
+            if cursor + 1 < seq {
+                blocks.push_str(&self.gap_block(cursor, seq - 1));
+            }
+            blocks.push_str(&self.block(seq, json));
+            cursor = seq;
+        }
+        if cursor < log.len() as u64 {
+            blocks.push_str(&self.gap_block(cursor, log.len() as u64));
+        }
+        blocks
     }
 
     /// Sends the notice of a visit.
@@ -413,13 +452,16 @@ impl FakeDaemon {
         let number = |id: String| id.parse::<Cursor>().unwrap().seq.0;
         let oldest = self.oldest.load(Relaxed);
         let log = self.log.lock().unwrap();
+        let head = log.len() as u64;
         let (events, missed, next) = match (value("before"), value("after")) {
             (Some(before), _) => {
                 let floor = since.unwrap_or(1).max(oldest);
-                let end = number(before) - 1;
+                let end = number(before).saturating_sub(1);
                 let bytes_max: usize = value("bytes").unwrap().parse().unwrap();
                 let mut bytes = 0;
-                let numbers = (floor..=end.min(log.len() as u64)).rev().take(limit).take_while(|n| {
+                let damaged = self.damaged.lock().unwrap();
+                let kept = (floor..=end.min(head)).rev().filter(|n| !damaged.contains(n));
+                let numbers = kept.take(limit).take_while(|n| {
                     let fits = bytes < bytes_max;
                     bytes += log[*n as usize - 1].len();
                     fits
@@ -430,16 +472,35 @@ impl FakeDaemon {
             }
             (None, after) => {
                 let after = after.map_or_else(|| since.unwrap() - 1, number);
-                let events = log.iter().skip(after.max(oldest - 1) as usize).take(limit).cloned().collect();
-                (events, (oldest - 1).saturating_sub(after), None)
+                let damaged = self.damaged.lock().unwrap();
+                let kept = |n: &u64| *n >= oldest && !damaged.contains(n);
+                let numbers: Vec<_> = (after.saturating_add(1)..=head).filter(kept).take(limit).collect();
+                let missed = numbers.first().map_or(head.saturating_sub(after), |first| first - after - 1);
+                let end = numbers.last().copied().unwrap_or(head);
+                let events = numbers.iter().map(|n| log[*n as usize - 1].clone()).collect();
+                (events, missed, Some(end).filter(|end| *end < head))
             }
         };
         let next = next.map(|next| format!("{}-{next}", self.epoch));
         let (epoch, events) = (self.epoch, events.join(","));
         format!(
-            "{{\"epoch\":\"{epoch}\",\"oldest\":\"{epoch}-{oldest}\",\"missed\":{missed},\"events\":[{events}],\"next\":{}}}",
+            "{{\"epoch\":\"{epoch}\",\"oldest\":\"{epoch}-{oldest}\",\"head\":\"{epoch}-{head}\",\"missed\":{missed},\
+             \"events\":[{events}],\"next\":{}}}",
             serde_json::json!(next)
         )
+    }
+
+    /// Whether the log does not have the newest event that the sender of a request has seen.
+    fn lacks_newest_of(&self, request: &str) -> bool {
+        let header =
+            |name: &str| request.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let newest = header(wire::NEWEST_EVENT_ID).map(|id| id.parse::<Cursor>().unwrap());
+        let Some(newest) = newest.filter(|id| id.epoch.as_str() == self.epoch && id.seq != Seq::NONE) else {
+            return false;
+        };
+        let log = self.log.lock().unwrap();
+        let Some(json) = log.get(newest.seq.0 as usize - 1) else { return true };
+        header(wire::NEWEST_EVENT_HASH).is_some_and(|hash| hash != wire::event_hash(json.as_bytes()))
     }
 
     /// Serves until it is dropped.
@@ -493,28 +554,24 @@ impl FakeDaemon {
             return stream.write_all(format!("{head}{body}").as_bytes()).await.ok();
         }
         let id = request.lines().find_map(|l| l.strip_prefix("last-event-id: ")?.parse::<Cursor>().ok());
-        let known = id.filter(|id| id.epoch.as_str() == self.epoch);
-        let (backlog, mut live) = {
-            let log = self.log.lock().unwrap();
-            let blocks = log.iter().zip(1..).map(|(json, seq)| self.block(seq, json));
-            (blocks.collect::<Vec<_>>(), self.live.subscribe())
-        };
+        let mut live = self.live.subscribe();
+        let head = self.log.lock().unwrap().len() as u64;
+        let older_copy = self.lacks_newest_of(&request);
+        let known = id.filter(|id| id.epoch.as_str() == self.epoch && id.seq.0 <= head && !older_copy);
         let resume = match (&known, request.contains("last-event-id: ")) {
             (Some(_), _) => "exact",
             (None, true) => "reset",
             (None, false) => "live",
         };
+        let from = known.map_or(0, |id| id.seq.0);
+        let epoch = self.epoch;
         let hello = format!(
-            "event: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\"oldest\":\"{}-{}\",\
-             \"head\":\"{}-{}\",\"missed\":0,\"server\":\"fake\"}}\n\n",
-            self.epoch,
+            "id: {epoch}-{from}\nevent: stream\ndata: {{\"resume\":\"{resume}\",\"requested\":null,\
+             \"oldest\":\"{epoch}-{}\",\"head\":\"{epoch}-{head}\",\"missed\":0,\"server\":\"fake\",\"older_copy\":{older_copy}}}\n\n",
             self.oldest.load(Relaxed),
-            self.epoch,
-            backlog.len()
         );
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-        let from = known.map_or(0, |id| id.seq.0 as usize);
-        let all = [head, &hello, &backlog[from..].concat()].concat();
+        let http = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        let all = [http, &hello, &self.backlog(from)].concat();
         stream.write_all(all.as_bytes()).await.ok()?;
         loop {
             let block = live.recv().await.ok()?;

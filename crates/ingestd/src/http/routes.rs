@@ -1,13 +1,8 @@
 //! The routes of `ingestd.sock`: the wire, the log in pages, the sources, and orders to visit, pause and reload.
 //!
-//! Only processes of this machine that may open the socket are served. They are few, so the per-client encoding of
-//! actix-web-lab's SSE costs nothing.
+//! Only processes of this machine that may open the socket are served.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actix::Recipient;
 use actix_web::{
@@ -19,21 +14,21 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use actix_web_lab::sse::{self, Sse};
 use control::{
     IngestHealth, ListOrder, PauseAnswer, PauseOrder, Problem, ResumeOrder, SourceSelection, TurnAnswer,
     TurnOrder, VisitAnswer, VisitOrder, orders::ORDER_SOURCES_MAX, paths,
 };
 use daemon::admin::ReloadOrder;
 use fetch::HeldHop;
-use futures_util::{Stream as _, StreamExt as _, stream};
 use news::{Cursor, FeedUrl, Pause, Seq, SourceInFull, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
-use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher, StreamBlock};
+use wire::{EventLog as _, LogBounds, LogError, LogEvent, Publisher};
 
-use super::{after_start::AfterStart, selection::SelectedSources, source_list, wire_log::WireLog};
+use super::{
+    after_start::AfterStart, selection::SelectedSources, source_list, wire_log::WireLog, wire_stream,
+};
 use crate::{
     lists::{ListBoard, ListReadRequest},
     messages::{SetPause, TakeTurn, VisitSources},
@@ -62,6 +57,8 @@ pub(crate) struct ControlState {
     pub(crate) websub: Option<WebSubRecipients>,
     pub(crate) metrics_registry: daemon::metrics::MetricsRegistry,
     pub(crate) metrics: IngestMetrics,
+    /// Called when a gateway shows that the store is an older copy, with what the operator is told.
+    pub(crate) on_older_copy: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 /// The WebSub actor, as far as the routes need it.
@@ -76,8 +73,6 @@ pub(crate) struct WebSubRecipients {
 const PAGE_EVENTS_MAX: usize = 1000;
 /// Bytes in one page, roughly.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Recent events that a stream starts with if its request names no number.
-const SNAPSHOT_DEFAULT: u64 = 50;
 /// Largest body of a push; the gateway accepts no larger one.
 const PUSH_BYTES_MAX: usize = 1024 * 1024;
 /// How long an actor may take to answer.
@@ -87,7 +82,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.route(paths::HEALTH, web::get().to(health))
-        .route("/wire", web::get().to(wire))
+        .route("/wire", web::get().to(wire_stream::wire))
         .route("/log", web::get().to(log))
         .route("/sources", web::get().to(sources))
         .route("/sources/{id}", web::get().to(source))
@@ -140,64 +135,6 @@ async fn health(state: web::Data<ControlState>) -> impl Responder {
 }
 
 #[derive(Debug, Deserialize)]
-struct WireQuery {
-    snapshot: Option<u64>,
-    after: Option<String>,
-}
-
-async fn wire(
-    state: web::Data<ControlState>,
-    query: web::Query<WireQuery>,
-    request: HttpRequest,
-) -> impl Responder {
-    let header = request.headers().get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()));
-    let requested = header.as_deref().or(query.after.as_deref());
-    let blocks = state.publisher.stream(requested, query.snapshot.unwrap_or(SNAPSHOT_DEFAULT));
-    #[cfg(feature = "drill")]
-    let blocks = crate::drill::until_cut(blocks);
-    let guard = SubscriberGuard::new(&state.metrics);
-    let progress = Arc::clone(&state.metrics.progress);
-    let (mut blocks, of) = (Box::pin(blocks), Arc::<str>::from("the wire"));
-    let blocks = stream::poll_fn(move |cx| {
-        let _at_work = daemon::work::on("sending", Arc::clone(&of));
-        blocks.as_mut().poll_next(cx)
-    });
-    let events = blocks.map(move |block| {
-        let _counted = &guard;
-        if let Some(id) = &block.id {
-            store::crash::point("publish-block");
-            progress.sent.fetch_max(id.seq.0, Ordering::Relaxed);
-        }
-        Ok::<_, Infallible>(event(block))
-    });
-    Sse::from_stream(events).with_retry_duration(Duration::from_millis(500))
-}
-
-fn event(block: StreamBlock) -> sse::Event {
-    let data = sse::Data::new(block.data).event(block.event);
-    match block.id {
-        Some(id) => data.id(id.to_string()).into(),
-        None => data.into(),
-    }
-}
-
-/// Counts an open stream until it is dropped.
-struct SubscriberGuard(prometheus_client::metrics::gauge::Gauge);
-
-impl SubscriberGuard {
-    fn new(metrics: &IngestMetrics) -> Self {
-        metrics.subscribers.inc();
-        Self(metrics.subscribers.clone())
-    }
-}
-
-impl Drop for SubscriberGuard {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-#[derive(Debug, Deserialize)]
 struct LogQuery {
     /// Upwards: the events after this one, the oldest first.
     after: Option<String>,
@@ -210,17 +147,34 @@ struct LogQuery {
     bytes: Option<usize>,
 }
 
-/// A page of the log: `{"epoch","oldest","head","missed","events":[Event],"next"}`.
+/// A page of the log: `{"epoch","oldest","head","missed","next","events":[Event]}`. This is all but the events.
 #[derive(Serialize)]
-struct LogPageAnswer {
+struct LogPageHead {
     epoch: news::Epoch,
     oldest: Cursor,
     head: Cursor,
-    /// Upwards: how many events before these the log no longer has.
+    /// Upwards: how many events the log does not have before the first of these, or before its end if there are none.
     missed: u64,
-    events: Vec<Box<RawValue>>,
     /// The `after` or the `before` of the next page; null if this is the last one.
     next: Option<Cursor>,
+}
+
+impl LogPageHead {
+    /// The page as JSON; the events are JSON that we wrote.
+    fn with(&self, events: &[LogEvent]) -> String {
+        let mut page = serde_json::to_string(self).expect("our own types have a JSON form");
+        page.pop();
+        page.reserve(events.iter().map(|event| event.json.len() + 1).sum::<usize>() + 16);
+        page.push_str(",\"events\":[");
+        for (n, event) in events.iter().enumerate() {
+            if n > 0 {
+                page.push(',');
+            }
+            page.push_str(&event.json);
+        }
+        page.push_str("]}");
+        page
+    }
 }
 
 /// Where a page begins, and in which direction it goes.
@@ -243,26 +197,22 @@ impl LogStart {
             (Some(before), since, _) => Ok(Self::Before { before: parse("before", before)?, since }),
             (None, Some(since), _) => Ok(Self::Since(since)),
             (None, None, Some(after)) => Ok(Self::After(parse("after", after)?)),
-            (None, None, None) => Ok(Self::After(Seq(bounds.oldest.0 - 1))),
+            (None, None, None) => Ok(Self::After(bounds.oldest.previous())),
         }
     }
 }
 
-/// Events and how many before them are missed, and the sequence number to continue with, if there are more.
+/// A part of the log.
 struct LogPart {
     events: Vec<LogEvent>,
+    /// Upwards: how many events are missing before the first of these.
     missed: u64,
+    /// The sequence number to continue with, if there are more.
     next: Option<Seq>,
 }
 
 /// Reads a part of the log. Blocks.
-fn read_log(
-    log: &WireLog,
-    start: &LogStart,
-    head: Seq,
-    limit: usize,
-    bytes: usize,
-) -> Result<LogPart, LogError> {
+fn read_log(log: &WireLog, start: &LogStart, limit: usize, bytes: usize) -> Result<LogPart, LogError> {
     let after = match *start {
         LogStart::After(after) => after,
         LogStart::Since(since) => log.before(since)?,
@@ -275,7 +225,8 @@ fn read_log(
         }
     };
     let page = log.page(after, limit, bytes)?;
-    let next = page.events.last().map(|event| event.seq).filter(|last| *last < head);
+    let end = page.events.last().map_or(Seq(after.0.saturating_add(page.missed)), |event| event.seq);
+    let next = Some(end).filter(|end| *end < log.bounds().head);
     Ok(LogPart { events: page.events, missed: page.missed, next })
 }
 
@@ -287,19 +238,20 @@ async fn log(state: web::Data<ControlState>, query: web::Query<LogQuery>) -> Htt
     };
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE_EVENTS_MAX);
     let bytes = query.bytes.unwrap_or(PAGE_BYTES_MAX).min(PAGE_BYTES_MAX);
-    let (log, head) = (state.log.clone(), bounds.head);
-    let part = web::block(move || read_log(&log, &start, head, limit, bytes)).await;
-    let Ok(Ok(part)) = part else { return problem(500, "log-unreadable", "the log cannot be read") };
-    let id = |seq| Cursor { epoch: bounds.epoch.clone(), seq };
-    let raw = |json: String| RawValue::from_string(json).expect("the log holds JSON that we wrote");
-    HttpResponse::Ok().json(LogPageAnswer {
-        oldest: id(bounds.oldest),
-        head: id(bounds.head),
-        missed: part.missed,
-        events: part.events.into_iter().map(|e| raw(e.json)).collect(),
-        next: part.next.map(id),
-        epoch: bounds.epoch.clone(),
-    })
+    let log = state.log.clone();
+    // All of it in the pool: this thread sends what is new to the gateways.
+    let page = move || {
+        let LogPart { events, missed, next } = read_log(&log, &start, limit, bytes)?;
+        let id = |seq| Cursor { epoch: bounds.epoch.clone(), seq };
+        let (oldest, head, next) = (id(bounds.oldest), id(bounds.head), next.map(id));
+        Ok::<_, LogError>(
+            LogPageHead { epoch: bounds.epoch.clone(), oldest, head, missed, next }.with(&events),
+        )
+    };
+    match web::block(page).await {
+        Ok(Ok(page)) => HttpResponse::Ok().content_type(ContentType::json()).body(page),
+        _ => problem(500, "log-unreadable", "the log cannot be read"),
+    }
 }
 
 async fn sources(_: AfterStart, state: web::Data<ControlState>) -> impl Responder {

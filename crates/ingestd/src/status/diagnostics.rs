@@ -70,6 +70,7 @@ impl IngestDiagnostics {
             last_commit_took_ms: commits.last_took_ms(),
             committing_ms: commits.in_progress_ms(),
             queued: (self.queued)() as u64,
+            last_read_failure_ms_ago: self.metrics.progress.read_failures.last_ms_ago(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) items: Family<Labels, Counter>,
     pub(crate) items_dropped: Counter,
     pub(crate) items_held: Counter,
+    pub(crate) items_forgotten: Counter,
     pub(crate) updates_absorbed: Counter,
     pub(crate) items_deferred: Counter,
     pub(crate) bytes_deferred: Counter,
@@ -53,7 +54,10 @@ pub(crate) struct IngestMetrics {
     pub(crate) append_seconds: Histogram,
     pub(crate) appends: Counter,
     pub(crate) events_removed: Counter,
+    pub(crate) events_damaged: Counter,
+    pub(crate) log_read_errors: Counter,
     pub(crate) log_bytes: Gauge,
+    pub(crate) journal_bytes: Gauge,
     pub(crate) log_head: Gauge,
     pub(crate) subscribers: Gauge,
     pub(crate) websub: WebSubMetrics,
@@ -117,6 +121,10 @@ impl IngestMetrics {
             items_held: registry.add(
                 "newswire_ingestd_items_held_total",
                 "New items that wait for a later visit, because the guids of their source flap",
+            ),
+            items_forgotten: registry.add(
+                "newswire_ingestd_items_forgotten_total",
+                "Items that are no longer remembered, because their source has had 32768 others since; they are new if they appear again",
             ),
             updates_absorbed: registry.add(
                 "newswire_ingestd_updates_absorbed_total",
@@ -216,9 +224,21 @@ impl IngestMetrics {
             appends: registry.add("newswire_ingestd_appends_total", "Group commits, each of up to 256 visits"),
             events_removed: registry
                 .add("newswire_ingestd_events_removed_total", "Old events removed by store.retention_*"),
+            events_damaged: registry.add(
+                "newswire_ingestd_events_damaged_total",
+                "Damaged events of the log that were met; readers are told a gap of so many",
+            ),
+            log_read_errors: registry.add(
+                "newswire_ingestd_log_read_errors_total",
+                "Reads of the log that failed because of the disk; the request got an error, and the rest is still served",
+            ),
             log_bytes: registry.add(
                 "newswire_ingestd_log_bytes",
                 "Bytes of the events that are kept; the files of the store are larger",
+            ),
+            journal_bytes: registry.add(
+                "newswire_ingestd_journal_bytes",
+                "Bytes of the segments of the journal, which has the events and what changes with them",
             ),
             log_head: registry.add(
                 "newswire_ingestd_log_head",

@@ -1,49 +1,25 @@
-//! Detects jumps of the wall clock (it was set, or the machine slept) and reschedules the visits: timers do not
-//! notice.
+//! Reschedules the visits when the wall clock has jumped.
 
 use std::time::Duration;
 
 use fetch::schedule::{IntervalBounds, Next, PlannedVisit, catch_up};
 use news::Timestamp;
-use tokio::time::Instant;
 
 use super::{SupervisedSource, Supervisor};
-use crate::visit::{outcome::defer_overdue, source_actor::Reschedule};
+use crate::{
+    clock_reading::{ClockJump, ClockReading},
+    visit::{outcome::defer_overdue, source_actor::Reschedule},
+};
 
 /// Smaller differences are corrections by NTP.
 const JUMP_MIN: Duration = Duration::from_secs(5);
 
-/// The wall clock, and at the same moment a clock that never jumps.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClockReading {
-    pub(super) wall: Timestamp,
-    pub(super) steady: Instant,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum ClockJump {
-    Ahead(Duration),
-    Back(Duration),
-}
-
-impl ClockReading {
-    /// How the wall clock jumped between the two readings.
-    fn jump_until(self, now: Self) -> Option<ClockJump> {
-        let expected = self.wall.plus(now.steady - self.steady);
-        let (ahead, back) = (now.wall.since(expected), expected.since(now.wall));
-        if ahead.max(back) < JUMP_MIN {
-            return None;
-        }
-        Some(if back > ahead { ClockJump::Back(back) } else { ClockJump::Ahead(ahead) })
-    }
-}
-
 impl Supervisor {
     /// Reschedules the visits if the clock has jumped since the last check.
     pub(super) fn check_clock(&mut self) {
-        let now = ClockReading { wall: self.ctx.now(), steady: Instant::now() };
+        let now = ClockReading::now(&self.ctx.clock);
         let before = std::mem::replace(&mut self.clock_reading, now);
-        let Some(jump) = before.jump_until(now) else { return };
+        let Some(jump) = before.jump_until(now, JUMP_MIN) else { return };
         self.ctx.metrics.clock_jumps.inc();
         let idle: Vec<_> =
             self.sources.values().filter_map(|s| Some((s, s.entry.planned_visit()?))).collect();

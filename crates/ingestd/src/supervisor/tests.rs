@@ -86,7 +86,8 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         metrics: metrics.clone(),
         watch: daemon::watch::Watch::new(),
     };
-    let (recorder, _thread) = Recorder::start(writer_loop, || panic!("the log failed")).unwrap();
+    let (recorder, _thread) =
+        Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();
     let (notices, received) = broadcast::channel(64);
     let second = Duration::from_secs(1);
     let recorder = recorder.start();

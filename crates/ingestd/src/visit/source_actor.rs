@@ -224,6 +224,7 @@ impl SourceActor {
         metrics.items.get_or_create(&[("kind", "update")]).inc_by(u64::from(appended.updated));
         metrics.items_dropped.inc_by(outcome.dropped as u64);
         metrics.items_held.inc_by(u64::from(appended.held));
+        metrics.items_forgotten.inc_by(u64::from(appended.forgotten));
         metrics.updates_absorbed.inc_by(u64::from(appended.absorbed));
         metrics.items_deferred.inc_by(u64::from(appended.deferred));
         metrics.bytes_deferred.inc_by(appended.deferred_bytes);

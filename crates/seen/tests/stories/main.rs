@@ -668,25 +668,92 @@ fn guids_that_change_at_every_visit_send_what_is_new_only() {
     }
 }
 
+/// Articles, the newest first, with guids of their own at each visit.
+fn with_guids_of_the_visit(visit: usize, articles: std::ops::Range<i64>, dated: bool) -> Vec<Entry> {
+    let entry = |n: i64| Entry {
+        guid: format!("guid-{visit}-{n}"),
+        link: format!("http://news.example/{n}"),
+        title: format!("Article {n}"),
+        minute: dated.then_some(n * 60),
+        ..Entry::default()
+    };
+    articles.rev().map(entry).collect()
+}
+
+#[test]
+fn guids_that_change_once_hold_no_new_item_back() {
+    for dated in [false, true] {
+        for (known, new) in [(100, 50), (60, 59), (500, 400)] {
+            let document = |visit, articles| with_guids_of_the_visit(visit, articles, dated);
+            let mut visits = Visits::default();
+            visits.visit(&document(0, 0..known));
+            visits.visit(&document(0, 0..known));
+            let changed = visits.visit(&document(1, 0..known + new));
+            let expected = (usize::try_from(new).unwrap(), 0);
+            assert_eq!(
+                (changed.count(ItemStatus::New), changed.count(ItemStatus::Held)),
+                expected,
+                "{dated}"
+            );
+            // They may have left the feed at the next visit.
+            let next = visits.sent(&document(1, known + new..known + new + 20));
+            assert_eq!(next, (20, 0), "{dated} {known} {new}");
+            // Another change, after visits without.
+            let again = visits.visit(&document(2, known..known + new + 70));
+            assert_eq!(again.count(ItemStatus::Held), 0, "{dated} {known} {new}");
+        }
+    }
+}
+
 #[test]
 fn while_guids_flap_new_items_are_accepted_in_portions_newest_first() {
-    let document = |visit: usize, articles: std::ops::Range<i64>| {
-        let entry = |n: i64| Entry {
-            guid: format!("guid-{visit}-{n}"),
-            link: format!("http://news.example/{n}"),
-            title: format!("Article {n}"),
-            minute: Some(n * 60),
-            ..Entry::default()
-        };
-        articles.rev().map(entry).collect::<Vec<_>>()
-    };
+    let document = |visit, articles| with_guids_of_the_visit(visit, articles, false);
     let mut visits = Visits::default();
     visits.visit(&document(0, 1..101));
-    let visit = visits.visit(&document(1, 1..151));
+    assert_eq!(visits.sent(&document(1, 1..101)), NOTHING);
+    let visit = visits.visit(&document(2, 1..151));
     let counts = [ItemStatus::New, ItemStatus::Held, ItemStatus::Known].map(|status| visit.count(status));
     assert_eq!(counts, [20, 30, 100]);
+    assert!(visit.waiting, "the next visit reads the document, even if it is the same");
     assert_eq!(visit.items[149].status, ItemStatus::New);
-    assert_eq!(visits.visit(&document(2, 1..151)).count(ItemStatus::New), 20);
+    let mut flapping = Visits { seen: visits.seen.clone(), ..Visits::default() };
+    assert_eq!(flapping.visit(&document(3, 1..151)).count(ItemStatus::New), 20);
+    assert_eq!(flapping.visit(&document(4, 1..151)).count(ItemStatus::New), 10);
+    let calm = visits.visit(&document(2, 1..151));
+    assert_eq!((calm.count(ItemStatus::New), calm.waiting), (30, false), "what was held, all at once");
+}
+
+#[test]
+fn articles_that_are_later_than_all_before_come_while_guids_flap() {
+    let mut visits = Visits::default();
+    for visit in 0..8_usize {
+        let first = i64::try_from(visit).unwrap() * 50;
+        let document = with_guids_of_the_visit(visit, first..first + 110, true);
+        let expected = if visit == 0 { 110 } else { 50 };
+        assert_eq!(visits.sent(&document), (expected, 0), "visit {visit}");
+    }
+}
+
+#[test]
+fn dates_of_the_visit_do_not_make_items_new_that_cannot_be_told_apart() {
+    let document = |visit: usize| {
+        let mut entries = with_guids_of_the_visit(visit, 0..60, true);
+        entries.extend((0..40).map(|n| Entry {
+            guid: format!("other-{visit}-{n}"),
+            link: "http://news.example/".to_owned(),
+            title: "Offer".to_owned(),
+            text: format!("Number {visit} {n}"),
+            ..Entry::default()
+        }));
+        for entry in &mut entries {
+            entry.minute = Some(i64::try_from(visit).unwrap() * 10_000);
+        }
+        entries
+    };
+    let mut visits = Visits::default();
+    let new: Vec<_> = (0..6).map(|visit| visits.visit(&document(visit)).count(ItemStatus::New)).collect();
+    assert_eq!((new[0], new[1]), (100, 40));
+    assert!(new[2..].iter().all(|new| *new == 20), "{new:?}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(crate) fn document(entries: &[Entry]) -> Vec<news::Item> {
 #[derive(Default)]
 pub(crate) struct Visits {
     pub(crate) seen: SeenSet,
-    at: i64,
+    pub(crate) at: i64,
 }
 
 impl Visits {

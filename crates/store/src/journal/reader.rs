@@ -1,6 +1,6 @@
 //! Reads events from the journal, in the order of their numbers.
 
-use std::{io, mem, ops::Range};
+use std::{io, ops::Range};
 
 use news::{Seq, SourceId, Timestamp};
 
@@ -224,7 +224,7 @@ impl RecordCursor<'_> {
             Err(error) => return Err(error),
         };
         let place = CursorPlace { number, reader, at: SEGMENT_HEADER as u64, end: end.unwrap_or_default() };
-        drop(mem::replace(&mut self.place, Some(place)));
+        self.place = Some(place);
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use news::Warning;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
-use super::{PartialFeed, raw};
-use crate::limits::{ITEMS_READ_MAX, WARNINGS_MAX};
+use super::{super::RawItem, PartialFeed, raw};
+use crate::{last_items::LastItems, limits::WARNINGS_MAX};
 
 /// How many times the length of the document the attempts may read that fail.
 const FAILED_LENGTHS_MAX: usize = 4;
@@ -27,6 +27,7 @@ pub(super) fn read(text: &str, repaired_at: Option<usize>) -> ReadFeed {
         at: 0,
         failed_bytes_left: FAILED_LENGTHS_MAX * text.len(),
         read: ReadFeed { feed: PartialFeed::default(), warnings: Vec::new(), damaged: false },
+        last_items: LastItems::default(),
     };
     if let Some(at) = repaired_at {
         reader.warn(at, "what is not JSON was repaired".to_owned());
@@ -44,6 +45,9 @@ pub(super) fn read(text: &str, repaired_at: Option<usize>) -> ReadFeed {
         reader.warn(e.at, format!("parsing stopped here: {}", e.message));
         reader.read.damaged = true;
     }
+    let feed = &mut reader.read.feed;
+    feed.items.extend(reader.last_items.take());
+    feed.dropped = reader.last_items.dropped;
     reader.read
 }
 
@@ -58,6 +62,8 @@ struct JsonReader<'t> {
     at: usize,
     failed_bytes_left: usize,
     read: ReadFeed,
+    /// Items that follow those of `read`.
+    last_items: LastItems<RawItem<'static>>,
 }
 
 impl JsonReader<'_> {
@@ -128,16 +134,20 @@ impl JsonReader<'_> {
                 _ => {}
             }
             let begin = self.at;
-            if self.read.feed.items.len() >= ITEMS_READ_MAX {
-                self.value::<IgnoredAny>()?;
-                self.read.feed.dropped += 1;
-                continue;
-            }
             match self.value() {
-                Ok(Value::Object(item)) => self.read.feed.items.push(raw(&item)),
+                Ok(Value::Object(item)) => self.add(raw(&item), begin),
                 Ok(_) => {}
                 Err(e) => self.skip_item(begin, e)?,
             }
+        }
+    }
+
+    fn add(&mut self, item: RawItem<'static>, offset: usize) {
+        let first = self.read.feed.items.len();
+        let was_whole = self.last_items.dropped == 0;
+        self.read.feed.items.extend(self.last_items.keep(item, first));
+        if was_whole && self.last_items.dropped > 0 {
+            self.warn(offset, LastItems::<RawItem<'_>>::warning());
         }
     }
 

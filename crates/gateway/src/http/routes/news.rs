@@ -173,8 +173,8 @@ pub(super) async fn one(
     let frame = match state.ring.get(&id) {
         RingLookup::Found(frame) => frame,
         RingLookup::Unknown => return Err(unknown()),
-        RingLookup::TooOld if id.seq < state.ring.log_oldest() => return Err(HttpProblem::no_longer_kept()),
-        RingLookup::TooOld => {
+        RingLookup::NotHere if id.seq < state.ring.log_oldest() => return Err(HttpProblem::no_longer_kept()),
+        RingLookup::NotHere => {
             let (shared, within) = (Arc::clone(&state), state.settings().limits.handler * 4 / 5);
             match job.run(async move { news_page::look_up(&shared, &id, within).await }).await? {
                 LogLookup::Found(frame) => frame.into(),

@@ -17,6 +17,8 @@ const FEED_SLOW_MS: u64 = 5_000;
 /// A commit that took longer is reported for [`COMMIT_RECENT_MS`] after its end.
 const COMMIT_VERY_SLOW_MS: u64 = 5_000;
 const COMMIT_RECENT_MS: u64 = 60_000;
+/// A part of the log that could not be read is reported for this long.
+const UNREADABLE_RECENT_MS: u64 = 600_000;
 /// The wire has a heartbeat every two seconds; after this much silence it counts as broken.
 const WIRE_SILENT_MS: u64 = 8_000;
 /// Open descriptors in percent of the limit.
@@ -165,6 +167,22 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
         bundle(),
     ];
     Some(DoctorVerdict::new(VerdictCode::StoreSlow, line, next))
+}
+
+pub(super) fn log_unreadable(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let store = &evidence.ingestd.ingest_vitals()?.store;
+    let ago = store.last_read_failure_ms_ago.filter(|ms| *ms < UNREADABLE_RECENT_MS)?;
+    let line = format!(
+        "a part of the log in {} could not be read {} ago: its events are not served, all others are",
+        safe(&store.path),
+        duration(ago)
+    );
+    let next = [
+        "newswire logs --level error --since 15m   # what could not be read, and why".to_owned(),
+        "dmesg | tail   # errors of the disk".to_owned(),
+        bundle(),
+    ];
+    Some(DoctorVerdict::new(VerdictCode::LogUnreadable, line, next))
 }
 
 pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {

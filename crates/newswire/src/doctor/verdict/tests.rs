@@ -419,6 +419,19 @@ fn a_slow_commit_is_reported_for_a_minute_after_its_end() {
 }
 
 #[test]
+fn a_log_that_could_not_be_read_is_reported_for_ten_minutes_and_before_the_wire_that_it_cuts() {
+    let mut e = healthy();
+    wire(&mut e).connected = false;
+    expect(&e, VerdictCode::WireCut, &[]);
+    ingest_vitals(&mut e).store.last_read_failure_ms_ago = Some(500_000);
+    expect(&e, VerdictCode::LogUnreadable, &["/d", "8m ago", "all others are"]);
+    wire(&mut e).connected = true;
+    expect(&e, VerdictCode::LogUnreadable, &[]);
+    ingest_vitals(&mut e).store.last_read_failure_ms_ago = Some(700_000);
+    expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
 fn a_full_disk_takes_precedence_over_the_daemon_that_it_ended() {
     let mut e = healthy();
     kill(&mut e.ingestd);
