@@ -21,7 +21,9 @@ struct FeedLoad {
     shape: FeedShape,
     /// Items that it has from the beginning.
     items_before: usize,
-    /// The size of their articles; 0: only summaries.
+    /// Items that it publishes as soon as those before them have arrived.
+    items_soon: usize,
+    /// The size of the articles that it has from the beginning; 0: only summaries.
     article_bytes_before: usize,
     /// The size of the articles that it publishes later; 0: only summaries.
     article_bytes: usize,
@@ -47,7 +49,8 @@ impl Workload {
     #[must_use]
     pub fn long() -> Self {
         let feeds = (0..20).map(|number| match number {
-            0 => FeedLoad { items_before: 3_000, ..FeedLoad::small(number, 3_200, 2) },
+            // A document has at most 1,000 items.
+            0 => FeedLoad { items_before: 900, items_soon: 2_100, ..FeedLoad::small(number, 1_000, 2) },
             1..=3 => FeedLoad::large(number, 320),
             _ => FeedLoad { items_before: 320, ..FeedLoad::small(number, 400, 12) },
         });
@@ -103,7 +106,16 @@ impl FeedLoad {
     fn small(number: usize, window: usize, weight: usize) -> Self {
         let shape = FeedShape { window, ..FeedShape::default() };
         let (name, format) = (format!("feed-{number}"), DocumentFormat::of(number));
-        Self { name, format, shape, items_before: 0, article_bytes_before: 0, article_bytes: 0, weight }
+        Self {
+            name,
+            format,
+            shape,
+            items_before: 0,
+            items_soon: 0,
+            article_bytes_before: 0,
+            article_bytes: 0,
+            weight,
+        }
     }
 
     fn large(number: usize, items_before: usize) -> Self {
@@ -136,9 +148,14 @@ impl WorkloadPublisher {
         let task = tokio::spawn(async move {
             let turns: Vec<&FeedLoad> =
                 workload.feeds.iter().flat_map(|feed| std::iter::repeat_n(feed, feed.weight)).collect();
+            let mut soon: Vec<(&FeedLoad, usize)> =
+                workload.feeds.iter().map(|feed| (feed, feed.items_soon)).collect();
             loop {
                 sleep(workload.every).await;
-                let feed = turns[fastrand::usize(0..turns.len())];
+                soon.retain(|(_, left)| *left > 0);
+                let mut owed = soon.first_mut().filter(|_| fastrand::bool());
+                let feed =
+                    owed.as_ref().map_or_else(|| turns[fastrand::usize(0..turns.len())], |(feed, _)| feed);
                 let count = counts.entry(feed.name.clone()).or_default();
                 if count.saturating_sub(audit.received(&feed.name)) >= feed.ahead_max() {
                     continue;
@@ -151,6 +168,9 @@ impl WorkloadPublisher {
                         feed.article_bytes,
                     );
                     *count += 1;
+                    if let Some((_, left)) = &mut owed {
+                        *left -= 1;
+                    }
                 }
             }
         });
