@@ -229,9 +229,13 @@ fn told_gaps(
     let mut expected = opened["oldest"].as_str().and_then(id_of);
     let before = opened["missed"].as_u64().unwrap_or(0);
     let mut told = Vec::from([1..=before]);
+    let (mut after_gap, mut repeated) = (false, 0_u64);
     for record in records {
         match record.message.event.as_str() {
+            // What follows a gap is an event, or nothing until there is one.
+            "gap" if after_gap => repeated += 1,
             "gap" => {
+                after_gap = true;
                 let missed = record.json()["missed"].as_u64().unwrap_or(0);
                 let from = expected.unwrap_or(1);
                 told.push(from..=from + missed - 1);
@@ -243,10 +247,13 @@ fn told_gaps(
                 if seq != wanted {
                     verdict.faults.push(format!("the event {seq} came where {wanted} was next"));
                 }
-                expected = Some(seq + 1);
+                (expected, after_gap) = (Some(seq + 1), false);
             }
             _ => {}
         }
+    }
+    if repeated > 0 {
+        verdict.faults.push(format!("a gap was followed by another one, {repeated} times"));
     }
     told
 }

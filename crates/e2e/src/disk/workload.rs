@@ -14,7 +14,7 @@ use crate::{Origin, TestSource, TestStack};
 /// Length of a long article, in bytes.
 const ARTICLE_BYTES: usize = 24 * 1024;
 /// Pause between two items, over all feeds.
-const PUBLISH_EVERY: Duration = Duration::from_millis(70);
+const PUBLISH_EVERY: Duration = Duration::from_millis(30);
 
 /// What the feeds publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl StoreWorkload {
         Ok(stack)
     }
 
-    /// Publishes an item every 70 ms in one of the feeds, until the returned value is dropped.
+    /// Publishes an item every 30 ms in one of the feeds, until the returned value is dropped.
     pub(super) fn publish(self: &Arc<Self>) -> Publishing {
         let workload = Arc::clone(self);
         Publishing(tokio::spawn(async move {
