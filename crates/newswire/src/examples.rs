@@ -281,18 +281,18 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "newswire log salvage",
         &[
-            ("newswire log salvage data.damaged events.ndjson", "Write what can be read to a file"),
             (
-                "newswire log salvage data.damaged | newswire log import -",
-                "Make a new store of what can be read",
+                "newswire log salvage data.damaged events.ndjson",
+                "Write what can be read to a file, for import",
             ),
+            ("newswire log salvage data.damaged > events.ndjson", "Do the same through standard output"),
         ],
     ),
     (
         "newswire log backup",
         &[
             ("newswire log backup /var/backups/newswire", "Copy what has changed since the last time"),
-            ("newswire log backup - | gzip > newswire.tar.gz", "Write an archive"),
+            ("newswire log backup - > newswire.tar", "Write an archive"),
         ],
     ),
     (
