@@ -22,17 +22,18 @@ use news::{
 use seen::{Classification, ItemStatus, SeenSet};
 
 use crate::{
-    Retention, StoreOptions,
     commit::Changes,
     flush::Flusher,
-    journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, OwnerTotals},
-    open::Lock,
+    journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation},
+    lock::Lock,
+    options::{Retention, StoreOptions},
     read::{LogReadError, SharedLog},
     record,
     retire::RetiringSegment,
     seen_sets::StoredSeenSet,
-    share::{EventTotals, NewEvent, RemovedEvents, Shares},
+    share::{NewEvent, RemovedEvents, Shares},
     table::TableError,
+    totals::{EventTotals, OwnerTotals},
     waiting::WaitingItems,
 };
 

@@ -21,10 +21,10 @@ mod tests;
 mod walk;
 mod writer;
 
-pub(crate) use open::{ScanError, Scanned, remove_unfinished, scan};
+pub(crate) use open::{JournalScan, ScanError, remove_unfinished, scan};
 pub(crate) use reader::{EventMeta, FoundEvent};
 pub(crate) use record::{BadSegment, CommitRecord, NewRecordEvent, Operation};
-pub(crate) use segment::{Journal, OwnerTotals, segment_name};
+pub(crate) use segment::{JournalFiles, segment_name};
 pub(crate) use walk::{
     IndexState, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers, segment_path,
 };

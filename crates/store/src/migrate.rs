@@ -19,7 +19,7 @@ use sled::{Db, IVec};
 
 use crate::{
     journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, SegmentLimits, sync_folder},
-    open::{JOURNAL, SLED},
+    lock::{JOURNAL, SLED},
     pieces,
     record::{self, Damage},
     table::TableError,

@@ -15,7 +15,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read as _, Seek as _, Write as _},
+    io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,153 +25,19 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    LogReader, LogWriter, SourceShare,
+    append::LogWriter,
     identity::Identity,
-    journal::{self, JournalWriter, OwnerTotals, ScanError, Scanned, SegmentLimits},
+    journal::{self, JournalScan, JournalWriter, ScanError, SegmentLimits},
+    lock::{JOURNAL, SLED, lock},
     migrate,
-    read::SharedLog,
+    notes::OpenNote,
+    options::{Retention, StoreOpenError, StoreOptions},
+    read::{LogReader, SharedLog},
     record::Damage,
-    share::EventTotals,
     table::{AppliedCommits, REBUILD_NOTE, Table, TableChange, TableError},
+    totals::{EventTotals, OwnerTotals},
 };
 
-/// Options of the store.
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    /// sled's page cache, in bytes.
-    pub cache_bytes: u64,
-    /// How much of the log is kept.
-    pub retention: Retention,
-    /// Maximum size of the events that one visit records, in bytes as stored; the rest waits for the next visits.
-    /// [`news::Source::new_bytes_max`] overrides it.
-    pub new_bytes_max: u64,
-    /// How much one source may take from the others.
-    pub share: SourceShare,
-    /// Whether a store whose journal is gone begins a new epoch, instead of being refused.
-    pub accept_loss: bool,
-}
-
-/// How much of the log is kept; the oldest events are deleted first.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Maximum age of an event.
-    pub age: Duration,
-    /// Maximum number of events.
-    pub events: u64,
-    /// Maximum size of all events, in bytes as stored; the files take up to four times as much.
-    pub bytes: u64,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        let retention = Retention {
-            age: Duration::from_secs(30 * 86_400),
-            events: 1_000_000,
-            bytes: 4 * 1024 * 1024 * 1024,
-        };
-        Self {
-            cache_bytes: 32 * 1024 * 1024,
-            retention,
-            new_bytes_max: 8 * 1024 * 1024,
-            share: SourceShare::default(),
-            accept_loss: false,
-        }
-    }
-}
-
-/// Why the store could not be opened. The text ends with what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreOpenError {
-    /// Another process uses it.
-    #[error(
-        "the data directory {path} is in use by {holder}; stop that process or choose another store.path"
-    )]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-        /// The process that holds the lock, as written in the lock file.
-        holder: String,
-    },
-    /// The directory cannot be used.
-    #[error(
-        "cannot use the data directory {path}: {source}; check that it exists, is writable and has space"
-    )]
-    Io {
-        /// The directory.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// A later version of this program wrote it.
-    #[error(
-        "the data in {path} was written by a newer version of this program (layout {layout}); install that version \
-         again, or restore a backup from before the upgrade"
-    )]
-    Newer {
-        /// The directory.
-        path: PathBuf,
-        /// The layout of its records.
-        layout: u16,
-    },
-    /// The data is damaged, and there is nothing to make it again from.
-    #[error(
-        "the data in {path} is damaged ({what}); restore a backup (newswire log restore), or move the directory away to \
-         start with an empty log"
-    )]
-    Damaged {
-        /// The directory.
-        path: PathBuf,
-        /// What was found.
-        what: String,
-    },
-    /// The journal is gone, while other files say that there was one.
-    #[error(
-        "the journal of the store in {path} is gone ({what}), and with it all events; restore a backup (newswire log \
-         restore), or start once with --accept-loss: the log is then empty and has a new epoch, and clients are told so"
-    )]
-    Lost {
-        /// The directory.
-        path: PathBuf,
-        /// What was found.
-        what: String,
-    },
-}
-
-/// What an open found and mended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OpenNote {
-    /// A store of an earlier version was brought into the layout of this one; it had so many events.
-    Migrated {
-        /// Events that are in the journal now.
-        events: u64,
-    },
-    /// The states of sources were made again from the journal.
-    Rebuilt {
-        /// Why.
-        why: String,
-    },
-    /// The end of the journal is gone or damaged; these events are lost. Their numbers are not used again.
-    EndLost {
-        /// The first of them.
-        first: Seq,
-        /// How many.
-        count: u64,
-    },
-    /// Records whose changes of states are damaged; their events are not.
-    DamagedChanges {
-        /// How many.
-        records: u64,
-    },
-    /// The files are a copy of another store, or were restored.
-    Copied,
-    /// The log is empty and has a new epoch, as the caller has accepted.
-    NewEpoch,
-}
-
-/// The folder of the journal.
-pub(crate) const JOURNAL: &str = "journal";
-/// The folder of sled.
-pub(crate) const SLED: &str = "log.sled";
 /// Where a damaged sled goes, for those who want to look at it; the next one replaces it.
 const SET_ASIDE: &str = "damaged-log.sled";
 
@@ -187,12 +53,6 @@ const REPLAY_CHANGES: usize = 1000;
 /// Looks at sled's lock, and the delay between them: 15 s in all, many times what a busy machine needs.
 const LOCK_ATTEMPTS: u32 = 750;
 const LOCK_DELAY: Duration = Duration::from_millis(20);
-
-/// The lock on the directory; held as long as the writer exists.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    _file: File,
-}
 
 /// Opens the store in `path`; creates it if it does not exist.
 ///
@@ -244,7 +104,7 @@ struct Opened {
 
 /// The journal as it was found, or a new one.
 enum FoundJournal {
-    Old(Scanned),
+    Old(JournalScan),
     New(JournalWriter),
 }
 
@@ -286,7 +146,7 @@ impl Opening<'_> {
         Ok((FoundJournal::Old(scanned), table, unjournalled))
     }
 
-    fn scan(&self) -> Result<Option<Scanned>, StoreOpenError> {
+    fn scan(&self) -> Result<Option<JournalScan>, StoreOpenError> {
         let scanned = journal::scan(&self.path.join(JOURNAL)).map_err(|error| match error {
             ScanError::Io(source) => self.io(source),
             ScanError::Newer(layout) => StoreOpenError::Newer { path: self.path.to_owned(), layout },
@@ -296,7 +156,7 @@ impl Opening<'_> {
     }
 
     /// Brings the store of an earlier version into the layout of this one, if that is what is here.
-    fn migrate(&mut self) -> Result<Option<Scanned>, StoreOpenError> {
+    fn migrate(&mut self) -> Result<Option<JournalScan>, StoreOpenError> {
         let folder = self.path.join(SLED);
         if Identity::exists(self.path) || !folder.join("db").exists() {
             return Ok(None);
@@ -375,7 +235,7 @@ impl Opening<'_> {
     }
 
     /// Values in sled that are older than the journal are replaced.
-    fn open_table(&mut self, scanned: &mut Scanned) -> Result<Table, StoreOpenError> {
+    fn open_table(&mut self, scanned: &mut JournalScan) -> Result<Table, StoreOpenError> {
         let note = fs::read_to_string(self.path.join(REBUILD_NOTE)).ok();
         let is_missing = !self.path.join(SLED).join("db").exists();
         let is_right = |table: &Table| match (table.epoch(), &scanned.epoch) {
@@ -433,7 +293,12 @@ impl Opening<'_> {
         self.try_table().map_err(|error| self.table_failed(error))
     }
 
-    fn replay(&mut self, table: Table, scanned: &mut Scanned, is_missing: bool) -> Result<Table, TableError> {
+    fn replay(
+        &mut self,
+        table: Table,
+        scanned: &mut JournalScan,
+        is_missing: bool,
+    ) -> Result<Table, TableError> {
         scanned.leave_out_torn(table.applied().commit);
         let is_new = table.epoch()?.is_none();
         if is_new && is_missing && scanned.has_commits() && !self.is_migration() {
@@ -501,7 +366,7 @@ fn subtract_removed(totals: &mut OwnerTotals, journal: &JournalWriter, oldest: S
 }
 
 /// Applies what the journal has from a commit on. Returns in how many records it is damaged.
-fn replay(table: &Table, scanned: &Scanned, from: u64) -> Result<u64, TableError> {
+fn replay(table: &Table, scanned: &JournalScan, from: u64) -> Result<u64, TableError> {
     let (next_commit, next_event) = scanned.next();
     let head = Seq(next_event.0 - 1);
     // Each value at most once in a batch.
@@ -537,34 +402,6 @@ fn replay(table: &Table, scanned: &Scanned, from: u64) -> Result<u64, TableError
 pub(crate) fn new_epoch() -> Epoch {
     let name: String = std::iter::repeat_with(|| fastrand::digit(36)).take(6).collect();
     Epoch::try_new(&name).expect("six lower-case letters and digits")
-}
-
-pub(crate) fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
-    let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.join("lock"))
-        .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.take(256).read_to_string(&mut holder).map_err(io)?;
-            let holder =
-                if holder.trim().is_empty() { "another process".into() } else { holder.trim().into() };
-            return Err(StoreOpenError::Locked { path: path.to_owned(), holder });
-        }
-        Err(fs::TryLockError::Error(source)) => return Err(io(source)),
-    }
-    let name =
-        std::env::current_exe().ok().and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
-    file.set_len(0).map_err(io)?;
-    file.rewind().map_err(io)?;
-    writeln!(file, "process {} ({})", std::process::id(), name.unwrap_or_default()).map_err(io)?;
-    Ok(Lock { _file: file })
 }
 
 /// Waits for sled's own lock. This process has the lock on the directory, so only a dropped database of this process can hold

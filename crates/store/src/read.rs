@@ -13,8 +13,8 @@ use std::{
 use news::{Epoch, EventKind, HeldHost, Seq, SourceId, SourceState, Timestamp};
 
 use crate::{
-    OpenNote,
-    journal::{FoundEvent, Journal},
+    journal::{FoundEvent, JournalFiles},
+    notes::OpenNote,
     record::{self, Damage},
     table::{StoredValue, Table, TableError},
 };
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct SharedLog {
     pub(crate) table: Table,
-    pub(crate) journal: Arc<Journal>,
+    pub(crate) journal: Arc<JournalFiles>,
     /// The oldest event kept; one more than the head if the log is empty.
     oldest: AtomicU64,
     /// The newest event that is on disk and in sled.
@@ -64,7 +64,7 @@ enum LogEntry {
 impl SharedLog {
     pub(crate) fn new(
         table: Table,
-        journal: Arc<Journal>,
+        journal: Arc<JournalFiles>,
         oldest: Seq,
         head: Seq,
         notes: Vec<OpenNote>,

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     commit::Changes,
-    journal::Journal,
+    journal::JournalFiles,
     record,
     table::{StoredValue, Table, TableError},
 };
@@ -27,7 +27,7 @@ pub(crate) struct RetiringSegment {
 }
 
 impl RetiringSegment {
-    pub(crate) fn read(journal: &Journal, commits: Range<u64>) -> io::Result<Self> {
+    pub(crate) fn read(journal: &JournalFiles, commits: Range<u64>) -> io::Result<Self> {
         let last = commits.end - 1;
         let mut keys = BTreeSet::new();
         journal.operations_in::<io::Error>(commits, |_, operations| {

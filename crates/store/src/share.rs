@@ -19,8 +19,9 @@ use std::{io, time::Duration};
 use news::{FloodingBound, Seq, SourceId, Timestamp};
 
 use crate::{
-    journal::{EventMeta, OwnerTotals},
+    journal::EventMeta,
     read::SharedLog,
+    totals::{EventTotals, OwnerTotals, owner_hash},
 };
 
 use recent::RecentEvents;
@@ -62,37 +63,6 @@ impl SourceShare {
 const PROTECTED_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Stored events that one visit looks at to find the ones that would go; a source whose visit finds more waits.
 const LOOKED_AT_MAX: usize = 2000;
-
-/// Events and their size: what a source has, or may have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EventTotals {
-    /// How many.
-    pub events: u64,
-    /// In bytes, as stored.
-    pub bytes: u64,
-}
-
-impl EventTotals {
-    pub(crate) fn with(self, bytes: u64) -> Self {
-        Self { events: self.events + 1, bytes: self.bytes + bytes }
-    }
-
-    pub(crate) fn without(self, other: Self) -> Self {
-        Self {
-            events: self.events.saturating_sub(other.events),
-            bytes: self.bytes.saturating_sub(other.bytes),
-        }
-    }
-
-    fn exceeds(self, max: Self) -> bool {
-        self.events > max.events || self.bytes > max.bytes
-    }
-
-    /// Whether a source that has this may not take more from others: but its only event need not wait for ever.
-    fn is_over(self, max: Self, bytes: u64) -> bool {
-        self.events > 0 && self.with(bytes).exceeds(max)
-    }
-}
 
 /// Where retention will have removed events to: those that will go are still in the log.
 #[derive(Clone, Copy, Debug)]
@@ -290,8 +260,4 @@ impl RemovedEvents {
         let totals = self.by_owner.entry(removed.owner).or_default();
         *totals = totals.with(u64::from(removed.bytes));
     }
-}
-
-pub(crate) fn owner_hash(source: &str) -> u64 {
-    news::stable_hash(source.as_bytes())
 }

@@ -12,17 +12,19 @@ use news::{Epoch, Seq};
 
 use crate::record;
 
+use crate::totals::OwnerTotals;
+
 use super::{
     record::{BadSegment, Operation, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader},
     segment::{
-        FoundRecord, Journal, OwnerTotals, Records, Segment, add_totals, decode_index, index_name,
-        noted_oldest, number_of, segment_name,
+        FoundRecord, JournalFiles, Records, Segment, add_totals, decode_index, index_name, noted_oldest,
+        number_of, segment_name,
     },
 };
 
 /// What was found in the folder of a journal.
 #[derive(Debug)]
-pub(crate) struct Scanned {
+pub(crate) struct JournalScan {
     /// `None` if no segment has a whole header.
     pub(crate) epoch: Option<Epoch>,
     pub(crate) totals: OwnerTotals,
@@ -62,7 +64,7 @@ pub(crate) enum ScanError {
     Mixed(Epoch, Epoch),
 }
 
-impl Scanned {
+impl JournalScan {
     /// `None` if it is damaged; the records tell the same.
     fn read_header(&mut self, file: &mut File) -> Result<Option<SegmentHeader>, ScanError> {
         let mut bytes = Vec::new();
@@ -124,7 +126,7 @@ impl Scanned {
         missing
     }
 
-    /// As [`Journal::operations_in`].
+    /// As [`JournalFiles::operations_in`].
     pub(crate) fn operations_in<E: From<io::Error>>(
         &self,
         commits: Range<u64>,
@@ -132,7 +134,7 @@ impl Scanned {
     ) -> Result<u64, E> {
         // The epoch is of no importance for reading.
         let epoch = self.epoch.clone().unwrap_or_else(|| Epoch::try_new("none").expect("it is a name"));
-        Journal::new(epoch, self.folder.clone(), self.segments.clone()).operations_in(commits, apply)
+        JournalFiles::new(epoch, self.folder.clone(), self.segments.clone()).operations_in(commits, apply)
     }
 
     /// The commit and the event after the last ones.
@@ -156,10 +158,10 @@ pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
 }
 
 /// Looks into a folder; `None` if it has no segments. Reads the last segment, and those without an index.
-pub(crate) fn scan(folder: &Path) -> Result<Option<Scanned>, ScanError> {
+pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
     let numbers = numbers(folder)?;
     let Some(last) = numbers.last().copied() else { return Ok(None) };
-    let mut scanned = Scanned {
+    let mut scanned = JournalScan {
         epoch: None,
         totals: OwnerTotals::new(),
         folder: folder.to_owned(),

@@ -4,11 +4,11 @@ use std::{io, ops::Range};
 
 use news::{Seq, SourceId, Timestamp};
 
-use crate::{record, share::owner_hash};
+use crate::{record, totals::owner_hash};
 
 use super::{
     record::{Operation, RECORD_HEADER, RecordHeader, RecordTable, SEGMENT_HEADER},
-    segment::{Journal, SegmentReader},
+    segment::{JournalFiles, SegmentReader},
 };
 
 /// What is known of an event without reading it.
@@ -42,7 +42,7 @@ pub(crate) struct EventCursor<'a> {
     at: u64,
 }
 
-impl Journal {
+impl JournalFiles {
     /// The events from this one on, as far as the journal has them.
     pub(crate) fn events_from(&self, first: Seq) -> EventCursor<'_> {
         EventCursor {
@@ -131,7 +131,7 @@ impl EventCursor<'_> {
 
 /// Goes through the records, from segment to segment.
 struct RecordCursor<'a> {
-    journal: &'a Journal,
+    journal: &'a JournalFiles,
     /// Records whose events are all before this one are not wanted.
     wanted: Seq,
     place: Option<CursorPlace>,

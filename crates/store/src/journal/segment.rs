@@ -9,7 +9,7 @@
 //! An index is written when its segment has ended. Without one, or with a damaged one, the segment is read.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     fs::File,
     io,
     ops::Range,
@@ -20,7 +20,7 @@ use std::{
 
 use news::{Epoch, Seq};
 
-use crate::share::{EventTotals, owner_hash};
+use crate::totals::{EventTotals, OwnerTotals, owner_hash};
 
 use super::record::{RECORD_HEADER, RECORD_MAGIC, RecordHeader, RecordTable, SEGMENT_HEADER, u32_at, u64_at};
 
@@ -31,14 +31,14 @@ const INDEX_LAYOUT: u16 = 1;
 
 /// The segments; shared by the writer and all readers.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct JournalFiles {
     pub(crate) epoch: Epoch,
     pub(super) folder: PathBuf,
     /// By their numbers. Missing files leave holes in them.
     segments: RwLock<VecDeque<Segment>>,
 }
 
-impl Journal {
+impl JournalFiles {
     pub(super) fn new(epoch: Epoch, folder: PathBuf, segments: VecDeque<Segment>) -> Self {
         Self { epoch, folder, segments: RwLock::new(segments) }
     }
@@ -194,9 +194,6 @@ impl Iterator for Records<'_> {
         Some(if next.is_some() { FoundRecord::Damage } else { FoundRecord::Tail(from) })
     }
 }
-
-/// How many events each source has in a segment, and their bytes; by the hashes of their ids.
-pub(crate) type OwnerTotals = HashMap<u64, EventTotals>;
 
 /// Adds the events of a record.
 pub(super) fn add_totals(totals: &mut OwnerTotals, table: &RecordTable) {

@@ -4,7 +4,10 @@ use std::{collections::HashSet, path::Path};
 
 use news::{Epoch, EventKind, Seq, SourceId, Timestamp};
 
-use crate::{record as values, share::EventTotals};
+use crate::{
+    record as values,
+    totals::{EventTotals, OwnerTotals},
+};
 
 use super::{
     record::{
@@ -12,8 +15,7 @@ use super::{
         SEGMENT_HEADER, SegmentHeader,
     },
     segment::{
-        FoundRecord, OwnerTotals, Records, Segment, add_totals, decode_index, encode_index, number_of,
-        segment_name,
+        FoundRecord, Records, Segment, add_totals, decode_index, encode_index, number_of, segment_name,
     },
 };
 

@@ -10,14 +10,14 @@ use news::{Seq, SourceId, Timestamp};
 
 use crate::record;
 
+use crate::totals::OwnerTotals;
+
 use super::{
     open::numbers,
     record::{
         BadSegment, Operation, RECORD_HEADER, RecordHeader, RecordTable, SEGMENT_HEADER, SegmentHeader,
     },
-    segment::{
-        FoundRecord, OwnerTotals, Records, Segment, add_totals, decode_index, index_name, segment_name,
-    },
+    segment::{FoundRecord, Records, Segment, add_totals, decode_index, index_name, segment_name},
 };
 
 /// A segment that was read whole.

@@ -10,10 +10,12 @@ use std::{
 
 use news::{Epoch, Seq};
 
+use crate::totals::OwnerTotals;
+
 use super::{
-    open::Scanned,
+    open::JournalScan,
     record::{CommitRecord, RecordHeader, RecordTable, SegmentHeader},
-    segment::{Journal, OwnerTotals, Segment, add_totals, encode_index, index_name, segment_name},
+    segment::{JournalFiles, Segment, add_totals, encode_index, index_name, segment_name},
 };
 
 /// When a segment ends: at the first of these, with the record that reaches it.
@@ -26,7 +28,7 @@ pub(crate) struct SegmentLimits {
 /// The only writer of the journal.
 #[derive(Debug)]
 pub(crate) struct JournalWriter {
-    journal: Arc<Journal>,
+    journal: Arc<JournalFiles>,
     file: File,
     limits: SegmentLimits,
     /// Of the last segment.
@@ -39,19 +41,19 @@ impl JournalWriter {
         fs::create_dir_all(folder)?;
         sync_folder(folder.parent().unwrap_or(folder))?;
         let (file, segment) = begin_segment(folder, &epoch, Segment::empty(1, 1, first))?;
-        let journal = Journal::new(epoch, folder.to_owned(), VecDeque::from([segment]));
+        let journal = JournalFiles::new(epoch, folder.to_owned(), VecDeque::from([segment]));
         Ok(Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() })
     }
 
     /// Continues a journal: behind its last record, which is what counts, and from this commit and this event on if they are
     /// later than that. What is behind the last record was never announced, and is removed.
     pub(crate) fn resume(
-        scanned: Scanned,
+        scanned: JournalScan,
         epoch: Epoch,
         (commit, first): (u64, Seq),
         limits: SegmentLimits,
     ) -> io::Result<Self> {
-        let Scanned { folder, mut segments, without_index, unfinished, .. } = scanned;
+        let JournalScan { folder, mut segments, without_index, unfinished, .. } = scanned;
         if let Some(unfinished) = unfinished {
             fs::remove_file(folder.join(segment_name(unfinished)))?;
             sync_folder(&folder)?;
@@ -80,7 +82,7 @@ impl JournalWriter {
             segments.push_back(segment);
             file
         };
-        let journal = Journal::new(epoch, folder, segments);
+        let journal = JournalFiles::new(epoch, folder, segments);
         let mut writer = Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() };
         writer.count_last()?;
         Ok(writer)
@@ -97,7 +99,7 @@ impl JournalWriter {
         Ok(())
     }
 
-    pub(crate) fn journal(&self) -> &Arc<Journal> {
+    pub(crate) fn journal(&self) -> &Arc<JournalFiles> {
         &self.journal
     }
 

@@ -8,9 +8,9 @@ use std::{
 
 use news::Seq;
 
-use crate::read::SharedLog;
+use crate::{read::SharedLog, totals::EventTotals};
 
-use super::{EventTotals, NewEvent};
+use super::NewEvent;
 
 /// For so long after they were recorded, events stay in memory rather than those of a source over its share: clients that
 /// come back find them there. Older ones are in the log only, where the share of the log protects them; a source that

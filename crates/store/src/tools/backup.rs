@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     journal::{segment_name, segment_numbers, segment_path, sync_folder},
-    open::JOURNAL,
+    lock::JOURNAL,
 };
 
 use super::{

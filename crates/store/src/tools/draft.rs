@@ -18,8 +18,9 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{
     journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, SegmentLimits, sync_folder},
+    lock::{JOURNAL, Lock, lock},
     migrate::remove_folder,
-    open::{JOURNAL, Lock, SEGMENT_BYTES, lock},
+    open::SEGMENT_BYTES,
 };
 
 use super::ToolError;

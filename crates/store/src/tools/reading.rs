@@ -14,7 +14,7 @@ use crate::{
         BadSegment, Operation, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers,
         segment_path,
     },
-    open::JOURNAL,
+    lock::JOURNAL,
     record,
 };
 

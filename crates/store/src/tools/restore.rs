@@ -11,7 +11,8 @@ use news::{Cursor, Epoch, Event, EventKind, Seq, Timestamp};
 use crate::{
     identity::Identity,
     journal::{segment_path, sync_folder},
-    open::{JOURNAL, new_epoch},
+    lock::JOURNAL,
+    open::new_epoch,
     record,
 };
 

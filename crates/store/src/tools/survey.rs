@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     journal::{IndexState, segment_path},
-    share::EventTotals,
+    totals::EventTotals,
 };
 
 use super::{
