@@ -10,6 +10,7 @@
 mod browser;
 pub mod crash_sweep;
 mod delivery;
+pub mod disk;
 mod external_program;
 mod forward_proxy;
 pub mod http;

@@ -282,7 +282,7 @@ impl DaemonParts {
             }),
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
-            on_older_copy: Arc::new(|why| tracing::error!(why, "recording paused")),
+            on_older_copy: Arc::new(|why| tracing::error!(why, "the store is an older copy of itself")),
         }
     }
 }

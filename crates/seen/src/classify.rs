@@ -131,6 +131,12 @@ impl SeenSet {
         }
     }
 
+    /// How many items it has.
+    #[must_use]
+    pub fn item_count(&self) -> usize {
+        self.layout.entries.len()
+    }
+
     /// 76 bytes per item.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

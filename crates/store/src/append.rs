@@ -152,6 +152,8 @@ const FLAPPING: &str =
 /// The warning in the state of a source whose updates are absorbed.
 const DAMPED: &str = "update-flap: the text of many items changes from visit to visit; their updates are not sent until it stops";
 
+/// The seen sets of one commit, in entries: about 20 MB.
+const SEEN_ENTRIES_PER_COMMIT: usize = 100_000;
 /// Values that are journalled again in one record.
 const KEYS_PER_RECORD: usize = 256;
 
@@ -257,13 +259,29 @@ impl LogWriter {
         })
     }
 
-    /// Appends the visits in order, as one commit, and makes it visible once it is on disk. Blocks.
+    /// Appends the visits in order, and makes them visible once they are on disk: as one commit, or as several if their seen
+    /// sets are large. A visit is never divided. Blocks.
     ///
     /// # Errors
-    /// [`AppendError`]: nothing of it is visible, and the process must stop.
+    /// [`AppendError`]: nothing of a commit that failed is visible, and the process must stop.
     pub fn append(&mut self, visits: Vec<VisitRecord>) -> Result<Vec<AppendedVisit>, AppendError> {
+        let mut appended = Vec::with_capacity(visits.len());
+        let mut commit = self.begin();
+        for visit in visits {
+            appended.push(self.add(&mut commit, visit)?);
+            let entries: usize = commit.seen.values().map(|seen| seen.set.item_count()).sum();
+            if entries > SEEN_ENTRIES_PER_COMMIT {
+                self.finish(commit)?;
+                commit = self.begin();
+            }
+        }
+        self.finish(commit)?;
+        Ok(appended)
+    }
+
+    fn begin(&mut self) -> Commit {
         self.shares.begin();
-        let mut commit = Commit {
+        Commit {
             events: Vec::new(),
             changes: Changes::default(),
             seen: HashMap::new(),
@@ -273,11 +291,10 @@ impl LogWriter {
             with_news: HashSet::new(),
             head: self.shared.head(),
             live_bytes: self.live_bytes,
-        };
-        let mut appended = Vec::with_capacity(visits.len());
-        for visit in visits {
-            appended.push(self.add(&mut commit, visit)?);
         }
+    }
+
+    fn finish(&mut self, commit: Commit) -> Result<(), AppendError> {
         let Commit {
             events,
             mut changes,
@@ -308,7 +325,7 @@ impl LogWriter {
         self.live_bytes = live_bytes;
         self.shared.set_head(head);
         crate::crash::point("append-visible");
-        Ok(appended)
+        Ok(())
     }
 
     /// Brings a commit to the disk, and then to sled. `head` is its last event.

@@ -130,9 +130,10 @@ fn on_connected(state: &AppState, hello: &StreamOpened, wire: &Subscription) -> 
     let older_copy = newest.map(|newest| OlderCopy { head: head.clone(), newest: newest.clone() });
     if let Some(copy) = &older_copy {
         tracing::error!(
-            head = %copy.head, newest = %copy.newest,
-            "the log of the ingestion daemon is an older copy: recording is paused; restore the newest copy of the \
-             store with `newswire log restore`, or start newswire-ingestd with --accept-loss"
+            epoch = %copy.newest.epoch, seq = copy.newest.seq.0, kept = copy.head.seq.0,
+            "the log of the ingestion daemon is an older copy, without the newest event that was received from it; \
+             restore the newest copy of the store with `newswire log restore`, or start newswire-ingestd with \
+             --accept-loss"
         );
     }
     state.wire.set_older_copy(older_copy);

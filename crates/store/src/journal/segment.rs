@@ -262,13 +262,10 @@ impl SegmentReader {
             let left = usize::try_from(end - at).unwrap_or(usize::MAX);
             self.bytes.resize(length.max(WINDOW.min(left)), 0);
             self.at = at;
-            match self.file.read_exact_at(&mut self.bytes, at) {
-                Ok(()) => {}
-                Err(error) => {
-                    self.bytes.clear();
-                    let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
-                    return if is_cut { Ok(None) } else { Err(error) };
-                }
+            if let Err(error) = read_what_can_be(&self.file, &mut self.bytes, at) {
+                self.bytes.clear();
+                let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
+                return if is_cut { Ok(None) } else { Err(error) };
             }
         }
         let from = usize::try_from(at - self.at).unwrap_or_default();
@@ -278,12 +275,37 @@ impl SegmentReader {
     /// The place of the first record behind damage.
     pub(super) fn place_behind(&self, at: u64, end: u64) -> io::Result<Option<u64>> {
         let mut bytes = vec![0; usize::try_from(end.min(self.file.metadata()?.len())).unwrap_or_default()];
-        self.file.read_exact_at(&mut bytes, 0)?;
+        read_what_can_be(&self.file, &mut bytes, 0)?;
         Ok(Records::new(&bytes, at).find_map(|found| match found {
             FoundRecord::Record(at, _) => Some(at as u64),
             FoundRecord::Damage | FoundRecord::Tail(_) => None,
         }))
     }
+}
+
+/// What a disk reads and fails to read as a whole, in bytes.
+const SECTOR: usize = 4096;
+
+/// Reads bytes of a file. Sectors that the disk cannot read are zeros: their records are damaged, and all others are not.
+pub(super) fn read_what_can_be(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    const EIO: i32 = 5;
+    let is_unreadable = |error: &io::Error| error.raw_os_error() == Some(EIO);
+    match file.read_exact_at(bytes, at) {
+        Err(error) if is_unreadable(&error) => {}
+        read => return read,
+    }
+    let mut from = 0;
+    while from < bytes.len() {
+        let place = at + from as u64;
+        let left = SECTOR - usize::try_from(place % SECTOR as u64).unwrap_or_default();
+        let to = (from + left).min(bytes.len());
+        match file.read_exact_at(&mut bytes[from..to], place) {
+            Err(error) if is_unreadable(&error) => bytes[from..to].fill(0),
+            read => read?,
+        }
+        from = to;
+    }
+    Ok(())
 }
 
 /// The name of a segment's file.

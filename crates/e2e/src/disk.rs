@@ -1,0 +1,63 @@
+//! What can happen to a store: loss of power, calls that fail, damage. Tests of the release and debug programs as they are.
+//!
+//! ```text
+//! preload   a C library between the program and the disk: records what it does, makes the nth call fail
+//! record    what was recorded
+//! rebuild   the folder as it may be after a cut of power at one point of the record
+//! workload  feeds that publish small items, long articles and long lists of keys
+//! log_check starts the daemon on a store and compares it with what clients had received
+//! cuts, images, failing_calls, damage      the scenarios
+//! ```
+//!
+//! What must never happen here: a check that passes because nothing was announced before the fault.
+
+mod announced;
+mod cuts;
+mod damage;
+mod failing_calls;
+mod images;
+mod log_check;
+mod preload;
+mod rebuild;
+mod record;
+mod workload;
+
+use std::{fs, io, path::Path};
+
+pub use self::{
+    cuts::{CutOptions, CutSummary, cut_recorded_stores},
+    damage::{DamageOptions, DamageSummary, damage_stores},
+    failing_calls::{FailingCall, FailingCallSummary, FailingCalls},
+    images::{ImageSummary, cut_images},
+    workload::Articles,
+};
+
+/// Copies a folder with everything in it.
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The files of a folder and of those in it, in the order of their paths.
+fn files_of(folder: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.extend(files_of(&entry.path())?);
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
