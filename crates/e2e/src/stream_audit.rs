@@ -80,6 +80,8 @@ struct AuditState {
     received: BTreeMap<String, Vec<u64>>,
     /// The sequence number of the last item.
     last: Option<u64>,
+    /// How the last connection began.
+    opened: String,
     /// The only source that the stream is of; `None`: it has all events, without holes.
     source: Option<String>,
     faults: Vec<String>,
@@ -103,15 +105,22 @@ impl StreamAudit {
         let message = &record.message;
         let fault = match message.event.as_str() {
             "item" => self.item(record).err(),
-            "stream" => match record.json()["resume"].as_str() {
-                Some("live" | "exact") => None,
-                _ => Some(format!("the stream began with {}", message.data)),
-            },
+            "stream" => self.opened(record).err(),
             "source" | "refresh" | "live" => None,
             other => Some(format!("`{other}`: {}", message.data)),
         };
         if let Some(fault) = fault {
             self.state().fault(format!("connection {}: {fault}", record.connection));
+        }
+    }
+
+    /// A client that has had an event before resumes exactly.
+    fn opened(&self, record: &RecordedEvent) -> Result<(), String> {
+        let mut state = self.state();
+        state.opened.clone_from(&record.message.data);
+        match (record.json()["resume"].as_str(), state.last) {
+            (Some("exact"), _) | (Some("live"), None) => Ok(()),
+            _ => Err(format!("the stream began with {}", record.message.data)),
         }
     }
 
@@ -132,7 +141,11 @@ impl StreamAudit {
         if let Some(last) = state.last.replace(seq) {
             let is_next = if state.source.is_none() { seq == last + 1 } else { seq > last };
             if !is_next {
-                state.fault(format!("{id} came after {last}, on connection {}", record.connection));
+                let fault = format!(
+                    "{id} came after {last}, on connection {}, which began with {}",
+                    record.connection, state.opened
+                );
+                state.fault(fault);
             }
         }
         drop(state);
@@ -266,7 +279,7 @@ mod tests {
         let doubled = totals(None, &[item(1, "a", 1), item(2, "b", 2), item(3, "a", 3), item(4, "a", 3)]);
         assert_eq!((doubled.doubled, doubled.faults.len()), (1, 1), "{doubled:?}");
         let hole = totals(None, &[item(1, "a", 1), item(2, "b", 2), item(4, "a", 3)]);
-        assert_eq!(hole.faults, ["e-4 came after 2, on connection 0"]);
+        assert_eq!(hole.faults, ["e-4 came after 2, on connection 0, which began with "]);
         let disorder = totals(None, &[item(1, "a", 3), item(2, "b", 2), item(3, "a", 1)]);
         assert_eq!(disorder.faults, ["3 of a came before 1"]);
         let strange = totals(None, &[item(1, "a", 1), item(2, "b", 2), item(3, "a", 3), item(4, "b", 9)]);
