@@ -47,3 +47,8 @@ async fn a_death_while_a_damaged_database_is_rebuilt_loses_nothing() {
 async fn a_death_at_any_step_of_the_migration_loses_nothing() {
     sweep_all(CrashCause::OldStore, 1).await;
 }
+
+#[tokio::test]
+async fn a_death_during_a_backup_of_the_running_store_loses_nothing() {
+    sweep_all(CrashCause::Backup, 1).await;
+}
