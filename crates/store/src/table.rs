@@ -12,12 +12,12 @@
 use std::{
     cell::Cell,
     fs::{self, File},
-    io,
+    io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -105,6 +105,7 @@ pub(crate) struct Table {
     /// Where a failure of sled is noted, so that the next start makes it again.
     note: PathBuf,
     noted: OnceLock<()>,
+    has_failed: AtomicBool,
     applied: AtomicU64,
     head: AtomicU64,
     oldest: AtomicU64,
@@ -133,6 +134,7 @@ impl Table {
             file,
             note,
             noted: OnceLock::new(),
+            has_failed: AtomicBool::new(false),
             applied: AtomicU64::new(0),
             head: AtomicU64::new(0),
             oldest: AtomicU64::new(0),
@@ -270,7 +272,7 @@ impl Table {
         let applied = self.applied.load(Ordering::Acquire);
         crate::crash::point("flush-started");
         self.watched(|| self.db.flush())?;
-        self.file.sync_data()?;
+        self.noting(self.file.sync_data().map_err(TableError::from))?;
         crate::crash::point("flush-synced");
         self.flushed.store(applied, Ordering::Release);
         Ok(())
@@ -293,15 +295,16 @@ impl Table {
         self.noting(value.map_err(|damage| TableError::Damaged { what: what.to_owned(), damage }))
     }
 
-    /// Notes for the next start that the data are wrong.
+    /// Notes for the next start that the data are wrong, or for the end of this process that the disk has failed.
     fn noting<T>(&self, result: Result<T, TableError>) -> Result<T, TableError> {
-        if let Err(error) = &result
-            && error.is_damage()
-        {
+        let Err(error) = &result else { return result };
+        if error.is_damage() {
             self.noted.get_or_init(|| {
                 // Without the note, the next start finds the damage itself, or at the same place again.
                 fs::write(&self.note, format!("{error}\n")).ok();
             });
+        } else {
+            self.has_failed.store(true, Ordering::Release);
         }
         result
     }
@@ -310,6 +313,15 @@ impl Table {
     pub(crate) fn damaged(&self, what: String, damage: Damage) -> TableError {
         let result: Result<(), _> = self.noting(Err(TableError::Damaged { what, damage }));
         result.expect_err("it is one")
+    }
+}
+
+impl Drop for Table {
+    /// If the disk has failed, sled is never dropped: it would flush, and may wait for ever.
+    fn drop(&mut self) {
+        if self.has_failed.load(Ordering::Acquire) {
+            mem::forget(self.db.clone());
+        }
     }
 }
 
