@@ -48,7 +48,8 @@ const INGEST_WATCH: &str = r#"{"clock":{"jumps":1,"last_ms":-4000,"last_ms_ago":
     "fetching":1,"idle":7,"parsing":0,"paused":0,"recording":0,"waiting":0},"busiest":[{"activity":"fetching",
     "since_ms_ago":1981,"source":"silent-herald","waiting_for":null}],"epoch":"e69io1","head":88,"oldest":1,
     "open_files":{"max":20000,"used":39},"outage":false,"overdue":0,"store":{"bytes":58977,"committing_ms":null,
-    "free_bytes":68807434240,"last_commit_ms_ago":413,"last_commit_took_ms":2,"path":"/var/lib/newswire","queued":0},
+    "free_bytes":68807434240,"last_commit_ms_ago":413,"last_commit_took_ms":2,
+    "last_read_failure_ms_ago":null,"path":"/var/lib/newswire","queued":0},
     "wire":{"sent":"e69io1-88","subscribers":1}}}"#;
 
 #[test]

@@ -30,6 +30,12 @@ impl Identity {
         file(store).exists()
     }
 
+    /// The epoch of the log, if it can be read.
+    pub(crate) fn epoch(store: &Path) -> Option<Epoch> {
+        let text = fs::read_to_string(file(store)).ok()?;
+        Epoch::try_new(field(&text, "epoch")?).ok()
+    }
+
     /// Reads it, and writes it if it is missing or of another epoch.
     pub(crate) fn check(store: &Path, epoch: &Epoch) -> io::Result<Self> {
         let inode = match fs::read_to_string(file(store)) {

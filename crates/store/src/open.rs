@@ -152,7 +152,12 @@ impl Opening<'_> {
             ScanError::Newer(layout) => StoreOpenError::Newer { path: self.path.to_owned(), layout },
             mixed @ ScanError::Mixed(..) => self.damaged(&mixed),
         })?;
-        Ok(scanned.filter(|scanned| scanned.has_segments()))
+        // If no header of a segment is whole, another file may say it.
+        let with_epoch = |mut scanned: JournalScan| {
+            scanned.epoch = scanned.epoch.or_else(|| Identity::epoch(self.path));
+            scanned
+        };
+        Ok(scanned.filter(JournalScan::has_segments).map(with_epoch))
     }
 
     /// Brings the store of an earlier version into the layout of this one, if that is what is here.

@@ -295,6 +295,25 @@ fn an_event_that_was_changed_on_disk_is_left_out_counted_and_named() {
 }
 
 #[test]
+fn a_young_log_whose_only_header_is_damaged_and_whose_states_are_gone_keeps_its_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    writer.append(vec![visit(&source("a"), vec![item("a", 1)], 1)]).unwrap();
+    let (epoch, before) = (reader.epoch().clone(), all(&reader));
+    drop((writer, reader));
+    let mut bytes = std::fs::read(segment(dir.path())).unwrap();
+    bytes[21] ^= 1;
+    std::fs::write(segment(dir.path()), bytes).unwrap();
+    std::fs::remove_dir_all(dir.path().join("log.sled")).unwrap();
+
+    for _ in 0..2 {
+        let (mut writer, reader) = open(dir.path());
+        assert_eq!((reader.epoch(), all(&reader)), (&epoch, before.clone()));
+        assert_eq!(writer.append(vec![visit(&source("a"), vec![item("a", 1)], 2)]).unwrap()[0].new, 0);
+    }
+}
+
+#[test]
 fn data_of_a_newer_version_is_refused_with_a_remedy_and_left_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path());
