@@ -27,16 +27,24 @@ pub(super) struct StatsArgs {
     json: bool,
 }
 
+fn exit_of(survey: &StoreSurvey) -> Exit {
+    if survey.damaged_places == 0 { Exit::Ok } else { Exit::Failure }
+}
+
+fn print_json(files: &LogFiles, survey: &StoreSurvey, left_out: &str) -> anyhow::Result<()> {
+    let mut value = json!(survey);
+    value["store"] = json!(files.store);
+    if let Some(all) = value.as_object_mut() {
+        all.remove(left_out);
+    }
+    Ok(out::stdout_line(&value.to_string())?)
+}
+
 pub(super) fn verify(files: &LogFiles, arguments: &VerifyLogArgs) -> anyhow::Result<Exit> {
     let survey = survey(&files.store).map_err(failed)?;
-    let exit = if survey.damaged_places == 0 { Exit::Ok } else { Exit::Failure };
+    let exit = exit_of(&survey);
     if arguments.json {
-        let mut value = json!(survey);
-        value["store"] = json!(files.store);
-        if let Some(all) = value.as_object_mut() {
-            all.remove("sources");
-        }
-        out::stdout_line(&value.to_string())?;
+        print_json(files, &survey, "sources")?;
         return Ok(exit);
     }
     head(files, &survey)?;
@@ -62,14 +70,9 @@ pub(super) fn verify(files: &LogFiles, arguments: &VerifyLogArgs) -> anyhow::Res
 
 pub(super) fn stats(files: &LogFiles, arguments: &StatsArgs) -> anyhow::Result<Exit> {
     let survey = survey(&files.store).map_err(failed)?;
-    let exit = if survey.damaged_places == 0 { Exit::Ok } else { Exit::Failure };
+    let exit = exit_of(&survey);
     if arguments.json {
-        let mut value = json!(survey);
-        value["store"] = json!(files.store);
-        if let Some(all) = value.as_object_mut() {
-            all.remove("places");
-        }
-        out::stdout_line(&value.to_string())?;
+        print_json(files, &survey, "places")?;
         return Ok(exit);
     }
     head(files, &survey)?;
