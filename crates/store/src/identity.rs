@@ -5,6 +5,7 @@
 //! identity   layout 4
 //!            epoch k3v9q2
 //!            inode 1234567
+//!            checksum 1a2b3c4d          CRC-32C of the lines before, hexadecimal
 //! ```
 
 use std::{
@@ -32,20 +33,18 @@ impl Identity {
 
     /// The epoch of the log, if it can be read.
     pub(crate) fn epoch(store: &Path) -> Option<Epoch> {
-        let text = fs::read_to_string(file(store)).ok()?;
+        let text = read(store).ok()?;
         Epoch::try_new(field(&text, "epoch")?).ok()
     }
 
     /// Reads it, and writes it if it is missing or of another epoch.
     pub(crate) fn check(store: &Path, epoch: &Epoch) -> io::Result<Self> {
-        let inode = match fs::read_to_string(file(store)) {
-            Ok(text) if field(&text, "epoch") == Some(epoch.as_str()) => {
+        let text = read(store)?;
+        let inode = match field(&text, "epoch") {
+            Some(of) if of == epoch.as_str() => {
                 field(&text, "inode").and_then(|inode| inode.parse::<u64>().ok())
             }
-            Ok(_) => None,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
-            Err(error) => return Err(error),
+            _ => None,
         };
         if let Some(inode) = inode {
             return Ok(Self { is_original: fs::metadata(file(store))?.ino() == inode });
@@ -58,7 +57,9 @@ impl Identity {
     pub(crate) fn renew(store: &Path, epoch: &Epoch) -> io::Result<()> {
         let mut file = File::create(file(store))?;
         let inode = file.metadata()?.ino();
-        write!(file, "layout {STORE_LAYOUT}\nepoch {epoch}\ninode {inode}\n")?;
+        let text = format!("layout {STORE_LAYOUT}\nepoch {epoch}\ninode {inode}\n");
+        let checksum = crc32c::crc32c(text.as_bytes());
+        write!(file, "{text}checksum {checksum:08x}\n")?;
         file.sync_all()?;
         sync_folder(store)
     }
@@ -66,6 +67,19 @@ impl Identity {
 
 fn file(store: &Path) -> PathBuf {
     store.join("identity")
+}
+
+/// What it says; nothing if it is missing or damaged.
+fn read(store: &Path) -> io::Result<String> {
+    let bytes = match fs::read(file(store)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        bytes => bytes?,
+    };
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    let is_right = text
+        .split_once("checksum ")
+        .is_some_and(|(before, checksum)| checksum == format!("{:08x}\n", crc32c::crc32c(before.as_bytes())));
+    Ok(if is_right { text } else { String::new() })
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {

@@ -17,6 +17,7 @@ use super::{
     cuts::start_and_wait,
     log_check::{check_log, last_error},
     preload::Preload,
+    take_place,
     workload::{Articles, StoreWorkload},
 };
 use crate::{Binary, TestStack, TestSubscriber, log_line, wait_for};
@@ -173,6 +174,7 @@ async fn fail_one(run: &FailingRun, call: FailingCall) -> anyhow::Result<Failing
     let mut stack = run.workload.stack()?;
     let (data, fired) = (stack.path("data"), stack.path("fired"));
     copy_folder(run.base.path(), &data)?;
+    take_place(&data)?;
     // Files are removed when there is much that retention no longer keeps.
     let events_kept = run.workload.events_kept() / if call.kind == "unlink" { 4 } else { 1 };
     stack.set("store.retention_events", &events_kept.to_string());
@@ -266,6 +268,7 @@ async fn after_failure(
 async fn stop_of_control(run: &FailingRun) -> anyhow::Result<Duration> {
     let mut stack = run.workload.stack()?;
     copy_folder(run.base.path(), &stack.path("data"))?;
+    take_place(&stack.path("data"))?;
     start_and_wait(&mut stack).await?;
     Ok(stack.terminate(Binary::Ingestd, Duration::from_secs(60)).await?.1)
 }

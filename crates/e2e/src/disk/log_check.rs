@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{announced::AnnouncedEvents, workload::StoreWorkload};
+use super::{announced::AnnouncedEvents, take_place, workload::StoreWorkload};
 use crate::{Binary, RecordedEvent, TestStack, TestSubscriber, http, wait_for};
 
 /// Deadline of the start, of the visits, and of reading the log; only a hang reaches it.
@@ -61,6 +61,7 @@ pub(super) async fn check_log(
 ) -> anyhow::Result<LogVerdict> {
     let mut verdict = LogVerdict::default();
     let shown = workload.shown();
+    take_place(&stack.path("data"))?;
     let began = tokio::time::Instant::now();
     stack.start(Binary::Ingestd)?;
     let wire = stack.wire();
