@@ -24,7 +24,7 @@ use seen::{Classification, ItemStatus, SeenSet};
 use crate::{
     commit::Changes,
     flush::Flusher,
-    journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation},
+    journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, has_too_many_files},
     lock::Lock,
     options::{Retention, StoreOptions},
     read::{LogReadError, SharedLog},
@@ -735,6 +735,14 @@ impl LogWriter {
     /// As [`LogWriter::append`].
     pub fn retain(&mut self, aged_before: Option<Timestamp>) -> Result<Retained, AppendError> {
         self.check()?;
+        match self.remove_oldest(aged_before) {
+            // The next step may open files again.
+            Err(AppendError::Journal(error)) if has_too_many_files(&error) => Ok(Retained::default()),
+            retained => retained,
+        }
+    }
+
+    fn remove_oldest(&mut self, aged_before: Option<Timestamp>) -> Result<Retained, AppendError> {
         let (oldest, head) = (self.shared.oldest(), self.shared.head());
         let mut first_kept = oldest;
         let mut gone = RemovedEvents::default();

@@ -19,7 +19,7 @@ use std::{io, time::Duration};
 use news::{FloodingBound, Seq, SourceId, Timestamp};
 
 use crate::{
-    journal::EventMeta,
+    journal::{EventMeta, has_too_many_files},
     read::SharedLog,
     totals::{EventTotals, OwnerTotals, owner_hash},
 };
@@ -156,7 +156,12 @@ impl Shares {
         if !has.is_over(max, event.bytes) {
             return Ok(None);
         }
-        Ok(self.displaces_others(log, head, live_bytes, event)?.then_some(FloodingBound::Retention))
+        let displaces_others = match self.displaces_others(log, head, live_bytes, event) {
+            // It cannot be told, so it waits.
+            Err(error) if has_too_many_files(&error) => true,
+            displaces_others => displaces_others?,
+        };
+        Ok(displaces_others.then_some(FloodingBound::Retention))
     }
 
     /// Counts an event that is added to the commit.

@@ -222,7 +222,7 @@ impl RecordCursor<'_> {
     /// To the start of a segment. Retention may remove it meanwhile; then it has no records.
     fn enter(&mut self, number: u64) -> io::Result<()> {
         let end = self.journal.segments().iter().find(|s| s.number == number).map(|s| s.length);
-        let reader = match SegmentReader::open(&self.journal.path(number)) {
+        let reader = match self.journal.open(number) {
             Ok(reader) => Some(reader),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),

@@ -14,8 +14,8 @@ use std::{
     io,
     ops::Range,
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use news::{Epoch, Seq};
@@ -36,11 +36,27 @@ pub(crate) struct JournalFiles {
     pub(super) folder: PathBuf,
     /// By their numbers. Missing files leave holes in them.
     segments: RwLock<VecDeque<Segment>>,
+    /// The file of the last one, and its number: what is new is read also while the process may open no further file.
+    last: RwLock<Option<(u64, Arc<File>)>>,
 }
 
 impl JournalFiles {
     pub(super) fn new(epoch: Epoch, folder: PathBuf, segments: VecDeque<Segment>) -> Self {
-        Self { epoch, folder, segments: RwLock::new(segments) }
+        Self { epoch, folder, segments: RwLock::new(segments), last: RwLock::default() }
+    }
+
+    pub(super) fn set_last(&self, number: u64, file: &Arc<File>) {
+        *self.last.write().unwrap_or_else(PoisonError::into_inner) = Some((number, Arc::clone(file)));
+    }
+
+    /// Opens a segment for reading.
+    pub(super) fn open(&self, number: u64) -> io::Result<SegmentReader> {
+        let last = self.last.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let file = match last.filter(|(last, _)| *last == number) {
+            Some((_, file)) => file,
+            None => Arc::new(File::open(self.folder.join(segment_name(number)))?),
+        };
+        Ok(SegmentReader { file, at: 0, bytes: Vec::new() })
     }
 
     /// Held for moments only.
@@ -50,10 +66,6 @@ impl JournalFiles {
 
     pub(super) fn segments_mut(&self) -> RwLockWriteGuard<'_, VecDeque<Segment>> {
         self.segments.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(segment_name(number))
     }
 
     /// Bytes of all segments.
@@ -265,16 +277,12 @@ const WINDOW: usize = 64 * 1024;
 /// Reads a segment's file from front to back.
 #[derive(Debug)]
 pub(super) struct SegmentReader {
-    file: File,
+    file: Arc<File>,
     at: u64,
     bytes: Vec<u8>,
 }
 
 impl SegmentReader {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, at: 0, bytes: Vec::new() })
-    }
-
     /// Bytes of the file, which has records up to `end`; `None` if it has not so many.
     pub(super) fn get(&mut self, at: u64, length: usize, end: u64) -> io::Result<Option<&[u8]>> {
         let wanted_end = at + length as u64;

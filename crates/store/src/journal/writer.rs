@@ -29,7 +29,7 @@ pub(crate) struct SegmentLimits {
 #[derive(Debug)]
 pub(crate) struct JournalWriter {
     journal: Arc<JournalFiles>,
-    file: File,
+    file: Arc<File>,
     limits: SegmentLimits,
     /// Of the last segment.
     totals: OwnerTotals,
@@ -42,6 +42,7 @@ impl JournalWriter {
         sync_folder(folder.parent().unwrap_or(folder))?;
         let (file, segment) = begin_segment(folder, &epoch, Segment::empty(1, 1, first))?;
         let journal = JournalFiles::new(epoch, folder.to_owned(), VecDeque::from([segment]));
+        journal.set_last(1, &file);
         Ok(Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() })
     }
 
@@ -69,20 +70,23 @@ impl JournalWriter {
         let continues =
             |last: &&Segment| unfinished.is_none() && (last.next_commit, last.next_event) == (commit, first);
         let file = if let Some(last) = segments.back().filter(continues) {
-            let file = OpenOptions::new().append(true).open(folder.join(segment_name(last.number)))?;
+            let file =
+                OpenOptions::new().read(true).append(true).open(folder.join(segment_name(last.number)))?;
             if file.metadata()?.len() != last.length {
                 file.set_len(last.length)?;
                 file.sync_all()?;
                 crate::crash::point("open-truncated");
             }
-            file
+            Arc::new(file)
         } else {
             let number = unfinished.unwrap_or_else(|| segments.back().map_or(1, |last| last.number + 1));
             let (file, segment) = begin_segment(&folder, &epoch, Segment::empty(number, commit, first))?;
             segments.push_back(segment);
             file
         };
+        let last = segments.back().map_or(1, |last| last.number);
         let journal = JournalFiles::new(epoch, folder, segments);
+        journal.set_last(last, &file);
         let mut writer = Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() };
         writer.count_last()?;
         Ok(writer)
@@ -116,9 +120,13 @@ impl JournalWriter {
         let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "a commit of 4 GiB");
         let (header, table, bytes) = commit.encode().ok_or_else(too_large)?;
         if self.is_full() {
-            self.roll()?;
+            match self.roll() {
+                // The segment becomes a little longer.
+                Err(error) if has_too_many_files(&error) => {}
+                rolled => rolled?,
+            }
         }
-        self.file.write_all(&bytes)?;
+        (&*self.file).write_all(&bytes)?;
         crate::crash::point("append-written");
         self.file.sync_data()?;
         crate::crash::point("append-synced");
@@ -143,10 +151,11 @@ impl JournalWriter {
     /// Ends the last segment and begins the next one.
     fn roll(&mut self) -> io::Result<()> {
         let Some(last) = self.journal.segments().back().cloned() else { return Ok(()) };
-        let totals = std::mem::take(&mut self.totals);
-        write_index(&self.journal.folder, &last, &totals)?;
+        write_index(&self.journal.folder, &last, &self.totals)?;
         let next = Segment::empty(last.number + 1, last.next_commit, last.next_event);
         let (file, segment) = begin_segment(&self.journal.folder, &self.journal.epoch, next)?;
+        self.totals.clear();
+        self.journal.set_last(segment.number, &file);
         self.file = file;
         self.journal.segments_mut().push_back(segment);
         Ok(())
@@ -174,7 +183,7 @@ impl JournalWriter {
 }
 
 /// Its file has its header, and its folder has its file, before anything depends on it.
-fn begin_segment(folder: &Path, epoch: &Epoch, segment: Segment) -> io::Result<(File, Segment)> {
+fn begin_segment(folder: &Path, epoch: &Epoch, segment: Segment) -> io::Result<(Arc<File>, Segment)> {
     let header = SegmentHeader {
         epoch: epoch.clone(),
         number: segment.number,
@@ -182,13 +191,22 @@ fn begin_segment(folder: &Path, epoch: &Epoch, segment: Segment) -> io::Result<(
         first: segment.first,
     };
     let path = folder.join(segment_name(segment.number));
-    let mut file = OpenOptions::new().append(true).create_new(true).open(path)?;
+    // Before the file is made: later, no further file might be opened.
+    let opened_folder = File::open(folder)?;
+    let mut file = OpenOptions::new().read(true).append(true).create_new(true).open(path)?;
     crate::crash::point("roll-created");
     file.write_all(&header.encode())?;
     file.sync_all()?;
-    sync_folder(folder)?;
+    opened_folder.sync_all()?;
     crate::crash::point("roll-synced");
-    Ok((file, segment))
+    Ok((Arc::new(file), segment))
+}
+
+/// Whether the process, or the system, has as many open files as it may have. That passes.
+pub(crate) fn has_too_many_files(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
 /// Not synced: after a loss of power its segment is read instead.
