@@ -59,7 +59,7 @@ impl Identity {
         let inode = file.metadata()?.ino();
         let text = format!("layout {STORE_LAYOUT}\nepoch {epoch}\ninode {inode}\n");
         let checksum = crc32c::crc32c(text.as_bytes());
-        write!(file, "{text}checksum {checksum:08x}\n")?;
+        writeln!(file, "{text}checksum {checksum:08x}")?;
         file.sync_all()?;
         sync_folder(store)
     }
