@@ -368,7 +368,13 @@ impl LogWriter {
         } else {
             self.append_record(events, operations)?
         };
+        let are_in_sled_only = changes.are_in_sled_only();
         self.shared.table.apply(changes.into_table(number), number, head)?;
+        if are_in_sled_only {
+            // What the journal does not have must outlive this process at least: a visit that is forgotten is made again, which
+            // a host may not allow.
+            self.shared.table.write()?;
+        }
         crate::crash::point("append-applied");
         self.flusher.notify();
         Ok(())

@@ -56,6 +56,11 @@ impl Changes {
         self.0.into_iter().map(change).collect()
     }
 
+    /// Whether sled gets what the record does not have.
+    pub(crate) fn are_in_sled_only(&self) -> bool {
+        self.0.values().any(|change| matches!(change, Change::Sled(..)))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

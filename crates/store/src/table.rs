@@ -267,11 +267,16 @@ impl Table {
         self.apply([], commit, head)
     }
 
+    /// Writes what was applied before to the file, so that it is still there if this process dies.
+    pub(crate) fn write(&self) -> Result<(), TableError> {
+        self.watched(|| self.db.flush()).map(drop)
+    }
+
     /// Brings to disk what was applied before. sled's own flush does not sync its file.
     pub(crate) fn flush(&self) -> Result<(), TableError> {
         let applied = self.applied.load(Ordering::Acquire);
         crate::crash::point("flush-started");
-        self.watched(|| self.db.flush())?;
+        self.write()?;
         self.noting(self.file.sync_data().map_err(TableError::from))?;
         crate::crash::point("flush-synced");
         self.flushed.store(applied, Ordering::Release);

@@ -40,6 +40,30 @@ fn child() {
     }
 }
 
+const CHILD_WITHOUT_NEWS: &str = "NEWSWIRE_TEST_CRASH_WITHOUT_NEWS";
+
+/// In the child: a visit without news, and then a sudden end.
+#[test]
+fn child_without_news() {
+    let Ok(dir) = std::env::var(CHILD_WITHOUT_NEWS) else { return };
+    let (mut writer, _reader) = store::open(Path::new(&dir), &StoreOptions::default()).unwrap();
+    writer.append(vec![visit(1)]).unwrap();
+    let state = SourceState { etag: Some("later".to_owned()), ..SourceState::default() };
+    writer.append(vec![VisitRecord { items: Vec::new(), state, ..visit(1) }]).unwrap();
+    std::process::abort();
+}
+
+#[test]
+fn a_visit_without_news_is_remembered_although_the_process_died_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["child_without_news", "--exact"]).env(CHILD_WITHOUT_NEWS, dir.path());
+    assert!(!child.output().unwrap().status.success(), "it died");
+    let (_writer, reader) = store::open(dir.path(), &StoreOptions::default()).unwrap();
+    let state = reader.state(&SourceId::try_new("a").unwrap()).unwrap().unwrap();
+    assert_eq!((state.etag.as_deref(), reader.head()), (Some("later"), Seq(PER_VISIT)));
+}
+
 #[cfg(feature = "crash-points")]
 fn crash_at(step: &str, dir: &Path) {
     let status = std::process::Command::new(std::env::current_exe().unwrap())
