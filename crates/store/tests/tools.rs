@@ -494,7 +494,7 @@ fn a_copy_of_the_files_of_a_store_that_is_written_to_opens_and_has_all_that_was_
                 let head = reader.head();
                 let output =
                     std::process::Command::new("cp").arg("-a").arg(&store).arg(&to).output().unwrap();
-                // A file that retention removes meanwhile is no failure of the copy.
+                // Retention may remove a file during the copy; `cp` then says that it does not exist.
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
                 assert!(output.status.success() || said.contains("No such file"), "{said}");
                 (to, (reader.oldest(), head))

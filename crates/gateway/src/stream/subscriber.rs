@@ -522,7 +522,7 @@ impl StreamSubscriber {
         Poll::Ready(Some(NextEvents::Events(batch)))
     }
 
-    /// The page of the log that is wanted, as soon as the daemon has answered; `None` if the log has become another one.
+    /// The next page of the log, once the daemon has answered; `None` if the daemon now has another log.
     fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Option<ReplayPage>> {
         loop {
             let state = &self.streams.state;

@@ -169,7 +169,7 @@ impl ClosedJournal {
             }
             match read(&self.folder, number)? {
                 Some(segment) => pass.segment(&segment, &mut each)?,
-                // Retention removes the oldest segments while a daemon runs: what it had is no longer of the log.
+                // A running daemon has removed this segment, because its events were too old. They are not missing.
                 None if self.numbers[..n].iter().all(|n| !segment_path(&self.folder, *n).exists()) => {
                     pass = JournalPass { journal: self, expected: None, cause: None, before: None };
                 }
