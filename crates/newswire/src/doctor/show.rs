@@ -11,7 +11,7 @@ use super::{
     part::Part,
     verdict::{DoctorVerdict, VerdictCode},
 };
-use crate::out::{Paint, safe};
+use crate::out::{Paint, safe, whole};
 
 pub(crate) use notation::humanize_bytes as bytes;
 
@@ -118,7 +118,7 @@ fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     }
     if let Part::Found(ready) = &answers.ready {
         for reason in &ready.reasons {
-            page.problem("not ready", &safe(reason));
+            page.problem("not ready", &whole(reason));
         }
     }
 }
@@ -222,7 +222,7 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
     }
     let Some(vitals) = evidence.ingestd.ingest_vitals() else { return };
     for paused in &vitals.recording_paused {
-        let text = format!("paused for {}: {}", duration(paused.since_ms_ago), safe(&paused.detail));
+        let text = format!("paused for {}: {}", duration(paused.since_ms_ago), whole(&paused.detail));
         page.line(true, "recording", &text);
     }
     let store = &vitals.store;

@@ -5,6 +5,7 @@ use super::{
     name_and_pid, restart, safe, start,
 };
 use crate::doctor::listener::Owner;
+use crate::out::whole;
 
 /// A process that has run for less may still be starting.
 const STARTING_MS: u64 = 10_000;
@@ -157,7 +158,7 @@ pub(super) fn recording_paused(evidence: &Evidence) -> Option<DoctorVerdict> {
     let since = duration(first.since_ms_ago);
     let line = format!(
         "recording is paused since {since}: {}; what is recorded is still served",
-        safe(&first.detail)
+        whole(&first.detail)
     );
     Some(match first.reason.as_str() {
         "disk-space" => DoctorVerdict::new(VerdictCode::DiskFull, line, free_space(&vitals.store.path)),

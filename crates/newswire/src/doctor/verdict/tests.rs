@@ -467,6 +467,21 @@ fn a_pause_of_recording_is_reported_unless_something_hangs() {
     let inodes = expect(&pause("disk-inodes"), VerdictCode::DiskFull, &["3 of 9 are free"]);
     assert!(inodes.next[0].starts_with("df -i /d;"), "{inodes:?}");
     expect(&pause("moon-phase"), VerdictCode::RecordingPaused, &["3 of 9 are free"]);
+    // The remedy is at the end.
+    let long = format!(
+        "the store is a copy{}; if this is the original, `newswire log restore`",
+        ", and so on".repeat(20)
+    );
+    let mut copied = healthy();
+    ingest_vitals(&mut copied).recording_paused = vec![RecordingPauseReport {
+        reason: "store-copied".to_owned(),
+        since_ms_ago: 9_000,
+        detail: long.clone(),
+    }];
+    expect(&copied, VerdictCode::RecordingPaused, &[&long]);
+    let page =
+        crate::doctor::show::lines(&copied, &conclude(&copied), crate::out::Paint::for_stdout()).join("\n");
+    assert_eq!(page.matches(&long).count(), 2, "{page}");
     let mut hangs = full;
     ingest_vitals(&mut hangs).store.committing_ms = Some(4_000);
     expect(&hangs, VerdictCode::StoreSlow, &["4s so far"]);
