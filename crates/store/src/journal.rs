@@ -22,7 +22,7 @@ mod walk;
 mod writer;
 
 pub(crate) use open::{JournalScan, ScanError, remove_unfinished, scan};
-pub(crate) use reader::{EventMeta, FoundEvent};
+pub(crate) use reader::{EventCursor, EventMeta, FoundEvent};
 pub(crate) use record::{BadSegment, CommitRecord, NewRecordEvent, Operation};
 pub(crate) use segment::{JournalFiles, segment_name};
 pub(crate) use walk::{

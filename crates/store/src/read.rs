@@ -13,7 +13,7 @@ use std::{
 use news::{Epoch, EventKind, HeldHost, Seq, SourceId, SourceState, Timestamp};
 
 use crate::{
-    journal::{FoundEvent, JournalFiles},
+    journal::{EventCursor, EventMeta, FoundEvent, JournalFiles},
     notes::OpenNote,
     record::{self, Damage},
     table::{StoredValue, Table, TableError},
@@ -32,7 +32,7 @@ pub(crate) struct SharedLog {
     notes: Vec<OpenNote>,
 }
 
-/// Events that are not what was written.
+/// Events that are not what was written, or one that is too large to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedEvents {
     /// The first one.
@@ -41,6 +41,8 @@ pub struct DamagedEvents {
     pub count: u64,
     /// Their source, if that can still be told.
     pub source: Option<SourceId>,
+    /// The bytes of one event that is as it was written, and larger than [`StoredEvent::JSON_BYTES_MAX`].
+    pub too_large: Option<u64>,
 }
 
 /// Damage that was met so far.
@@ -113,25 +115,34 @@ impl SharedLog {
             let meta = events.next()?.filter(|meta| meta.seq <= last);
             let seq = meta.as_ref().map_or(Seq(last.0.saturating_add(1)), |meta| meta.seq);
             if seq > expected {
-                let missing = self.note_damage(expected, seq.0 - expected.0, None);
+                let missing = self.note_damage(expected, seq.0 - expected.0, None, None);
                 if each(LogEntry::Missing(missing)).is_break() {
                     return Ok(());
                 }
             }
             let Some(meta) = meta else { return Ok(()) };
-            let entry = match events.read(&meta)? {
-                FoundEvent::Whole(sealed) => match StoredEvent::unseal(seq, &sealed) {
-                    Ok(event) => LogEntry::Event(event),
-                    Err(_) => LogEntry::Missing(self.note_damage(seq, 1, None)),
-                },
-                FoundEvent::Damaged(source) => LogEntry::Missing(self.note_damage(seq, 1, Some(source))),
-            };
-            if each(entry).is_break() {
+            if each(self.entry(&mut events, &meta)?).is_break() {
                 return Ok(());
             }
             expected = seq.next();
         }
         Ok(())
+    }
+
+    fn entry(&self, events: &mut EventCursor<'_>, meta: &EventMeta) -> io::Result<LogEntry> {
+        let seq = meta.seq;
+        let json_bytes = (meta.bytes as usize).saturating_sub(record::EVENT_SEAL);
+        if json_bytes > StoredEvent::JSON_BYTES_MAX {
+            let source = events.owner(meta).clone();
+            return Ok(LogEntry::Missing(self.note_damage(seq, 1, Some(source), Some(json_bytes as u64))));
+        }
+        Ok(match events.read(meta)? {
+            FoundEvent::Whole(sealed) => match StoredEvent::unseal(seq, &sealed) {
+                Ok(event) => LogEntry::Event(event),
+                Err(_) => LogEntry::Missing(self.note_damage(seq, 1, None, None)),
+            },
+            FoundEvent::Damaged(source) => LogEntry::Missing(self.note_damage(seq, 1, Some(source), None)),
+        })
     }
 
     /// Segments that are missing are told before an event of them is asked for.
@@ -140,13 +151,13 @@ impl SharedLog {
             let is_told =
                 |note: &OpenNote| matches!(note, OpenNote::EndLost { first, .. } if *first == missing.start);
             if !self.notes.iter().any(is_told) {
-                self.note_damage(missing.start, missing.end.0 - missing.start.0, None);
+                self.note_damage(missing.start, missing.end.0 - missing.start.0, None, None);
             }
         }
     }
 
     /// Returns how many are missing. Those that retention removed meanwhile are not damaged.
-    fn note_damage(&self, first: Seq, count: u64, source: Option<SourceId>) -> u64 {
+    fn note_damage(&self, first: Seq, count: u64, source: Option<SourceId>, too_large: Option<u64>) -> u64 {
         let kept = first.max(self.oldest());
         let damaged = (first.0 + count).saturating_sub(kept.0);
         if damaged > 0 {
@@ -160,7 +171,7 @@ impl SharedLog {
                 if found.known.len() < KNOWN_DAMAGE_MAX {
                     found.known.insert(kept.0, damaged);
                 }
-                found.untold.push(DamagedEvents { first: kept, count: damaged, source });
+                found.untold.push(DamagedEvents { first: kept, count: damaged, source, too_large });
             }
         }
         count
@@ -192,6 +203,11 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
+    /// Longest JSON that is served, in bytes: with its id and its name it is a block of 4 MiB, the largest that a gateway
+    /// takes. An item of a feed has less than half of it. A longer one, which can only have been imported, is left out as a
+    /// damaged one is.
+    pub const JSON_BYTES_MAX: usize = 4 * 1024 * 1024 - 1024;
+
     fn unseal(seq: Seq, sealed: &[u8]) -> Result<Self, Damage> {
         let (kind, recorded, json) = record::unseal_event(sealed)?;
         Ok(Self { seq, kind, recorded, json: json.to_owned() })

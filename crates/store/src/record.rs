@@ -24,6 +24,8 @@ pub(crate) const VERSION: u8 = 1;
 const HEADER: usize = 5;
 /// Kind and time before the JSON of an event.
 const EVENT_HEADER: usize = 9;
+/// What is stored of an event before its JSON, in bytes.
+pub(crate) const EVENT_SEAL: usize = HEADER + EVENT_HEADER;
 
 /// Layout of the epoch, and with it of the whole: programs that know only stores without a journal stop at it.
 pub(crate) const STORE_LAYOUT: u8 = 4;

@@ -287,7 +287,8 @@ fn an_event_that_was_changed_on_disk_is_left_out_counted_and_named() {
     assert_eq!((page.missed, &page.records[..]), (1, &before[3..]));
     let down = reader.page_before(Seq(6), Seq(1), 100, usize::MAX).unwrap();
     assert_eq!(down.iter().map(|event| event.seq.0).collect::<Vec<_>>(), [5, 4, 2, 1]);
-    let damage = store::DamagedEvents { first: Seq(3), count: 1, source: Some(source("a").id.clone()) };
+    let source_a = Some(source("a").id.clone());
+    let damage = store::DamagedEvents { first: Seq(3), count: 1, source: source_a, too_large: None };
     assert_eq!(reader.take_damage(), [damage], "told once");
     writer.append(vec![visit(&source("a"), vec![item("next", 1)], 2)]).unwrap();
     assert_eq!(reader.head(), Seq(6));

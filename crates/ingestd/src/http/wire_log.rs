@@ -2,10 +2,13 @@
 
 use actix_web::http::header::HeaderMap;
 use news::{Cursor, Seq, Timestamp};
-use store::{DamagedEvents, LogReadError, LogReader};
+use store::{DamagedEvents, LogReadError, LogReader, StoredEvent};
 use wire::{EventLog, LogBounds, LogError, LogEvent, LogPage, NEWEST_EVENT_HASH, NEWEST_EVENT_ID};
 
 use crate::status::metrics::IngestMetrics;
+
+// A gateway takes an event of this size, with its id and its name around it.
+const _: () = assert!(StoredEvent::JSON_BYTES_MAX + 1024 <= wire::Subscription::BLOCK_BYTES_MAX);
 
 /// The log on disk. Reading blocks; the wire reads in the blocking pool.
 ///
@@ -65,9 +68,20 @@ impl WireLog {
         result
     }
 
-    /// Each damaged event is reported once, by the first one who reads it.
+    /// Each event that is left out is reported once, by the first one who reads it.
     fn report(&self, damage: &DamagedEvents) {
         self.metrics.events_damaged.inc_by(damage.count);
+        if let Some(bytes) = damage.too_large {
+            let id = Cursor { epoch: self.reader.epoch().clone(), seq: damage.first };
+            return tracing::error!(
+                %id,
+                bytes,
+                bytes_max = StoredEvent::JSON_BYTES_MAX,
+                source = damage.source.as_ref().map(tracing::field::display),
+                "an event in the log is too large to be sent; readers are told a gap of one, and all else is served; \
+                 `newswire log export` writes it"
+            );
+        }
         tracing::error!(
             seq = damage.first.0,
             events = damage.count,
@@ -172,6 +186,29 @@ mod tests {
             let events = log.page_before(Seq(before), Seq(floor), 1, 1).unwrap();
             assert_eq!(events.first().map(|event| event.seq.0), newest, "before {before}, from {floor}");
         }
+    }
+
+    #[test]
+    fn an_event_that_no_gateway_can_take_is_left_out_everywhere_and_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, log) = log_of(folder.path(), 2);
+        let visit = |id: &str, bytes: usize| {
+            let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+            let source = Arc::new(Source::new(SourceId::try_new(id).unwrap(), url));
+            let (guid, key, title) = (Some(id.to_owned()), id.to_owned(), "x".repeat(bytes));
+            let items = vec![Item { guid, key, title, ..Item::default() }];
+            let (state, plan) = Default::default();
+            VisitRecord { source, items, state, now: Timestamp::from_millis(2_000), plan }
+        };
+        writer.append(vec![visit("b", 5 << 20), visit("c", 4_000_000)]).unwrap();
+
+        let first = log.page(Seq(0), 500, usize::MAX).unwrap();
+        assert_eq!((first.missed, first.events.len()), (0, 2));
+        let next = log.page(Seq(2), 500, usize::MAX).unwrap();
+        assert_eq!((next.missed, next.events.len(), next.events[0].seq), (1, 1, Seq(4)));
+        let newest = log.page_before(Seq(u64::MAX), Seq(1), 500, usize::MAX).unwrap();
+        assert_eq!(newest.iter().map(|event| event.seq.0).collect::<Vec<_>>(), [4, 2, 1]);
+        assert_eq!(log.metrics.events_damaged.get(), 1);
     }
 
     #[test]

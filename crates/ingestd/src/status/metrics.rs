@@ -233,7 +233,7 @@ impl IngestMetrics {
                 .add("newswire_ingestd_events_removed_total", "Old events removed by store.retention_*"),
             events_damaged: registry.add(
                 "newswire_ingestd_events_damaged_total",
-                "Damaged events of the log that were met; readers are told a gap of so many",
+                "Events of the log that were met and are damaged, or too large to be sent; readers are told a gap of so many",
             ),
             log_read_errors: registry.add(
                 "newswire_ingestd_log_read_errors_total",

@@ -119,12 +119,17 @@ impl EventCursor<'_> {
         }
     }
 
+    /// The source of the event that [`EventCursor::next`] returned last.
+    pub(crate) fn owner(&self, meta: &EventMeta) -> &SourceId {
+        &self.table.owners[meta.owner_place]
+    }
+
     /// The event that [`EventCursor::next`] returned last.
     pub(crate) fn read(&mut self, meta: &EventMeta) -> io::Result<FoundEvent> {
         let bytes = self.records.bytes(meta.at, meta.bytes as usize)?;
         match bytes.filter(|bytes| record::unseal_event(bytes).is_ok()) {
             Some(bytes) => Ok(FoundEvent::Whole(bytes.to_vec())),
-            None => Ok(FoundEvent::Damaged(self.table.owners[meta.owner_place].clone())),
+            None => Ok(FoundEvent::Damaged(self.owner(meta).clone())),
         }
     }
 }
