@@ -187,7 +187,11 @@ async fn an_export_is_what_the_stream_sends_and_its_import_knows_the_items() {
     stop(&mut stack).await;
     let input = beside.text();
     let bad = log_with(&stack, &["import", "-", "--store", "new"], b"{\"id\": 1}\n");
-    assert!(bad.assert_exit(1).err.contains("line 1 of - is no event; nothing was imported"), "{}", bad.err);
+    assert!(
+        bad.assert_exit(1).err.contains("line 1 of standard input: it is JSON, but no event ("),
+        "{}",
+        bad.err
+    );
     assert!(!stack.path("new").exists());
     let imported = log_with(&stack, &["import", "-", "--store", "new", "--json"], input.as_bytes());
     assert_eq!(imported.assert_exit(0).json()["events"], 10);
@@ -266,7 +270,7 @@ async fn damage_is_named_skipped_by_an_export_and_the_rest_is_salvaged() {
     );
     let exported = log(&stack, &["export"]);
     assert_eq!(lines(exported.assert_exit(1)).len(), 9);
-    assert!(exported.err.contains("9 events were written, and 1 could not be read"), "{}", exported.err);
+    assert!(exported.err.contains("1 event could not be read, and 9 were written"), "{}", exported.err);
     // Neither the journal nor sled can be opened now.
     damage(&stack.path("data"), "newswire journal");
     let mut bytes = fs::read(stack.path("data/journal/00000001.segment")).unwrap();
@@ -283,6 +287,85 @@ async fn damage_is_named_skipped_by_an_export_and_the_rest_is_salvaged() {
         assert!(matches!(output.code, Some(1 | 2)) && !output.err.is_empty(), "{usage:?}: {}", output.err);
     }
     log(&stack, &["verify", "--store", "missing"]).assert_exit(2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_an_export_keeps_what_it_had_if_the_command_fails_and_what_is_asked_in_vain_is_told() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = recorded(&origin).await;
+    stop(&mut stack).await;
+    fs::create_dir(stack.path("empty")).unwrap();
+    let id = lines(&log(&stack, &["export"]))[0]["id"].as_str().unwrap().to_owned();
+    let above = format!("{}-99999", id.split('-').next().unwrap());
+    fs::write(stack.path("kept.ndjson"), "precious\n").unwrap();
+    for (failing, code, told) in [
+        (&["export", "kept.ndjson", "--store", "missing"][..], 2, "there is no store in missing"),
+        (&["export", "kept.ndjson", "--after", "zzzzzz-1"], 2, "the id is of the epoch zzzzzz"),
+        (&["export", "kept.ndjson", "--after", &above], 2, "the log ends at "),
+        (&["export", "kept.ndjson", "--source", "nosuch"], 2, "the log has no event of the source nosuch; "),
+        (&["salvage", "missing", "kept.ndjson"], 2, "there is no store in missing"),
+        (&["salvage", "empty", "kept.ndjson"], 1, "found no event in 0 files; nothing was written"),
+        (&["export", "missing/x"], 1, "cannot write missing/x: No such file or directory"),
+        (
+            &["export", "/dev/full"],
+            1,
+            "cannot write /dev/full: No space left on device (os error 28); free some",
+        ),
+    ] {
+        let output = log(&stack, failing);
+        assert!(output.assert_exit(code).err.contains(told), "{failing:?}: {}", output.err);
+        assert_eq!(fs::read_to_string(stack.path("kept.ndjson")).unwrap(), "precious\n", "{failing:?}");
+    }
+    log(&stack, &["export", "kept.ndjson"]).assert_exit(0);
+    let exported = log(&stack, &["export"]).text();
+    assert_eq!(fs::read_to_string(stack.path("kept.ndjson")).unwrap(), exported);
+    // Not a file of its own beside it, and nothing left of one.
+    assert_eq!(log(&stack, &["export", "/dev/stdout"]).assert_exit(0).text(), exported);
+    let partial = fs::read_dir(stack.folder())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(".partial"));
+    assert_eq!(partial.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_refuses_what_it_cannot_make_a_log_of_names_the_line_and_takes_nothing_twice() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = recorded(&origin).await;
+    stop(&mut stack).await;
+    let exported = log(&stack, &["export"]).text();
+    let first = exported.lines().next().unwrap();
+    let large =
+        first.replacen("First 0", &"x".repeat(5 << 20), 1).replacen("Second 0", &"x".repeat(5 << 20), 1);
+    let huge = format!("{{\"id\":\"{}\"}}", "x".repeat(40 << 20));
+    let edited = first.replacen("\"title\":\"", "\"title\":\"Edited: ", 1);
+    let cut = &first[..100];
+    for (input, told) in [
+        (
+            String::new(),
+            "standard input has no event, and nothing was imported; if a command writes it, see why",
+        ),
+        ("\n \n".to_owned(), "standard input has no event"),
+        (format!("\n{large}\n"), "line 2 of standard input: the JSON of the event has 52"),
+        (huge.clone(), &format!("line 1 of standard input: the JSON of the event has {} bytes", huge.len())),
+        (format!("{exported}{edited}\n"), "line 11 of standard input: another event with the id "),
+        (format!("{exported}{edited}\n"), "is in line 1, and it is not the same; "),
+        (
+            format!("{first}\n\n{cut}\n"),
+            "line 3 of standard input: it ends in the middle of an event, after 100 bytes; ",
+        ),
+        ("[]".to_owned(), "line 1 of standard input: it is JSON, but no object; "),
+    ] {
+        let output = log_with(&stack, &["import", "-", "--store", "new"], input.as_bytes());
+        assert!(output.assert_exit(1).err.contains(told), "{told}: {}", output.err);
+        assert!(output.err.contains("nothing was imported"), "{}", output.err);
+        assert!(!stack.path("new").exists(), "{told}");
+    }
+    let twice = log_with(&stack, &["import", "-", "--store", "new"], exported.repeat(2).as_bytes());
+    let told = twice.assert_exit(0).text();
+    assert!(told.contains("imported 10 events into new, and left out 10 that came again; "), "{told}");
+    assert_eq!(lines(&log(&stack, &["export", "--store", "new"])).len(), 10);
+    let one = log_with(&stack, &["import", "-", "--store", "one"], first.as_bytes());
+    assert!(one.assert_exit(0).text().contains("imported 1 event into one; "), "{}", one.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 
 mod copies;
 mod events;
+mod import;
+mod output;
 mod show;
 
 use std::path::PathBuf;
@@ -12,7 +14,7 @@ use store::tools::ToolError;
 
 use crate::{
     config_file::{ConfigFile, UsageError},
-    out::whole,
+    out::{self, whole},
 };
 
 /// Arguments of `newswire log`.
@@ -37,9 +39,9 @@ enum LogCommand {
     /// beside the daemon: it ends at the last event that is whole on disk
     Export(events::ExportLogArgs),
     /// Make a store of exported events: it has a new epoch, and ids are numbered from 1. What the sources show and the file
-    /// has does not come again. It can come again if a source changes guids and links at each visit, or shows more than the
+    /// has does not come again. An event that the file has twice comes once, so that exports may overlap. It can come again if a source changes guids and links at each visit, or shows more than the
     /// 32,768 newest items; an item that was published before the oldest line and is still shown comes, too
-    Import(events::ImportLogArgs),
+    Import(import::ImportLogArgs),
     /// Write all events that can be found in the files of a damaged store, of this or an earlier version, as NDJSON for
     /// `import`; changes nothing. Items that retention had removed may be among them
     Salvage(events::SalvageArgs),
@@ -68,11 +70,16 @@ pub(crate) async fn run(arguments: LogArgs) -> anyhow::Result<Exit> {
         LogCommand::Verify(arguments) => show::verify(&files, &arguments),
         LogCommand::Stats(arguments) => show::stats(&files, &arguments),
         LogCommand::Export(arguments) => events::export(&files, &arguments),
-        LogCommand::Import(arguments) => events::import(&files, &arguments),
+        LogCommand::Import(arguments) => import::import(&files, &arguments),
         LogCommand::Salvage(arguments) => events::salvage(&arguments),
         LogCommand::Backup(arguments) => copies::backup(&files, &arguments).await,
         LogCommand::Restore(arguments) => copies::restore(&files, &arguments),
     }
+}
+
+/// A number of things: `1 event`, `3 events`.
+fn counted(number: u64, thing: &str) -> String {
+    out::count(usize::try_from(number).unwrap_or(usize::MAX), thing)
 }
 
 /// What the command ends with.
@@ -82,6 +89,7 @@ fn failed(error: ToolError) -> anyhow::Error {
         ToolError::NoStore(_)
         | ToolError::NotEmpty(_)
         | ToolError::OtherEpoch { .. }
+        | ToolError::AboveHead { .. }
         | ToolError::OtherLog { .. } => UsageError(whole(&error.to_string())).into(),
         // The text has its sources.
         error => anyhow::Error::msg(whole(&error.to_string())),

@@ -19,7 +19,7 @@ mod survey;
 
 use std::{io, path::PathBuf};
 
-use news::{Epoch, Seq};
+use news::{Cursor, Epoch, Seq};
 
 use crate::StoreOpenError;
 
@@ -27,7 +27,7 @@ pub use backup::{
     BackupManifest, BackupReport, BackupSegment, BackupTarget, DaemonLog, FolderBackup, MANIFEST, backup,
 };
 pub use export::{ExportReport, export};
-pub use import::StoreImport;
+pub use import::{ImportedEvent, StoreImport};
 pub use reading::{DamageKind, DamagedPlace};
 pub use restore::{RestoreReport, RestoredEpoch, restore, restore_in_place};
 pub use salvage::{SalvageReport, salvage};
@@ -66,6 +66,35 @@ pub enum ToolError {
         asked: Epoch,
         /// The epoch of the log.
         epoch: Epoch,
+    },
+    /// The log does not have the id to begin after.
+    #[error("the log ends at {head}, and so it has no event {asked} to begin after; take an id of this log")]
+    AboveHead {
+        /// The id.
+        asked: Cursor,
+        /// The newest event of the log.
+        head: Cursor,
+    },
+    /// An event of an import is larger than what is served.
+    #[error(
+        "the JSON of the event has {bytes} bytes, and at most {limit} can be served; shorten the event or leave it out"
+    )]
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Two events of an import have the same id.
+    #[error(
+        "another event with the id {id} is in line {first_line}, and it is not the same; one of them was changed, or they are \
+         of two copies of one log that went on by themselves: leave one of them out"
+    )]
+    OtherContent {
+        /// The id.
+        id: Cursor,
+        /// The line of the first of the two.
+        first_line: u64,
     },
     /// The folder has a backup of another log.
     #[error("{path} has a backup of the log {found}, and this is the log {epoch}; choose another folder")]
@@ -119,10 +148,15 @@ impl ToolError {
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space, or choose a folder on another disk; what was there before has not changed"
+            "free some space, or choose a place on another disk; what was there before has not changed"
         }
         io::ErrorKind::PermissionDenied => "run this as root, or as the user of newswire-ingestd",
         io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::NotADirectory => "a part of the path is a file; check the path",
+        io::ErrorKind::IsADirectory => "it is a folder; name a file",
+        io::ErrorKind::BrokenPipe => {
+            "the program that reads it has ended; see why it did, and start both again"
+        }
         io::ErrorKind::ReadOnlyFilesystem => "choose a folder that can be written to",
         io::ErrorKind::ResourceBusy => {
             "a file system is mounted there; set store.path to a folder inside it, or restore into another folder"

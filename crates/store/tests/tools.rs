@@ -14,10 +14,10 @@ use std::{
 
 use news::{Cursor, Event, Seq, Timestamp};
 use store::{
-    LogReader, LogWriter, OpenNote, Retention, StoreOptions,
+    LogReader, LogWriter, OpenNote, Retention, StoreOptions, StoredEvent,
     tools::{
-        self, BackupManifest, DaemonLog, DamageKind, FolderBackup, RestoredEpoch, StoreImport, StoreSurvey,
-        ToolError,
+        self, BackupManifest, DaemonLog, DamageKind, FolderBackup, ImportedEvent, RestoredEpoch, StoreImport,
+        StoreSurvey, ToolError,
     },
 };
 
@@ -202,8 +202,18 @@ fn an_export_goes_on_after_an_id_and_refuses_one_of_another_log() {
         tools::export(dir.path(), Some(after), Some(&"b".parse_id()), write).map(|_| ids)
     };
     assert_eq!(after(&events[15].id).unwrap(), [18, 20]);
-    let last = Cursor { seq: Seq(u64::MAX), ..events[0].id.clone() };
-    assert_eq!(after(&last).unwrap(), [0; 0]);
+    assert_eq!(after(&events[19].id).unwrap(), [0; 0]);
+    for above in [21, u64::MAX] {
+        let above = Cursor { seq: Seq(above), ..events[0].id.clone() };
+        let error = after(&above).unwrap_err().to_string();
+        assert!(error.contains(&format!("has no event {above}")), "{error}");
+        assert!(error.contains(&format!("ends at {}", events[19].id)), "{error}");
+    }
+    for (source, is_unknown) in [("a", false), ("nosuch", true)] {
+        let last = Some(&events[19].id);
+        let report = tools::export(dir.path(), last, Some(&source.parse_id()), |_| Ok(())).unwrap();
+        assert_eq!((report.events, report.is_source_unknown), (0, is_unknown), "{source}");
+    }
     let other = Cursor { epoch: news::Epoch::try_new("other1").unwrap(), seq: Seq(1) };
     assert!(matches!(after(&other), Err(ToolError::OtherEpoch { .. })));
 }
@@ -214,12 +224,12 @@ fn an_imported_store_has_the_events_in_a_new_epoch_and_knows_their_items() {
     let events = fill(&dir.path().join("old"));
     let new = dir.path().join("new");
     let mut import = StoreImport::begin(&new).unwrap();
-    for event in &events[4..] {
+    for (line, event) in (1..).zip(&events[4..]) {
         // An export has no evidence; the caller makes it again.
         let mut event = event.clone();
         let (key, _) = event.item.title.split_once(' ').unwrap();
         event.item.evidence = item(key, 1).evidence;
-        import.add(event).unwrap();
+        import.add(event, line).unwrap();
     }
     assert_eq!(import.finish().unwrap(), 16);
     assert!(matches!(StoreImport::begin(&new), Err(ToolError::NotEmpty(_))));
@@ -240,6 +250,73 @@ fn an_imported_store_has_the_events_in_a_new_epoch_and_knows_their_items() {
     assert_eq!(all(&reader)[16].first_seen, Timestamp::from_millis(1009), "as it was first");
 }
 
+/// Imports these events, one line each. Returns which of them came into the log, and how it ended.
+fn import_of(events: &[Event]) -> (Vec<bool>, Result<(), ToolError>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut import = StoreImport::begin(&dir.path().join("new")).unwrap();
+    let mut came = Vec::new();
+    for (line, event) in (1..).zip(events) {
+        match import.add(event.clone(), line) {
+            Ok(became) => came.push(became == ImportedEvent::New),
+            Err(error) => return (came, Err(error)),
+        }
+    }
+    let new = came.iter().filter(|is_new| **is_new).count();
+    assert_eq!(import.finish().unwrap(), new as u64);
+    (came, Ok(()))
+}
+
+#[test]
+fn an_event_that_an_import_has_twice_comes_once_and_every_update_of_a_key_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path());
+    for version in [1, 2] {
+        writer.append(vec![visit(&source("a"), vec![item("a", version)], 1000)]).unwrap();
+    }
+    let mut events = all(&reader);
+    // The item goes back to its first version, and on again.
+    for (seq, version) in [(3, 0), (4, 1)] {
+        let id = Cursor { seq: Seq(seq), ..events[0].id.clone() };
+        events.push(Event { id, kind: news::EventKind::Update, ..events[version].clone() });
+    }
+    assert_eq!(import_of(&events).0, [true; 4]);
+
+    let overlapping = [&events[..3], &events[1..]].concat();
+    assert_eq!(import_of(&overlapping).0, [true, true, true, false, false, true]);
+
+    // The log was restored after three events, and went on: ids and names are others, and so is the fourth event.
+    let mut restored = events.clone();
+    for event in &mut restored {
+        event.id.epoch = news::Epoch::try_new("other1").unwrap();
+        event.source_name = "Another name".to_owned();
+    }
+    restored[3].item.title = "After the restore".to_owned();
+    let both = [&events[..], &restored].concat();
+    assert_eq!(import_of(&both).0, [true, true, true, true, false, false, false, true]);
+    let turned = [&restored[..], &events].concat();
+    assert_eq!(import_of(&turned).0, [true, true, true, true, false, false, false, true]);
+}
+
+#[test]
+fn an_import_refuses_an_id_that_stands_for_two_events_and_an_event_that_cannot_be_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = fill(dir.path());
+    let mut other = events[7].clone();
+    other.item.title = "Another title".to_owned();
+    let (came, ended) = import_of(&[&events[..], &[other.clone()]].concat());
+    assert_eq!(came.len(), 20);
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains(&format!("{} is in line 8", other.id)), "{error}");
+
+    other.id.seq = Seq(21);
+    other.item.title = "x".repeat(StoredEvent::JSON_BYTES_MAX);
+    let (came, ended) = import_of(&[&events[..], &[other]].concat());
+    assert_eq!(came.len(), 20);
+    let limit = format!("at most {} can be served", StoredEvent::JSON_BYTES_MAX);
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains(&limit), "{error}");
+}
+
 #[test]
 fn salvage_finds_the_events_of_a_journal_whatever_else_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
@@ -255,6 +332,13 @@ fn salvage_finds_the_events_of_a_journal_whatever_else_is_damaged() {
     fs::write(path, &bytes).unwrap();
     assert!(tools::survey(dir.path()).is_err(), "nothing else reads it");
     assert_eq!(salvaged(dir.path()), events);
+    let mut of_a_file = Vec::new();
+    let write = |json: &str| {
+        of_a_file.push(serde_json::from_str::<Event>(json).unwrap());
+        Ok(())
+    };
+    assert_eq!(tools::salvage(path, write).unwrap().files, 1);
+    assert_eq!(of_a_file, events, "a part of the folder is enough");
 }
 
 fn salvaged(path: &Path) -> Vec<Event> {

@@ -1,23 +1,18 @@
-//! `newswire log export`, `import` and `salvage`: events as NDJSON.
+//! `newswire log export` and `salvage`: events as NDJSON.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, BufWriter, Read as _, Write},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use daemon::Exit;
-use news::{Cursor, Event, SourceId};
-use serde_json::json;
-use store::tools::{self, StoreImport};
+use news::{Cursor, SourceId};
+use store::tools;
 
-use super::{LogFiles, failed};
-use crate::out::{self, safe};
-
-/// Longest line that is read, in bytes.
-const LINE_BYTES_MAX: u64 = 256 << 20;
+use super::{LogFiles, counted, output::LineOutput};
+use crate::{
+    config::read_catalogue,
+    config_file::UsageError,
+    out::{self, safe},
+};
 
 /// Arguments of `newswire log export`.
 #[derive(Debug, Args)]
@@ -33,21 +28,10 @@ pub(super) struct ExportLogArgs {
     file: Option<PathBuf>,
 }
 
-/// Arguments of `newswire log import`.
-#[derive(Debug, Args)]
-pub(super) struct ImportLogArgs {
-    /// File to read; -: standard input
-    #[arg(value_name = "FILE|-")]
-    file: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// Arguments of `newswire log salvage`.
 #[derive(Debug, Args)]
 pub(super) struct SalvageArgs {
-    /// Folder of the damaged store, or a part of it
+    /// Folder of the damaged store, or a folder or file of it
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// File to write; - or none: standard output
@@ -56,100 +40,59 @@ pub(super) struct SalvageArgs {
 }
 
 pub(super) fn export(files: &LogFiles, arguments: &ExportLogArgs) -> anyhow::Result<Exit> {
-    let mut output = Output::open(arguments.file.as_deref())?;
+    let mut output = LineOutput::new(arguments.file.as_deref())?;
     let (after, source) = (arguments.after.as_ref(), arguments.source.as_ref());
-    let report = tools::export(&files.store, after, source, |json| output.line(json)).map_err(failed)?;
+    let report = tools::export(&files.store, after, source, |json| output.line(json))
+        .map_err(|error| output.failed(error))?;
+    if let Some(source) = source.filter(|_| report.is_source_unknown) {
+        let has_none = format!("the log has no event of the source {source}");
+        let catalogue = read_catalogue(&files.config.ingestd.sources);
+        if !catalogue.is_ok_and(|catalogue| catalogue.sources.iter().any(|known| known.id == *source)) {
+            let remedy = "check its id; `newswire log stats --json` has those that the log knows";
+            return Err(UsageError(format!("{has_none}; {remedy}")).into());
+        }
+        out::stderr_line(&format!("newswire: {has_none} yet"));
+    }
     output.finish()?;
     if report.lost == 0 {
         return Ok(Exit::Ok);
     }
     out::stderr_line(&format!(
-        "newswire: {} events were written, and {} could not be read; `newswire log verify` names them",
-        report.events, report.lost
+        "newswire: {} could not be read, and {} written; `newswire log verify` names what is damaged",
+        counted(report.lost, "event"),
+        was(report.events)
     ));
     Ok(Exit::Failure)
 }
 
 pub(super) fn salvage(arguments: &SalvageArgs) -> anyhow::Result<Exit> {
-    let mut output = Output::open(arguments.file.as_deref())?;
-    let report = tools::salvage(&arguments.folder, |json| output.line(json)).map_err(failed)?;
-    output.finish()?;
+    let mut output = LineOutput::new(arguments.file.as_deref())?;
+    let report =
+        tools::salvage(&arguments.folder, |json| output.line(json)).map_err(|error| output.failed(error))?;
+    if report.events.is_empty() {
+        let files = counted(report.files, "file");
+        let kept = if arguments.file.is_some() { "; nothing was written" } else { "" };
+        out::stderr_line(&format!("newswire: found no event in {files}{kept}"));
+    } else {
+        output.finish()?;
+    }
     for (epoch, events) in &report.events {
-        out::stderr_line(&format!("newswire: found {events} events of the epoch {}", safe(epoch)));
+        let events = counted(*events, "event");
+        out::stderr_line(&format!("newswire: found {events} of the epoch {}", safe(epoch)));
     }
     for (path, why) in &report.unreadable {
         let path = safe(&path.display().to_string());
         out::stderr_line(&format!("newswire: could not read {path} to its end: {}", safe(why)));
     }
     if report.broken > 0 {
-        out::stderr_line(&format!(
-            "newswire: {} more events begin somewhere and are not whole anywhere",
-            report.broken
-        ));
-    }
-    if report.events.is_empty() {
-        out::stderr_line(&format!("newswire: found no event in {} files", report.files));
+        let (verb, is) = if report.broken == 1 { ("begins", "is") } else { ("begin", "are") };
+        let more = counted(report.broken, "more event");
+        out::stderr_line(&format!("newswire: {more} {verb} somewhere and {is} not whole anywhere"));
     }
     let is_all = report.broken == 0 && report.unreadable.is_empty() && !report.events.is_empty();
     Ok(if is_all { Exit::Ok } else { Exit::Failure })
 }
 
-pub(super) fn import(files: &LogFiles, arguments: &ImportLogArgs) -> anyhow::Result<Exit> {
-    let name = safe(&arguments.file.display().to_string());
-    let mut input: Box<dyn BufRead> = if arguments.file.as_os_str() == "-" {
-        Box::new(BufReader::new(io::stdin().lock()))
-    } else {
-        Box::new(BufReader::new(File::open(&arguments.file).with_context(|| format!("read {name}"))?))
-    };
-    let mut import = StoreImport::begin(&files.store).map_err(failed)?;
-    let mut line = Vec::new();
-    for number in 1_u64.. {
-        line.clear();
-        let read = input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
-        if read.with_context(|| format!("read {name}"))? == 0 {
-            break;
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let mut event: Event = serde_json::from_slice(&line)
-            .with_context(|| format!("line {number} of {name} is no event; nothing was imported"))?;
-        // The JSON of an item does not have it, and a visit recognises the item by it.
-        event.item.evidence = feed::evidence_of(&event.item);
-        import.add(event).map_err(failed)?;
-    }
-    let epoch = import.epoch().clone();
-    let events = import.finish().map_err(failed)?;
-    if arguments.json {
-        out::stdout_line(&json!({ "store": files.store, "epoch": epoch, "events": events }).to_string())?;
-    } else {
-        let store = safe(&files.store.display().to_string());
-        out::stdout_line(&format!("imported {events} events into {store}; its epoch is {epoch}"))?;
-    }
-    Ok(Exit::Ok)
-}
-
-/// Where lines go.
-struct Output(BufWriter<Box<dyn Write>>);
-
-impl Output {
-    fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let output: Box<dyn Write> = match path.filter(|path| path.as_os_str() != "-") {
-            Some(path) => {
-                let file = File::create(path);
-                Box::new(file.with_context(|| format!("write {}", safe(&path.display().to_string())))?)
-            }
-            None => Box::new(io::stdout().lock()),
-        };
-        Ok(Self(BufWriter::new(output)))
-    }
-
-    fn line(&mut self, text: &str) -> io::Result<()> {
-        self.0.write_all(text.as_bytes())?;
-        self.0.write_all(b"\n")
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.0.flush()
-    }
+fn was(events: u64) -> String {
+    format!("{events} {}", if events == 1 { "was" } else { "were" })
 }

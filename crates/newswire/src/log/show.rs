@@ -5,7 +5,7 @@ use daemon::Exit;
 use serde_json::json;
 use store::tools::{DamagedPlace, StoreSurvey, survey};
 
-use super::{LogFiles, failed};
+use super::{LogFiles, counted, failed};
 use crate::out::{self, Paint, safe};
 
 /// Arguments of `newswire log verify`.
@@ -61,8 +61,8 @@ pub(super) fn verify(files: &LogFiles, arguments: &VerifyLogArgs) -> anyhow::Res
         format!(
             "{} damaged, {} lost; readers are told a gap for them. A backup may have them (newswire log restore), and \
              `newswire log salvage` finds what can still be read",
-            count(survey.damaged_places, "place"),
-            count(survey.lost_events, "event")
+            counted(survey.damaged_places, "place"),
+            counted(survey.lost_events, "event")
         )
     })?;
     Ok(exit)
@@ -90,7 +90,7 @@ pub(super) fn stats(files: &LogFiles, arguments: &StatsArgs) -> anyhow::Result<E
         out::stdout_line(&format!("and {more} more; see --top"))?;
     }
     if survey.damaged_places > 0 {
-        let places = count(survey.damaged_places, "damaged place");
+        let places = counted(survey.damaged_places, "damaged place");
         out::stderr_line(&format!("newswire: {places}; run `newswire log verify`"));
     }
     Ok(exit)
@@ -123,8 +123,4 @@ fn damage(place: &DamagedPlace) -> String {
         None => String::new(),
     };
     format!("segment {}{at}: {}{lost}", place.segment, place.kind.sentence())
-}
-
-fn count(number: u64, thing: &str) -> String {
-    out::count(usize::try_from(number).unwrap_or(usize::MAX), thing)
 }

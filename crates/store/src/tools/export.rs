@@ -18,13 +18,15 @@ pub struct ExportReport {
     pub events: u64,
     /// Events that could not be read; those of other sources are left out if that can be told.
     pub lost: u64,
+    /// The log has no event at all of the source that was asked for, not even an earlier one.
+    pub is_source_unknown: bool,
 }
 
 /// Calls `write` with the JSON of each event after `after`, of one source or of all, in order; with none, from the oldest on.
 /// Beside a daemon, it ends at the last whole record.
 ///
 /// # Errors
-/// [`ToolError`] if there is no journal, a file cannot be read, `after` is of another log, or `write` fails.
+/// [`ToolError`] if there is no journal, a file cannot be read, `after` is of another log or above its head, or `write` fails.
 pub fn export(
     store: &Path,
     after: Option<&Cursor>,
@@ -35,6 +37,10 @@ pub fn export(
     if let Some(after) = after.filter(|after| after.epoch != journal.epoch) {
         let (asked, epoch) = (after.epoch.clone(), journal.epoch);
         return Err(ToolError::OtherEpoch { asked, epoch });
+    }
+    if let Some(after) = after.filter(|after| after.seq > journal.head) {
+        let head = Cursor { epoch: journal.epoch, seq: journal.head };
+        return Err(ToolError::AboveHead { asked: after.clone(), head });
     }
     let from = after.map_or(Seq::NONE, |after| Seq(after.seq.0.saturating_add(1)));
     let mut report = ExportReport::default();
@@ -59,5 +65,17 @@ pub fn export(
         }
         Ok(())
     })?;
+    if let Some(source) = source.filter(|_| report.events == 0 && report.lost == 0) {
+        report.is_source_unknown = !has_event_of(&journal, source)?;
+    }
     Ok(report)
+}
+
+fn has_event_of(journal: &ClosedJournal, source: &SourceId) -> Result<bool, ToolError> {
+    let mut is_found = false;
+    journal.read(Seq::NONE, |part| {
+        is_found |= matches!(part, LogPart::Event { source: owner, .. } if owner == *source);
+        Ok(())
+    })?;
+    Ok(is_found)
 }
