@@ -417,6 +417,11 @@ fn log_note(note: &OpenNote) {
             events = count,
             "the end of the journal is gone, and these events with it; readers are told a gap"
         ),
+        OpenNote::EndUnfinished { bytes } => tracing::warn!(
+            bytes,
+            "the last commit in the journal was not finished when the daemon ended, and was removed; nothing of it had been \
+             announced, and its items come again with the next visits"
+        ),
         OpenNote::DamagedChanges { records } => tracing::error!(
             records,
             "records of the journal are damaged: the states of some sources may be older than their last visit"

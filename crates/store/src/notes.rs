@@ -22,6 +22,12 @@ pub enum OpenNote {
         /// How many.
         count: u64,
     },
+    /// The end of the journal was a commit that was not finished when the process or the machine ended; it was removed.
+    /// Nothing of it had been announced, unless the disk has damaged it since.
+    EndUnfinished {
+        /// How long it was.
+        bytes: u64,
+    },
     /// Records whose changes of states are damaged; their events are not.
     DamagedChanges {
         /// How many.

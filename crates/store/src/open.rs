@@ -68,6 +68,9 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     let mut opening = Opening { path, options, notes: Vec::new() };
     let (journal, table, unjournalled) = opening.open_both()?;
     let Opened { journal, oldest, head, totals } = opening.bounds(journal, &table).map_err(io)?;
+    if journal.removed_end() > 0 {
+        opening.notes.push(OpenNote::EndUnfinished { bytes: journal.removed_end() });
+    }
     let identity = Identity::check(path, &journal.journal().epoch).map_err(io)?;
     if !identity.is_original {
         opening.notes.push(OpenNote::Copied);

@@ -33,6 +33,8 @@ pub(crate) struct JournalWriter {
     limits: SegmentLimits,
     /// Of the last segment.
     totals: OwnerTotals,
+    /// Bytes behind the last record that were removed.
+    removed_end: u64,
 }
 
 impl JournalWriter {
@@ -43,7 +45,7 @@ impl JournalWriter {
         let (file, segment) = begin_segment(folder, &epoch, Segment::empty(1, 1, first))?;
         let journal = JournalFiles::new(epoch, folder.to_owned(), VecDeque::from([segment]));
         journal.set_last(1, &file);
-        Ok(Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() })
+        Ok(Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new(), removed_end: 0 })
     }
 
     /// Continues a journal: behind its last record, which is what counts, and from this commit and this event on if they are
@@ -69,10 +71,13 @@ impl JournalWriter {
             .map_or((commit, first), |last| (commit.max(last.next_commit), first.max(last.next_event)));
         let continues =
             |last: &&Segment| unfinished.is_none() && (last.next_commit, last.next_event) == (commit, first);
+        let mut removed_end = 0;
         let file = if let Some(last) = segments.back().filter(continues) {
             let file =
                 OpenOptions::new().read(true).append(true).open(folder.join(segment_name(last.number)))?;
-            if file.metadata()?.len() != last.length {
+            let length = file.metadata()?.len();
+            if length != last.length {
+                removed_end = length.saturating_sub(last.length);
                 file.set_len(last.length)?;
                 file.sync_all()?;
                 crate::crash::point("open-truncated");
@@ -87,7 +92,7 @@ impl JournalWriter {
         let last = segments.back().map_or(1, |last| last.number);
         let journal = JournalFiles::new(epoch, folder, segments);
         journal.set_last(last, &file);
-        let mut writer = Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() };
+        let mut writer = Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new(), removed_end };
         writer.count_last()?;
         Ok(writer)
     }
@@ -101,6 +106,11 @@ impl JournalWriter {
             *totals = totals.with(u64::from(event.bytes));
         }
         Ok(())
+    }
+
+    /// Bytes of a commit that was not finished, which the open has removed.
+    pub(crate) fn removed_end(&self) -> u64 {
+        self.removed_end
     }
 
     pub(crate) fn journal(&self) -> &Arc<JournalFiles> {
