@@ -403,6 +403,9 @@ async fn open_store(
 
 fn log_note(note: &OpenNote) {
     match note {
+        OpenNote::Begun => tracing::info!(
+            "a new log was begun, because there was none in store.path; if there should be one, look whether its disk is mounted"
+        ),
         OpenNote::Migrated { events } => {
             tracing::info!(
                 events,
@@ -425,6 +428,10 @@ fn log_note(note: &OpenNote) {
         OpenNote::DamagedChanges { records } => tracing::error!(
             records,
             "records of the journal are damaged: the states of some sources may be older than their last visit"
+        ),
+        OpenNote::IdentityRepaired => tracing::warn!(
+            "one of the files `identity` and `identity.2` was missing or damaged, and was written again from the other one; \
+             check the disk"
         ),
         // Recording is paused, which says it.
         OpenNote::Copied => {}

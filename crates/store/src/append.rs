@@ -382,6 +382,7 @@ impl LogWriter {
 
     /// Returns the number of its commit.
     fn append_record(&mut self, events: Vec<NewRecordEvent>, operations: Vec<Operation>) -> io::Result<u64> {
+        self.journal.check_place()?;
         let (number, first) = self.journal.next();
         let oldest = self.shared.oldest();
         self.journal.append(&CommitRecord { number, first, oldest, events, operations })?;
@@ -408,11 +409,12 @@ impl LogWriter {
         }
     }
 
-    /// Fails if sled could not be flushed in the background.
+    /// Fails if sled could not be flushed in the background, or another program has changed the journal.
     ///
     /// # Errors
-    /// [`AppendError::Flush`]: the process must stop.
+    /// [`AppendError::Flush`] or [`AppendError::Journal`]: the process must stop.
     pub fn check(&self) -> Result<(), AppendError> {
+        self.journal.check_place()?;
         self.flusher.failure().map_or(Ok(()), |error| Err(AppendError::Flush(error)))
     }
 
@@ -424,6 +426,7 @@ impl LogWriter {
         self.check()?;
         self.flusher.stop();
         self.shared.table.close()?;
+        self.shared.identity.renew()?;
         crate::crash::point("shutdown-flushed");
         Ok(())
     }

@@ -26,7 +26,7 @@ use news::{Epoch, Seq};
 
 use crate::{
     append::LogWriter,
-    identity::Identity,
+    identity::{self, FoundIdentity, Identity},
     journal::{self, JournalScan, JournalWriter, ScanError, SegmentLimits},
     lock::{JOURNAL, SLED, lock},
     migrate,
@@ -67,16 +67,19 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     let lock = lock(path)?;
     let mut opening = Opening { path, options, notes: Vec::new() };
     let (journal, table, unjournalled) = opening.open_both()?;
+    let is_new = journal.is_new();
     let Opened { journal, oldest, head, totals } = opening.bounds(journal, &table).map_err(io)?;
     if journal.removed_end() > 0 {
         opening.notes.push(OpenNote::EndUnfinished { bytes: journal.removed_end() });
     }
-    let identity = Identity::check(path, &journal.journal().epoch).map_err(io)?;
-    if !identity.is_original {
-        opening.notes.push(OpenNote::Copied);
+    let (identity, found) = Identity::open(path, &journal.journal().epoch, is_new).map_err(io)?;
+    match found {
+        FoundIdentity::Original => {}
+        FoundIdentity::Repaired => opening.notes.push(OpenNote::IdentityRepaired),
+        FoundIdentity::Copied => opening.notes.push(OpenNote::Copied),
     }
     migrate::remove_old(path).map_err(io)?;
-    let shared = Arc::new(SharedLog::new(table, Arc::clone(journal.journal()), oldest, head, opening.notes));
+    let shared = Arc::new(SharedLog::new(table, &journal, identity, (oldest, head), opening.notes));
     shared.note_missing_segments();
     let reader = LogReader::new(Arc::clone(&shared));
     let mut writer = LogWriter::try_new(shared, journal, lock, totals, options).map_err(io)?;
@@ -109,6 +112,16 @@ struct Opened {
 enum FoundJournal {
     Old(JournalScan),
     New(JournalWriter),
+}
+
+impl FoundJournal {
+    /// Whether nothing was ever recorded in it.
+    fn is_new(&self) -> bool {
+        match self {
+            Self::Old(scanned) => !scanned.has_commits(),
+            Self::New(_) => true,
+        }
+    }
 }
 
 impl Opening<'_> {
@@ -157,7 +170,7 @@ impl Opening<'_> {
         })?;
         // If no header of a segment is whole, another file may say it.
         let with_epoch = |mut scanned: JournalScan| {
-            scanned.epoch = scanned.epoch.or_else(|| Identity::epoch(self.path));
+            scanned.epoch = scanned.epoch.or_else(|| identity::epoch(self.path));
             scanned
         };
         Ok(scanned.filter(JournalScan::has_segments).map(with_epoch))
@@ -166,7 +179,8 @@ impl Opening<'_> {
     /// Brings the store of an earlier version into the layout of this one, if that is what is here.
     fn migrate(&mut self) -> Result<Option<JournalScan>, StoreOpenError> {
         let folder = self.path.join(SLED);
-        if Identity::exists(self.path) || !folder.join("db").exists() {
+        let is_migrated = identity::exists(self.path) && !migrate::is_unfinished(self.path);
+        if is_migrated || !folder.join("db").exists() {
             return Ok(None);
         }
         wait_until_sled_unlocks(&folder).map_err(|error| self.io(error))?;
@@ -206,7 +220,7 @@ impl Opening<'_> {
 
     /// A new log. If there was one before, the caller must have accepted that it is lost.
     fn begin(&mut self) -> Result<(FoundJournal, Table, Vec<Range<u64>>), StoreOpenError> {
-        let was_one = Identity::exists(self.path) || self.path.join(SLED).join("db").exists();
+        let was_one = identity::exists(self.path) || self.path.join(SLED).join("db").exists();
         if was_one {
             if !self.options.accept_loss {
                 let what = "journal/ has no segments".to_owned();
@@ -216,6 +230,7 @@ impl Opening<'_> {
         }
         let epoch = new_epoch();
         if !was_one {
+            self.notes.push(OpenNote::Begun);
             // First the journal: the next start goes on from it if this one is interrupted.
             let journal = self.begin_journal(epoch.clone())?;
             return Ok((FoundJournal::New(journal), self.begin_table(&epoch)?, Vec::new()));

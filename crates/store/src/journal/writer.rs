@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Arc,
 };
@@ -142,6 +143,30 @@ impl JournalWriter {
         crate::crash::point("append-synced");
         self.add(header, &table);
         Ok(())
+    }
+
+    /// Whether the last segment is where it was made, and as long as it was written: what goes into a file that another
+    /// program has removed, replaced or cut is announced, and no start would find it.
+    ///
+    /// # Errors
+    /// If it is not. Nothing more may be written then.
+    pub(crate) fn check_place(&self) -> io::Result<()> {
+        let Some((number, length)) = self.journal.segments().back().map(|last| (last.number, last.length))
+        else {
+            return Ok(());
+        };
+        let path = self.journal.folder.join(segment_name(number));
+        let changed = |how: &str| Err(io::Error::other(format!("another program has {how} {}", path.display())));
+        let open = self.file.metadata()?;
+        match fs::metadata(&path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                changed("removed")
+            }
+            Err(error) => Err(error),
+            Ok(found) if (found.dev(), found.ino()) != (open.dev(), open.ino()) => changed("replaced"),
+            Ok(_) if open.len() != length => changed("written to or cut"),
+            Ok(_) => Ok(()),
+        }
     }
 
     fn is_full(&self) -> bool {

@@ -17,6 +17,7 @@ use news::{Epoch, Seq, SourceId, Timestamp};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{
+    identity,
     journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, SegmentLimits, sync_folder},
     lock::{JOURNAL, Lock, lock},
     migrate::remove_folder,
@@ -73,8 +74,9 @@ impl StorePlace {
     }
 
     /// Puts the new folder in place. Returns where the store before is now, if there was one.
-    pub(crate) fn replace(self) -> Result<Option<PathBuf>, ToolError> {
+    pub(crate) fn replace(self, epoch: &Epoch) -> Result<Option<PathBuf>, ToolError> {
         let parent = self.store.parent().unwrap_or(&self.store).to_owned();
+        identity::write(&self.new, epoch).map_err(ToolError::file("write", &self.new))?;
         self.take_over_owner().map_err(ToolError::file("set the owner of", &self.new))?;
         sync_folder(&self.new).map_err(ToolError::file("sync", &self.new))?;
         sync_folder(&parent).map_err(ToolError::file("sync", &parent))?;

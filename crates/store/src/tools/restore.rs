@@ -9,7 +9,7 @@ use std::{
 use news::{Cursor, Epoch, Event, EventKind, Seq, Timestamp};
 
 use crate::{
-    identity::Identity,
+    identity,
     journal::{segment_path, sync_folder},
     lock::JOURNAL,
     open::new_epoch,
@@ -74,7 +74,7 @@ pub fn restore(from: &Path, store: &Path, epoch: RestoredEpoch) -> Result<Restor
         }
         RestoredEpoch::Same => copy(&journal, &place, &mut report)?,
     }
-    report.before = place.replace()?;
+    report.before = place.replace(&report.epoch)?;
     Ok(report)
 }
 
@@ -92,7 +92,7 @@ pub fn restore_in_place(store: &Path, epoch: RestoredEpoch) -> Result<RestoreRep
     }
     let _place = StorePlace::take(store)?;
     let ClosedJournal { epoch, oldest, head, .. } = ClosedJournal::find(store)?;
-    Identity::renew(store, &epoch).map_err(ToolError::file("write", store))?;
+    identity::write(store, &epoch).map_err(ToolError::file("write", store))?;
     Ok(RestoreReport { epoch, oldest, head, lost: 0, damaged_places: 0, before: None })
 }
 

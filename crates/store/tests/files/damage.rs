@@ -304,6 +304,7 @@ fn without_a_journal_a_start_is_refused_and_changes_nothing_until_the_loss_is_ac
         fs::remove_dir_all(copy.path().join("journal")).unwrap();
         if without_identity {
             fs::remove_file(copy.path().join("identity")).unwrap();
+            fs::remove_file(copy.path().join("identity.2")).unwrap();
         }
         for _ in 0..2 {
             let error = store::open(copy.path(), &options(PER_SEGMENT)).unwrap_err();

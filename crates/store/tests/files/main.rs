@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod built;
+mod copies;
 mod damage;
 mod migration;
 mod model;
