@@ -27,13 +27,14 @@ use news::{Epoch, Seq};
 use crate::{
     append::LogWriter,
     identity::Identity,
-    journal::{self, JournalScan, JournalWriter, ScanError, SegmentLimits},
+    journal::{self, JournalScan, JournalWriter, Operation, ScanError, SegmentLimits},
     lock::{JOURNAL, SLED, lock},
     migrate,
     notes::OpenNote,
     options::{Retention, StoreOpenError, StoreOptions},
     read::{LogReader, SharedLog},
-    record::Damage,
+    record::{self, Damage},
+    seen_sets,
     table::{AppliedCommits, REBUILD_NOTE, Table, TableChange, TableError},
     totals::{EventTotals, OwnerTotals},
 };
@@ -314,6 +315,9 @@ impl Opening<'_> {
         if damaged > 0 {
             self.notes.push(OpenNote::DamagedChanges { records: damaged });
         }
+        if is_new || damaged > 0 {
+            seen_sets::mend_all(&table)?;
+        }
         if let Some(epoch) = scanned.epoch.as_ref().filter(|_| is_new) {
             table.set_epoch(epoch)?;
             table.close()?;
@@ -378,7 +382,11 @@ fn replay(table: &Table, scanned: &JournalScan, from: u64) -> Result<u64, TableE
     let mut changes = BTreeMap::new();
     let mut bytes = 0;
     let mut last = 0;
+    let mut with_damaged_values = 0;
     let damaged = scanned.operations_in(from..next_commit, |commit, operations| {
+        let all = operations.len();
+        let operations = whole_values(operations)?;
+        with_damaged_values += u64::from(operations.len() < all);
         for operation in operations {
             // What sled has of a later commit, or in addition to this one, stays.
             let stored = table.get(&operation.key)?;
@@ -400,7 +408,25 @@ fn replay(table: &Table, scanned: &JournalScan, from: u64) -> Result<u64, TableE
     if !changes.is_empty() || applied.commit < commit {
         table.apply(changes.into_values(), commit, head.max(applied.head))?;
     }
-    Ok(damaged)
+    Ok(damaged + with_damaged_values)
+}
+
+/// Leaves out values that were damaged before they came into the journal: each start would make them again, and each visit of
+/// their source would end the process.
+fn whole_values(operations: Vec<Operation>) -> Result<Vec<Operation>, TableError> {
+    let mut whole = Vec::with_capacity(operations.len());
+    for operation in operations {
+        match operation.value.as_deref().map_or(Ok(()), |value| record::check_value(&operation.key, value)) {
+            Ok(()) => whole.push(operation),
+            // Of a later version of this program, which can read it.
+            Err(damage @ Damage::Version(_)) => {
+                let what = String::from_utf8_lossy(&operation.key).into_owned();
+                return Err(TableError::Damaged { what, damage });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(whole)
 }
 
 /// 36^6 names: two logs get the same one with a probability of one in two thousand million.

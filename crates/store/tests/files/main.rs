@@ -7,5 +7,6 @@ mod migration;
 mod model;
 mod retention;
 mod sizes;
+mod twice;
 #[path = "../support/visits.rs"]
 mod visits;

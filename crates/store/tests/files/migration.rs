@@ -169,6 +169,26 @@ fn a_damaged_event_of_an_old_store_is_told_and_its_number_is_not_used_again() {
 }
 
 #[test]
+fn a_damaged_state_of_an_old_store_costs_that_state_and_no_visit_ends_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    write_old(dir.path(), SeenSet::LAYOUT);
+    let db = old_db(dir.path());
+    let mut state = db.get("sodd").unwrap().unwrap().to_vec();
+    state[9] ^= 1;
+    db.insert("sodd", state).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let (mut writer, reader) = store::open(dir.path(), &options(64)).unwrap();
+    assert!(reader.notes().contains(&OpenNote::DamagedChanges { records: 1 }), "{:?}", reader.notes());
+    assert_eq!(reader.state(&source("odd").id).unwrap(), None);
+    assert_eq!(
+        news_in(&mut writer, vec![visit(&source("odd"), items("odd"), 1000)]),
+        0,
+        "its keys are whole"
+    );
+}
+
+#[test]
 fn an_old_store_without_events_keeps_its_epoch_and_its_keys() {
     let dir = tempfile::tempdir().unwrap();
     write_old(dir.path(), SeenSet::LAYOUT);
