@@ -28,4 +28,4 @@ pub(crate) use segment::{JournalFiles, segment_name};
 pub(crate) use walk::{
     IndexState, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers, segment_path,
 };
-pub(crate) use writer::{JournalWriter, SegmentLimits, has_too_many_files, sync_folder};
+pub(crate) use writer::{JournalWriter, SegmentLimits, create_folders, has_too_many_files, sync_folder};

@@ -64,7 +64,7 @@ const LOCK_DELAY: Duration = Duration::from_millis(20);
 /// See [`StoreOpenError`]. Nothing in the directory has changed then.
 pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader), StoreOpenError> {
     let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
-    fs::create_dir_all(path).map_err(io)?;
+    journal::create_folders(path).map_err(io)?;
     let lock = lock(path)?;
     let mut opening = Opening { path, options, notes: Vec::new() };
     let (journal, table, unjournalled) = opening.open_both()?;

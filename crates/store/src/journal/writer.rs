@@ -64,6 +64,12 @@ impl JournalWriter {
                 write_index(&folder, segment, &totals)?;
             }
         }
+        // A process that was killed between a write and its sync has left bytes that a loss of power would still take, and so
+        // has a copy. From now on they are served.
+        for segment in &segments {
+            File::open(folder.join(segment_name(segment.number)))?.sync_all()?;
+        }
+        sync_folder(&folder)?;
         let (commit, first) = segments
             .back()
             .map_or((commit, first), |last| (commit.max(last.next_commit), first.max(last.next_event)));
@@ -212,6 +218,25 @@ pub(crate) fn has_too_many_files(error: &io::Error) -> bool {
 /// Not synced: after a loss of power its segment is read instead.
 fn write_index(folder: &Path, segment: &Segment, totals: &OwnerTotals) -> io::Result<()> {
     fs::write(folder.join(index_name(segment.number)), encode_index(segment, totals))
+}
+
+/// Creates a folder and those that it is in, and returns once their names are on disk.
+pub(crate) fn create_folders(folder: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing = folder.ancestors().take_while(is_missing).count();
+    fs::create_dir_all(folder)?;
+    // One that was there may be of a start that was killed before this.
+    for (n, created) in folder.ancestors().take(missing.max(1)).enumerate() {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        match sync_folder(parent.unwrap_or(Path::new("."))) {
+            // A folder that may be written to, and not read.
+            Err(error) if n < missing && error.kind() != io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A name in a folder is on disk only once the folder is.

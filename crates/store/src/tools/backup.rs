@@ -15,7 +15,7 @@ use news::{Epoch, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    journal::{segment_name, segment_numbers, segment_path, sync_folder},
+    journal::{create_folders, segment_name, segment_numbers, segment_path, sync_folder},
     lock::JOURNAL,
 };
 
@@ -251,8 +251,7 @@ impl FolderBackup {
         if before.is_none() && others {
             return Err(ToolError::NotEmpty(folder.to_owned()));
         }
-        fs::create_dir_all(&journal).map_err(ToolError::file("create", &journal))?;
-        sync_folder(folder).map_err(ToolError::file("sync", folder))?;
+        create_folders(&journal).map_err(ToolError::file("create", &journal))?;
         Ok(Self { folder: folder.to_owned(), journal, before })
     }
 }

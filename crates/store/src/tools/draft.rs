@@ -17,7 +17,9 @@ use news::{Epoch, Seq, SourceId, Timestamp};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{
-    journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, SegmentLimits, sync_folder},
+    journal::{
+        CommitRecord, JournalWriter, NewRecordEvent, Operation, SegmentLimits, create_folders, sync_folder,
+    },
     lock::{JOURNAL, Lock, lock},
     migrate::remove_folder,
     open::SEGMENT_BYTES,
@@ -69,7 +71,7 @@ impl StorePlace {
 
     /// Begins the new folder, with the owner and the mode of the one before.
     pub(crate) fn create(&self) -> Result<(), ToolError> {
-        fs::create_dir_all(&self.new).map_err(ToolError::file("create", &self.new))
+        create_folders(&self.new).map_err(ToolError::file("create", &self.new))
     }
 
     /// Puts the new folder in place. Returns where the store before is now, if there was one.

@@ -7,6 +7,7 @@ mod migration;
 mod model;
 mod retention;
 mod sizes;
+mod syncs;
 mod twice;
 #[path = "../support/visits.rs"]
 mod visits;
