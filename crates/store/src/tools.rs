@@ -59,6 +59,12 @@ pub enum ToolError {
     /// There is something where a new store should come.
     #[error("{0} is not empty; name an empty folder or a new one, or move this one away")]
     NotEmpty(PathBuf),
+    /// There is something where the new store is made before it is put in place.
+    #[error(
+        "{0} is in the way: the new store is made there; move it away (after an interrupted restore, it can be the store \
+         that was there before)"
+    )]
+    InTheWay(PathBuf),
     /// The id to begin after is of another log.
     #[error("the id is of the epoch {asked}, and the log is {epoch}; take an id of this log")]
     OtherEpoch {

@@ -367,6 +367,45 @@ fn a_restore_with_the_same_epoch_continues_it() {
 }
 
 #[test]
+fn what_is_where_a_new_store_is_made_stays_unless_it_is_an_interrupted_draft() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, new) = (dir.path().join("data"), dir.path().join("data.new"));
+    fill(&store);
+    let kept = fill(&new);
+    for restored in [
+        tools::restore(&new, &store, RestoredEpoch::New).map(drop),
+        tools::restore_in_place(&store, RestoredEpoch::New).map(drop),
+        StoreImport::begin(&store).map(drop),
+    ] {
+        let error = restored.unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{} is in the way", new.display())), "{error}");
+        assert_eq!(export(&new).0, kept);
+    }
+    fs::rename(&new, dir.path().join("from")).unwrap();
+    // As an interrupted draft is.
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("draft"), "").unwrap();
+    fs::create_dir(new.join("journal")).unwrap();
+    fs::write(new.join("journal/00000001.segment"), "half").unwrap();
+    tools::restore(&dir.path().join("from"), &store, RestoredEpoch::Same).unwrap();
+    assert_eq!(export(&store).0, kept);
+    assert!(!new.exists() && !store.join("draft").exists());
+}
+
+#[test]
+fn a_store_behind_a_symbolic_link_is_replaced_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, large, link) = (dir.path().join("from"), dir.path().join("large"), dir.path().join("data"));
+    fill(&large.join("store"));
+    let events = fill(&from);
+    std::os::unix::fs::symlink(large.join("store"), &link).unwrap();
+    let report = tools::restore(&from, &link, RestoredEpoch::Same).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(export(&large.join("store")).0, events);
+    assert_eq!(report.before.unwrap().parent(), Some(&*fs::canonicalize(&large).unwrap()));
+}
+
+#[test]
 fn a_copied_store_is_decided_about_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let events = fill(&dir.path().join("original"));
