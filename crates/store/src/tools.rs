@@ -83,6 +83,19 @@ pub enum ToolError {
         /// The epoch of the store.
         epoch: Epoch,
     },
+    /// The folder has a backup of a later state of the store.
+    #[error(
+        "{path} has a backup with events up to {kept}, and the store has them up to {head}: it is an older state of that \
+         store, or its end is damaged (`newswire log verify` tells); the backup is kept, choose another folder"
+    )]
+    OlderStore {
+        /// The folder.
+        path: PathBuf,
+        /// The newest event of the backup.
+        kept: Seq,
+        /// The newest event of the store.
+        head: Seq,
+    },
     /// The daemon serves another log than the one in the folder.
     #[error(
         "newswire-ingestd serves the log {served} up to {head}, and {path} has the log {found} up to {found_head}; is \

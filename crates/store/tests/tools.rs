@@ -487,6 +487,73 @@ fn a_backup_copies_what_is_new_and_a_right_segment_is_never_replaced_by_a_damage
     assert!(matches!(FolderBackup::open(&other), Err(ToolError::NotEmpty(_))));
 }
 
+/// A store with several segments and its backup.
+fn backed_up() -> (tempfile::TempDir, PathBuf, PathBuf, Vec<Event>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, to) = (dir.path().join("data"), dir.path().join("backup"));
+    let (mut writer, reader) = store::open(&store, &small()).unwrap();
+    for n in 0..260 {
+        writer.append(vec![visit(&source("a"), vec![item(&format!("a{n}"), 1)], 1000)]).unwrap();
+    }
+    let events = all(&reader);
+    writer.close().unwrap();
+    assert_eq!(back_up(&store, &to).manifest.head, Seq(260));
+    assert!(segments(&store).len() > 3);
+    (dir, store, to, events)
+}
+
+#[test]
+fn what_the_store_has_lost_since_the_last_backup_stays_in_the_backup() {
+    for n in [0, 1] {
+        for is_cut in [false, true] {
+            let (_dir, store, to, events) = backed_up();
+            let damaged = &segments(&store)[n];
+            if is_cut {
+                let bytes = fs::read(damaged).unwrap();
+                fs::write(damaged, &bytes[..bytes.len() / 2]).unwrap();
+            } else {
+                fs::remove_file(damaged).unwrap();
+            }
+            // Twice: the second one sees what the first one has left.
+            for _ in 0..2 {
+                let report = back_up(&store, &to);
+                assert_eq!(report.damaged_since, [n as u64 + 1], "segment {n}, cut: {is_cut}");
+                assert_eq!(survey(&to).damaged_places, 0, "segment {n}, cut: {is_cut}");
+                assert_eq!(export(&to), (events.clone(), 0), "segment {n}, cut: {is_cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_older_state_of_a_store_does_not_replace_a_newer_backup() {
+    let (dir, store, to, events) = backed_up();
+    let last = segments(&store).pop().unwrap();
+    fs::remove_file(last).unwrap();
+    let mut target = FolderBackup::open(&to).unwrap();
+    let refused = tools::backup(&store, &mut target, None, Timestamp::from_millis(8)).unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("up to 260") && text.contains("another folder"), "{text}");
+    assert_eq!(export(&to).0, events);
+    // Another folder takes it.
+    back_up(&store, &dir.path().join("other"));
+}
+
+#[test]
+fn a_first_backup_that_was_interrupted_at_its_end_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, to) = (dir.path().join("data"), dir.path().join("backup"));
+    let events = fill(&store);
+    back_up(&store, &to);
+    fs::rename(to.join("backup"), to.join("backup.new")).unwrap();
+    fs::write(to.join("journal/00000009.new"), "half a segment").unwrap();
+    back_up(&store, &to);
+    assert_eq!(export(&to).0, events);
+    let left: Vec<_> =
+        files(&to).into_keys().map(|path| path.strip_prefix(&to).unwrap().to_owned()).collect();
+    assert_eq!(left, [Path::new("backup"), Path::new("journal/00000001.segment")]);
+}
+
 /// Appends and retains until it is told to stop, while `work` runs.
 fn under_load<T: Send>(store: &Path, options: &StoreOptions, work: impl Fn(&LogReader) -> T + Send) -> T {
     let (mut writer, reader) = store::open(store, options).unwrap();

@@ -122,6 +122,15 @@ impl WalkedSegment {
         })
     }
 
+    /// The commit after its last one; `None` if that cannot be told.
+    pub(crate) fn next_commit(&self) -> Option<u64> {
+        let commits = self.parts().filter_map(|part| match part {
+            WalkedPart::Record(record) => Some(record.header.commit.saturating_add(1)),
+            WalkedPart::Damage { .. } | WalkedPart::Tail { .. } => None,
+        });
+        commits.last().or_else(|| self.header.as_ref().ok().map(|header| header.commit))
+    }
+
     /// Where its last record ends.
     pub(crate) fn end(&self) -> usize {
         let ends = self.parts().filter_map(|part| match part {
