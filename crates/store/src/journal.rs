@@ -21,6 +21,7 @@ mod tests;
 mod walk;
 mod writer;
 
+pub use open::MisplacedSegment;
 pub(crate) use open::{JournalScan, ScanError, remove_unfinished, scan};
 pub(crate) use reader::{EventMeta, FoundEvent};
 pub(crate) use record::{BadSegment, CommitRecord, NewRecordEvent, Operation};

@@ -151,6 +151,7 @@ impl Opening<'_> {
         let scanned = journal::scan(&self.path.join(JOURNAL)).map_err(|error| match error {
             ScanError::Io(source) => self.io(source),
             ScanError::Newer(layout) => StoreOpenError::Newer { path: self.path.to_owned(), layout },
+            ScanError::Misplaced(segment) => StoreOpenError::Misplaced(segment),
             mixed @ ScanError::Mixed(..) => self.damaged(&mixed),
         })?;
         // If no header of a segment is whole, another file may say it.

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::share::SourceShare;
+use crate::{journal::MisplacedSegment, share::SourceShare};
 
 /// Options of the store.
 #[derive(Clone, Debug)]
@@ -93,6 +93,9 @@ pub enum StoreOpenError {
         /// What was found.
         what: String,
     },
+    /// A segment of the journal is under the name of another one.
+    #[error("the journal is out of order: {0}")]
+    Misplaced(MisplacedSegment),
     /// The journal is gone, while other files say that there was one.
     #[error(
         "the journal of the store in {path} is gone ({what}), and with it all events; restore a backup (newswire log \

@@ -21,7 +21,7 @@ use std::{io, path::PathBuf};
 
 use news::{Epoch, Seq};
 
-use crate::StoreOpenError;
+use crate::{MisplacedSegment, StoreOpenError};
 
 pub use backup::{
     BackupManifest, BackupReport, BackupSegment, BackupTarget, DaemonLog, FolderBackup, MANIFEST, backup,
@@ -53,6 +53,9 @@ pub enum ToolError {
         /// Its layout.
         layout: u16,
     },
+    /// A segment of its journal is under the name of another one.
+    #[error("the journal is out of order: {0}")]
+    Misplaced(#[from] MisplacedSegment),
     /// A process uses it, or its folder cannot be used.
     #[error(transparent)]
     Open(#[from] StoreOpenError),

@@ -53,6 +53,27 @@ struct ReadSegment {
     torn: Option<Box<TornRecord>>,
 }
 
+/// A segment under the name of another one. Nothing of it is lost, and nothing may be concluded from its place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{file} has the content of {}: it was renamed, or copied; give it that name, or move it away if there is such a file",
+    segment_name(*number)
+)]
+pub struct MisplacedSegment {
+    /// The file.
+    pub file: PathBuf,
+    /// The number that its header has.
+    pub number: u64,
+}
+
+impl MisplacedSegment {
+    /// Checks the header of the segment `number` in `folder`.
+    pub(crate) fn check(folder: &Path, number: u64, header: &SegmentHeader) -> Result<(), Self> {
+        let file = || folder.join(segment_name(number));
+        if header.number == number { Ok(()) } else { Err(Self { file: file(), number: header.number }) }
+    }
+}
+
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScanError {
@@ -62,11 +83,13 @@ pub(crate) enum ScanError {
     Newer(u16),
     #[error("it has segments of different logs ({0} and {1})")]
     Mixed(Epoch, Epoch),
+    #[error(transparent)]
+    Misplaced(#[from] MisplacedSegment),
 }
 
 impl JournalScan {
     /// `None` if it is damaged; the records tell the same.
-    fn read_header(&mut self, file: &mut File) -> Result<Option<SegmentHeader>, ScanError> {
+    fn read_header(&mut self, file: &mut File, number: u64) -> Result<Option<SegmentHeader>, ScanError> {
         let mut bytes = Vec::new();
         file.take(SEGMENT_HEADER as u64).read_to_end(&mut bytes)?;
         let header = match SegmentHeader::decode(&bytes) {
@@ -80,6 +103,7 @@ impl JournalScan {
             }
             _ => self.epoch = Some(header.epoch.clone()),
         }
+        MisplacedSegment::check(&self.folder, number, &header)?;
         Ok(Some(header))
     }
 
@@ -172,8 +196,13 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
     };
     for number in numbers {
         let mut file = File::open(folder.join(segment_name(number)))?;
-        let header = scanned.read_header(&mut file)?;
-        if let Some((segment, totals)) = read_index(folder, number, &file).filter(|_| number != last) {
+        let header = scanned.read_header(&mut file, number)?;
+        let index = read_index(folder, number, &file).filter(|(segment, _)| {
+            // One that was copied or renamed can be of another segment.
+            let begin = header.as_ref().map(|header| (header.commit, header.first));
+            number != last && begin.is_none_or(|begin| begin == (segment.first_commit, segment.first))
+        });
+        if let Some((segment, totals)) = index {
             scanned.add(segment, &totals);
         } else if let Some(ReadSegment { segment, totals, torn }) = read_segment(&mut file, number, header)? {
             scanned.add(segment, &totals);

@@ -351,6 +351,7 @@ pub(super) fn index_name(number: u64) -> String {
 
 /// The number in the name of a segment's file; `None` for other files.
 pub(super) fn number_of(name: &str) -> Option<u64> {
-    let stem = name.strip_suffix(".segment")?;
-    (stem.len() >= 8 && stem.bytes().all(|byte| byte.is_ascii_digit())).then(|| stem.parse().ok())?
+    let number = name.strip_suffix(".segment")?.parse().ok()?;
+    // Not another writing of the same number, with a sign or more zeros.
+    (segment_name(number) == name).then_some(number)
 }

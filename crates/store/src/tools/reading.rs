@@ -10,6 +10,7 @@ use news::{Cursor, Epoch, Seq, SourceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    MisplacedSegment,
     journal::{
         BadSegment, Operation, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers,
         segment_path,
@@ -148,6 +149,13 @@ impl ClosedJournal {
         let (Some(epoch), Some(last)) = (epoch, last) else {
             return Err(ToolError::NoJournal(store.to_owned()));
         };
+        for number in numbers.iter().copied() {
+            let header = segment_header(&folder, number);
+            let header = header.map_err(ToolError::file("read", segment_path(&folder, number)))?;
+            if let Some(header) = header.filter(|header| header.epoch == epoch) {
+                MisplacedSegment::check(&folder, number, &header)?;
+            }
+        }
         let head = Seq(next.map_or(0, |next| next.0.saturating_sub(1)));
         // The last record says what retention had removed; if the first segment has less, it is not the first one.
         let oldest = oldest.unwrap_or(first).min(head.next());

@@ -345,6 +345,51 @@ fn a_segment_of_another_log_is_refused_by_name() {
     original.check_folder(copy.path(), &BTreeSet::new(), "put right again");
 }
 
+/// Exchanges the names of two files.
+fn swap(one: &Path, other: &Path) {
+    let aside = one.with_extension("aside");
+    fs::rename(one, &aside).unwrap();
+    fs::rename(other, one).unwrap();
+    fs::rename(aside, other).unwrap();
+}
+
+#[test]
+fn a_segment_under_the_name_of_another_one_is_refused_by_name_and_costs_nothing_once_it_is_put_right() {
+    let original = original();
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(original.folder.path(), copy.path());
+    let all = segments(copy.path());
+    let (first, second, last) = (&all[0], &all[1], &all[all.len() - 1]);
+    let beyond = |number: u64| copy.path().join(format!("journal/{number:08}.segment"));
+    let refused = |names: [&Path; 2]| {
+        let opened = store::open(copy.path(), &options(PER_SEGMENT)).unwrap_err().to_string();
+        let surveyed = store::tools::survey(copy.path()).unwrap_err().to_string();
+        for error in [opened, surveyed] {
+            let has = |name: &&Path| error.contains(name.file_name().unwrap().to_str().unwrap());
+            assert!(names.iter().all(has), "{error}");
+        }
+    };
+    swap(first, second);
+    refused([first, second]);
+    swap(first, second);
+    swap(second, last);
+    refused([second, last]);
+    swap(second, last);
+    fs::copy(first, beyond(4000)).unwrap();
+    refused([&beyond(4000), first]);
+    fs::remove_file(beyond(4000)).unwrap();
+    fs::rename(last, beyond(u64::MAX)).unwrap();
+    refused([&beyond(u64::MAX), last]);
+    fs::rename(beyond(u64::MAX), last).unwrap();
+    // Other files are not the journal's, and the index of another segment is not believed.
+    for name in ["000000001.segment", "00000001.segment.bak", "copy of 00000001.segment", "+0000001.segment"]
+    {
+        fs::copy(first, first.with_file_name(name)).unwrap();
+    }
+    swap(&first.with_extension("index"), &second.with_extension("index"));
+    original.check_folder(copy.path(), &BTreeSet::new(), "put right again");
+}
+
 #[test]
 fn a_last_record_that_came_to_the_disk_in_part_was_never_announced_and_its_items_come_again() {
     let original = original();
