@@ -17,7 +17,10 @@ use std::{
 
 use news::Epoch;
 
-use crate::{journal::sync_folder, record::STORE_LAYOUT};
+use crate::{
+    journal::{is_unreadable, sync_folder},
+    record::STORE_LAYOUT,
+};
 
 /// Whether the files are where they were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +75,9 @@ fn file(store: &Path) -> PathBuf {
 /// What it says; nothing if it is missing or damaged.
 fn read(store: &Path) -> io::Result<String> {
     let bytes = match fs::read(file(store)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_unreadable(&error) => {
+            return Ok(String::new());
+        }
         bytes => bytes?,
     };
     let text = String::from_utf8(bytes).unwrap_or_default();

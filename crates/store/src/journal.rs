@@ -25,7 +25,7 @@ pub use open::MisplacedSegment;
 pub(crate) use open::{JournalScan, ScanError, remove_unfinished, scan};
 pub(crate) use reader::{EventMeta, FoundEvent};
 pub(crate) use record::{BadSegment, CommitRecord, NewRecordEvent, Operation};
-pub(crate) use segment::{JournalFiles, segment_name};
+pub(crate) use segment::{JournalFiles, is_unreadable, read_file, read_what_can_be, segment_name};
 pub(crate) use walk::{
     IndexState, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers, segment_path,
 };

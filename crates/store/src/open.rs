@@ -149,7 +149,7 @@ impl Opening<'_> {
 
     fn scan(&self) -> Result<Option<JournalScan>, StoreOpenError> {
         let scanned = journal::scan(&self.path.join(JOURNAL)).map_err(|error| match error {
-            ScanError::Io(source) => self.io(source),
+            ScanError::File { path, source } => StoreOpenError::Unreadable { path, source },
             ScanError::Newer(layout) => StoreOpenError::Newer { path: self.path.to_owned(), layout },
             ScanError::Misplaced(segment) => StoreOpenError::Misplaced(segment),
             mixed @ ScanError::Mixed(..) => self.damaged(&mixed),
@@ -245,6 +245,7 @@ impl Opening<'_> {
     fn open_table(&mut self, scanned: &mut JournalScan) -> Result<Table, StoreOpenError> {
         let note = fs::read_to_string(self.path.join(REBUILD_NOTE)).ok();
         let is_missing = !self.path.join(SLED).join("db").exists();
+        let why_empty = Some(if is_missing { "it was missing" } else { "it was empty" });
         let is_right = |table: &Table| match (table.epoch(), &scanned.epoch) {
             (Ok(Some(epoch)), Some(of_journal)) if epoch != *of_journal => {
                 Err(format!("it is of the log {epoch}"))
@@ -256,18 +257,18 @@ impl Opening<'_> {
             Some(why) => why.trim().to_owned(),
             None => match self.try_table() {
                 Ok(table) => match is_right(&table) {
-                    Ok(()) => match self.replay(table, scanned, is_missing) {
+                    Ok(()) => match self.replay(table, scanned, why_empty) {
                         Err(error) if error.is_damage() => error.to_string(),
                         replayed => return replayed.map_err(|error| self.table_failed(error)),
                     },
                     Err(why) => why,
                 },
-                Err(error) if error.is_damage() => error.to_string(),
+                Err(error) if error.is_damage() || error.is_unreadable() => error.to_string(),
                 Err(error) => return Err(self.table_failed(error)),
             },
         };
         let table = self.replace_table(&wrong)?;
-        self.replay(table, scanned, false).map_err(|error| self.table_failed(error))
+        self.replay(table, scanned, None).map_err(|error| self.table_failed(error))
     }
 
     fn try_table(&self) -> Result<Table, TableError> {
@@ -300,16 +301,17 @@ impl Opening<'_> {
         self.try_table().map_err(|error| self.table_failed(error))
     }
 
+    /// `why_empty` is why the table is made again if there is nothing in it.
     fn replay(
         &mut self,
         table: Table,
         scanned: &mut JournalScan,
-        is_missing: bool,
+        why_empty: Option<&str>,
     ) -> Result<Table, TableError> {
         scanned.leave_out_torn(table.applied().commit);
         let is_new = table.epoch()?.is_none();
-        if is_new && is_missing && scanned.has_commits() && !self.is_migration() {
-            self.notes.push(OpenNote::Rebuilt { why: "it was missing".to_owned() });
+        if let Some(why) = why_empty.filter(|_| is_new && scanned.has_commits() && !self.is_migration()) {
+            self.notes.push(OpenNote::Rebuilt { why: why.to_owned() });
         }
         let from = if is_new { 1 } else { table.applied().flushed + 1 };
         let damaged = replay(&table, scanned, from)?;

@@ -71,6 +71,16 @@ pub enum StoreOpenError {
         /// The error of the system.
         source: io::Error,
     },
+    /// A file of the journal cannot be read.
+    #[error(
+        "cannot read {path}: {source}; check that it is a file that the user of the daemon may read and write, and the disk"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// A later version of this program wrote it.
     #[error(
         "the data in {path} was written by a newer version of this program (layout {layout}); install that version \

@@ -24,7 +24,7 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    journal::Operation,
+    journal::{Operation, is_unreadable},
     pieces,
     record::{self, Damage},
 };
@@ -57,6 +57,14 @@ impl TableError {
         match self {
             Self::Sled(sled::Error::Io(_)) | Self::Io(_) => false,
             Self::Sled(_) | Self::Panicked(_) | Self::Damaged { .. } => true,
+        }
+    }
+
+    /// Whether the disk cannot read what is there.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => is_unreadable(error),
+            _ => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::{self, File},
-    io::{self, Read as _, Seek as _},
+    io,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use super::{
     record::{BadSegment, Operation, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader},
     segment::{
         FoundRecord, JournalFiles, Records, Segment, add_totals, decode_index, index_name, noted_oldest,
-        number_of, segment_name,
+        number_of, read_file, read_file_up_to, segment_name,
     },
 };
 
@@ -77,8 +77,8 @@ impl MisplacedSegment {
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScanError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
+    #[error("cannot read {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
     #[error("a newer version of this program wrote it (layout {0})")]
     Newer(u16),
     #[error("it has segments of different logs ({0} and {1})")]
@@ -89,10 +89,8 @@ pub(crate) enum ScanError {
 
 impl JournalScan {
     /// `None` if it is damaged; the records tell the same.
-    fn read_header(&mut self, file: &mut File, number: u64) -> Result<Option<SegmentHeader>, ScanError> {
-        let mut bytes = Vec::new();
-        file.take(SEGMENT_HEADER as u64).read_to_end(&mut bytes)?;
-        let header = match SegmentHeader::decode(&bytes) {
+    fn read_header(&mut self, bytes: &[u8], number: u64) -> Result<Option<SegmentHeader>, ScanError> {
+        let header = match SegmentHeader::decode(bytes) {
             Ok(header) => header,
             Err(BadSegment::Header) => return Ok(None),
             Err(BadSegment::Layout(layout)) => return Err(ScanError::Newer(layout)),
@@ -183,7 +181,11 @@ pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
 
 /// Looks into a folder; `None` if it has no segments. Reads the last segment, and those without an index.
 pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
-    let numbers = numbers(folder)?;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |source| ScanError::File { path, source }
+    };
+    let numbers = numbers(folder).map_err(failed(folder))?;
     let Some(last) = numbers.last().copied() else { return Ok(None) };
     let mut scanned = JournalScan {
         epoch: None,
@@ -195,8 +197,10 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
         unfinished: None,
     };
     for number in numbers {
-        let mut file = File::open(folder.join(segment_name(number)))?;
-        let header = scanned.read_header(&mut file, number)?;
+        let path = folder.join(segment_name(number));
+        let file = File::open(&path).map_err(failed(&path))?;
+        let begin = read_file_up_to(&file, SEGMENT_HEADER as u64).map_err(failed(&path))?;
+        let header = scanned.read_header(&begin, number)?;
         let index = read_index(folder, number, &file).filter(|(segment, _)| {
             // One that was copied or renamed can be of another segment.
             let begin = header.as_ref().map(|header| (header.commit, header.first));
@@ -204,7 +208,9 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
         });
         if let Some((segment, totals)) = index {
             scanned.add(segment, &totals);
-        } else if let Some(ReadSegment { segment, totals, torn }) = read_segment(&mut file, number, header)? {
+        } else if let Some(ReadSegment { segment, totals, torn }) =
+            read_segment(&file, number, header).map_err(failed(&path))?
+        {
             scanned.add(segment, &totals);
             if number == last {
                 scanned.torn = torn;
@@ -226,14 +232,8 @@ fn read_index(folder: &Path, number: u64, segment: &File) -> Option<(Segment, Ow
 }
 
 /// `None` if it has neither a whole header nor a record.
-fn read_segment(
-    file: &mut File,
-    number: u64,
-    header: Option<SegmentHeader>,
-) -> io::Result<Option<ReadSegment>> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
+fn read_segment(file: &File, number: u64, header: Option<SegmentHeader>) -> io::Result<Option<ReadSegment>> {
+    let bytes = read_file(file)?;
     let begin = header.map(|header| (header.commit, header.first));
     let mut next = begin.unwrap_or((0, Seq::NONE));
     let mut records = Vec::new();

@@ -1,8 +1,8 @@
 //! Goes through the bytes of the segments without opening the journal, and changes nothing: for the operator's tools.
 
 use std::{
-    fs,
-    io::{self, Read as _},
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,10 @@ use super::{
     record::{
         BadSegment, Operation, RECORD_HEADER, RecordHeader, RecordTable, SEGMENT_HEADER, SegmentHeader,
     },
-    segment::{FoundRecord, Records, Segment, add_totals, decode_index, index_name, segment_name},
+    segment::{
+        FoundRecord, Records, Segment, add_totals, decode_index, index_name, read_file, read_file_up_to,
+        segment_name,
+    },
 };
 
 /// A segment that was read whole.
@@ -80,20 +83,19 @@ pub(crate) fn segment_path(folder: &Path, number: u64) -> PathBuf {
 
 /// The header of a segment; `None` if it is damaged, or the file is gone.
 pub(crate) fn segment_header(folder: &Path, number: u64) -> io::Result<Option<SegmentHeader>> {
-    let mut bytes = Vec::new();
-    match fs::File::open(segment_path(folder, number)) {
+    let file = match File::open(segment_path(folder, number)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?.take(SEGMENT_HEADER as u64).read_to_end(&mut bytes)?,
+        file => file?,
     };
-    Ok(SegmentHeader::decode(&bytes).ok())
+    Ok(SegmentHeader::decode(&read_file_up_to(&file, SEGMENT_HEADER as u64)?).ok())
 }
 
 impl WalkedSegment {
     /// `None` if the file is gone.
     pub(crate) fn read(folder: &Path, number: u64) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(segment_path(folder, number)) {
+        let bytes = match File::open(segment_path(folder, number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes?,
+            file => read_file(&file?)?,
         };
         Ok(Some(Self { number, header: SegmentHeader::decode(&bytes), bytes }))
     }

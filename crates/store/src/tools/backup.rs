@@ -16,7 +16,7 @@ use news::{Epoch, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    journal::{create_folders, segment_name, segment_numbers, segment_path, sync_folder},
+    journal::{create_folders, read_file, segment_name, segment_numbers, segment_path, sync_folder},
     lock::JOURNAL,
 };
 
@@ -294,11 +294,11 @@ impl BackupTarget for FolderBackup {
     }
 
     fn has(&self, segment: &BackupSegment) -> io::Result<bool> {
-        match fs::read(segment_path(&self.journal, segment.segment)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-            Ok(bytes) => Ok(bytes.len() as u64 == segment.bytes && crc32c::crc32c(&bytes) == segment.crc32c),
-        }
+        let bytes = match File::open(segment_path(&self.journal, segment.segment)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => read_file(&file?)?,
+        };
+        Ok(bytes.len() as u64 == segment.bytes && crc32c::crc32c(&bytes) == segment.crc32c)
     }
 
     fn put(&mut self, segment: &BackupSegment, bytes: &[u8]) -> io::Result<()> {

@@ -5,7 +5,10 @@ mod built;
 mod damage;
 mod migration;
 mod model;
+#[path = "../support/preload.rs"]
+mod preload;
 mod retention;
+mod sectors;
 mod sizes;
 mod syncs;
 mod twice;

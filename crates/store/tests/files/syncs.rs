@@ -4,11 +4,11 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use crate::{
     built::{options, segments},
+    preload::run_with,
     visits::{item, source, visit},
 };
 
@@ -27,22 +27,9 @@ fn child() {
 /// The files and folders below `under` that an open of `store` has synced.
 fn synced_by_an_open(store: &Path, under: &Path) -> BTreeSet<PathBuf> {
     let tools = tempfile::tempdir().unwrap();
-    let (library, record) = (tools.path().join("faults.so"), tools.path().join("record"));
-    let recorder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/preload/faults.c");
-    let compiled = Command::new("cc")
-        .args(["-O1", "-shared", "-fPIC", "-pthread", "-o"])
-        .arg(&library)
-        .arg(recorder)
-        .status();
-    assert!(compiled.unwrap().success(), "install a C compiler");
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["syncs::child", "--exact", "--nocapture"])
-        .env(CHILD, store)
-        .env("LD_PRELOAD", library)
-        .env("FAULTS_UNDER", under)
-        .env("FAULTS_RECORD", &record)
-        .output()
-        .unwrap();
+    let record = tools.path().join("record");
+    let environment = [(CHILD, store), ("FAULTS_UNDER", under), ("FAULTS_RECORD", &record)];
+    let child = run_with("../e2e/preload/faults.c", "syncs::child", &environment);
     assert_eq!(child.status.code(), Some(7), "{}", String::from_utf8_lossy(&child.stderr));
     let bytes = fs::read(record).unwrap();
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
