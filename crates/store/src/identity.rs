@@ -19,6 +19,7 @@ use news::Epoch;
 
 use crate::{
     journal::{is_unreadable, sync_folder},
+    lock::leave_to_owner,
     record::STORE_LAYOUT,
 };
 
@@ -59,6 +60,7 @@ impl Identity {
     /// Writes it: what is here is now the original.
     pub(crate) fn renew(store: &Path, epoch: &Epoch) -> io::Result<()> {
         let mut file = File::create(file(store))?;
+        leave_to_owner(&file, store)?;
         let inode = file.metadata()?.ino();
         let text = format!("layout {STORE_LAYOUT}\nepoch {epoch}\ninode {inode}\n");
         let checksum = crc32c::crc32c(text.as_bytes());

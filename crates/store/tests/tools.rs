@@ -1,5 +1,5 @@
 //! What an operator does with the files of a store: nothing that is read is changed, and nothing is silently lost.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "support/visits.rs"]
 mod visits;
@@ -434,6 +434,26 @@ fn a_copied_store_is_decided_about_where_it_is() {
     let (_writer, reader) = open(&copy);
     assert_eq!((reader.epoch(), reader.head()), (&report.epoch, Seq(20)));
     assert_ne!(reader.epoch(), &events[0].id.epoch);
+}
+
+#[test]
+fn what_root_makes_in_the_folder_of_a_store_belongs_to_the_user_of_the_daemon() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    const USER: u32 = 4711;
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("data");
+    fill(&store);
+    for name in ["lock", "identity"] {
+        fs::remove_file(store.join(name)).unwrap();
+    }
+    if chown(&store, Some(USER), Some(USER)).is_err() {
+        println!("SKIPPED: only root can give files away");
+        return;
+    }
+    tools::restore_in_place(&store, RestoredEpoch::Same).unwrap();
+    for name in ["lock", "identity"] {
+        assert_eq!(fs::metadata(store.join(name)).unwrap().uid(), USER, "{name}");
+    }
 }
 
 fn back_up(store: &Path, to: &Path) -> tools::BackupReport {
