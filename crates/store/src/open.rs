@@ -25,11 +25,11 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    append::LogWriter,
+    append::{AppendError, LogWriter},
     identity::Identity,
     journal::{self, JournalScan, JournalWriter, Operation, ScanError, SegmentLimits},
     lock::{JOURNAL, SLED, lock},
-    migrate,
+    migrate::{self, WasUsed},
     notes::OpenNote,
     options::{Retention, StoreOpenError, StoreOptions},
     read::{LogReader, SharedLog},
@@ -79,13 +79,21 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     let reader = LogReader::new(Arc::clone(&shared));
     let mut writer = LogWriter::try_new(shared, journal, lock, totals, options).map_err(io)?;
     if !unjournalled.is_empty() {
-        writer.journal_again(&unjournalled).map_err(|error| opening_failed(path, &error))?;
+        writer.journal_again(&unjournalled).map_err(|error| opening_failed(path, error))?;
     }
     Ok((writer, reader))
 }
 
-fn opening_failed(path: &Path, error: &dyn std::error::Error) -> StoreOpenError {
-    StoreOpenError::Damaged { path: path.to_owned(), what: error.to_string() }
+fn opening_failed(path: &Path, error: AppendError) -> StoreOpenError {
+    let path = path.to_owned();
+    match error {
+        // A full disk above all: it is not damaged, and a start with its ballast removed can have the space.
+        AppendError::Journal(source)
+        | AppendError::Table(TableError::Io(source) | TableError::Sled(sled::Error::Io(source))) => {
+            StoreOpenError::Io { path, source }
+        }
+        error => StoreOpenError::Damaged { path, what: error.to_string() },
+    }
 }
 
 /// An open that is under way.
@@ -116,6 +124,10 @@ impl Opening<'_> {
 
     fn damaged(&self, what: &dyn ToString) -> StoreOpenError {
         StoreOpenError::Damaged { path: self.path.to_owned(), what: what.to_string() }
+    }
+
+    fn lost(&self, what: &str) -> StoreOpenError {
+        StoreOpenError::Lost { path: self.path.to_owned(), what: what.to_owned() }
     }
 
     fn table_failed(&self, error: TableError) -> StoreOpenError {
@@ -156,7 +168,9 @@ impl Opening<'_> {
         })?;
         // If no header of a segment is whole, another file may say it.
         let with_epoch = |mut scanned: JournalScan| {
+            let folder = self.path.join(JOURNAL);
             scanned.epoch = scanned.epoch.or_else(|| Identity::epoch(self.path));
+            scanned.epoch = scanned.epoch.or_else(|| journal::epoch_of_events(&folder));
             scanned
         };
         Ok(scanned.filter(JournalScan::has_segments).map(with_epoch))
@@ -169,6 +183,10 @@ impl Opening<'_> {
             return Ok(None);
         }
         wait_until_sled_unlocks(&folder).map_err(|error| self.io(error))?;
+        let was_used = migrate::was_used(&folder).map_err(|error| self.io(error))?;
+        if was_used == WasUsed::Cut && !self.options.accept_loss {
+            return Err(self.lost("log.sled/db is cut"));
+        }
         remove_half_written_snapshots(&folder).map_err(|error| self.io(error))?;
         let limits = self.limits();
         let migrated = match migrate::migrate(self.path, limits) {
@@ -181,6 +199,13 @@ impl Opening<'_> {
         };
         match migrated {
             Ok(Some(events)) => self.notes.push(OpenNote::Migrated { events }),
+            Ok(None) if was_used != WasUsed::No => {
+                return if self.options.accept_loss {
+                    Ok(None)
+                } else {
+                    Err(self.lost("log.sled/ has nothing"))
+                };
+            }
             // A start that was interrupted has made it.
             Ok(None) => {
                 migrate::remove_folder(&folder).map_err(|error| self.io(error))?;
@@ -205,11 +230,15 @@ impl Opening<'_> {
 
     /// A new log. If there was one before, the caller must have accepted that it is lost.
     fn begin(&mut self) -> Result<(FoundJournal, Table, Vec<Range<u64>>), StoreOpenError> {
-        let was_one = Identity::exists(self.path) || self.path.join(SLED).join("db").exists();
+        let remains = journal::remains(&self.path.join(JOURNAL)).map_err(|error| self.io(error))?;
+        let is_there =
+            |entries: io::Result<fs::ReadDir>| entries.is_ok_and(|mut entries| entries.next().is_some());
+        let was_one = remains || Identity::exists(self.path) || is_there(fs::read_dir(self.path.join(SLED)));
         if was_one {
             if !self.options.accept_loss {
-                let what = "journal/ has no segments".to_owned();
-                return Err(StoreOpenError::Lost { path: self.path.to_owned(), what });
+                let what =
+                    if remains { "no segment in journal/ can be read" } else { "journal/ has no segments" };
+                return Err(self.lost(what));
             }
             self.notes.push(OpenNote::NewEpoch);
         }
@@ -221,14 +250,14 @@ impl Opening<'_> {
         }
         // First the table: a table of another epoch is not trusted.
         let table = self.begin_table(&epoch)?;
-        let all = 0..u64::MAX;
-        Ok((FoundJournal::New(self.begin_journal(epoch)?), table, vec![all]))
+        let unjournalled = 0..1;
+        Ok((FoundJournal::New(self.begin_journal(epoch)?), table, vec![unjournalled]))
     }
 
     fn begin_table(&mut self, epoch: &Epoch) -> Result<Table, StoreOpenError> {
         let table = match self.try_table() {
             Ok(table) => table,
-            Err(error) if error.is_damage() => self.replace_table(&error)?,
+            Err(error) if error.is_damage() || error.is_unreadable() => self.replace_table(&error)?,
             Err(error) => return Err(self.table_failed(error)),
         };
         table.begin_epoch(epoch).map_err(|error| self.table_failed(error))?;
@@ -237,7 +266,7 @@ impl Opening<'_> {
 
     fn begin_journal(&self, epoch: Epoch) -> Result<JournalWriter, StoreOpenError> {
         let folder = self.path.join(JOURNAL);
-        journal::remove_unfinished(&folder).map_err(|error| self.io(error))?;
+        journal::set_aside_all(&folder).map_err(|error| self.io(error))?;
         JournalWriter::create(&folder, epoch, Seq(1), self.limits()).map_err(|error| self.io(error))
     }
 

@@ -33,8 +33,9 @@ pub(crate) struct JournalScan {
     /// Segments that were read because their index is missing or damaged.
     pub(super) without_index: Vec<(u64, OwnerTotals)>,
     torn: Option<Box<TornRecord>>,
-    /// The last segment, if its header never came to the disk. It has no records.
-    pub(super) unfinished: Option<u64>,
+    /// Segments without a header and without a record: the last one if its header never came to the disk, and those in which
+    /// nothing can be read.
+    pub(super) without_records: Vec<u64>,
 }
 
 /// The last record of the last segment, if parts of it are not what was written.
@@ -171,12 +172,30 @@ impl JournalScan {
     }
 }
 
-/// Removes the segment of a journal that was begun and has no segment yet.
-pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
+/// Whether a folder in which no segment can be read has more than the segment of a journal that was just begun.
+pub(crate) fn remains(folder: &Path) -> io::Result<bool> {
     for number in numbers(folder)? {
-        fs::remove_file(folder.join(segment_name(number)))?;
+        if fs::metadata(folder.join(segment_name(number)))?.len() > SEGMENT_HEADER as u64 {
+            return Ok(true);
+        }
     }
-    Ok(())
+    Ok(false)
+}
+
+/// As [`set_aside`], for all segments of a folder in which none can be read.
+pub(crate) fn set_aside_all(folder: &Path) -> io::Result<()> {
+    numbers(folder)?.into_iter().try_for_each(|number| set_aside(folder, number))
+}
+
+/// Removes a segment that was begun and has nothing. One in which nothing can be read is renamed to `00000007.damaged`: events
+/// of it may still be salvaged.
+pub(super) fn set_aside(folder: &Path, number: u64) -> io::Result<()> {
+    let path = folder.join(segment_name(number));
+    if fs::metadata(&path)?.len() > SEGMENT_HEADER as u64 {
+        fs::rename(&path, path.with_extension("damaged"))
+    } else {
+        fs::remove_file(&path)
+    }
 }
 
 /// Looks into a folder; `None` if it has no segments. Reads the last segment, and those without an index.
@@ -194,7 +213,7 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
         segments: VecDeque::new(),
         without_index: Vec::new(),
         torn: None,
-        unfinished: None,
+        without_records: Vec::new(),
     };
     for number in numbers {
         let path = folder.join(segment_name(number));
@@ -217,8 +236,8 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
             } else {
                 scanned.without_index.push((number, totals));
             }
-        } else if number == last {
-            scanned.unfinished = Some(number);
+        } else {
+            scanned.without_records.push(number);
         }
     }
     Ok(Some(scanned))

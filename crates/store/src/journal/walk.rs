@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use news::{Seq, SourceId, Timestamp};
+use news::{Cursor, Epoch, Seq, SourceId, Timestamp};
+use serde::Deserialize;
 
 use crate::record;
 
@@ -90,6 +91,12 @@ pub(crate) fn segment_header(folder: &Path, number: u64) -> io::Result<Option<Se
     Ok(SegmentHeader::decode(&read_file_up_to(&file, SEGMENT_HEADER as u64)?).ok())
 }
 
+/// The epoch that the events of a journal have in their ids, if that can be told.
+pub(crate) fn epoch_of_events(folder: &Path) -> Option<Epoch> {
+    let of_segment = |number| WalkedSegment::read(folder, number).ok()??.epoch_of_events();
+    numbers(folder).ok()?.into_iter().find_map(of_segment)
+}
+
 impl WalkedSegment {
     /// `None` if the file is gone.
     pub(crate) fn read(folder: &Path, number: u64) -> io::Result<Option<Self>> {
@@ -121,6 +128,24 @@ impl WalkedSegment {
                 FoundRecord::Tail(_) => parts.push(WalkedPart::Tail { at: end as u64 }),
             }
             parts
+        })
+    }
+
+    /// From the id of an event, if the headers of all segments are damaged.
+    pub(crate) fn epoch_of_events(&self) -> Option<Epoch> {
+        #[derive(Deserialize)]
+        struct IdOnly {
+            id: Cursor,
+        }
+        let epoch = |sealed: &[u8]| {
+            let (_, _, json) = record::unseal_event(sealed).ok()?;
+            Some(serde_json::from_str::<IdOnly>(json).ok()?.id.epoch)
+        };
+        self.parts().find_map(|part| match part {
+            WalkedPart::Record(record) => {
+                record.events()?.iter().find_map(|event| event.sealed.and_then(epoch))
+            }
+            WalkedPart::Damage { .. } | WalkedPart::Tail { .. } => None,
         })
     }
 

@@ -13,7 +13,7 @@ use news::{Epoch, Seq};
 use crate::totals::OwnerTotals;
 
 use super::{
-    open::JournalScan,
+    open::{JournalScan, set_aside},
     record::{CommitRecord, RecordHeader, RecordTable, SegmentHeader},
     segment::{JournalFiles, Segment, add_totals, encode_index, index_name, segment_name},
 };
@@ -54,10 +54,12 @@ impl JournalWriter {
         (commit, first): (u64, Seq),
         limits: SegmentLimits,
     ) -> io::Result<Self> {
-        let JournalScan { folder, mut segments, without_index, unfinished, .. } = scanned;
-        if let Some(unfinished) = unfinished {
-            fs::remove_file(folder.join(segment_name(unfinished)))?;
-            sync_folder(&folder)?;
+        let JournalScan { folder, mut segments, without_index, without_records, .. } = scanned;
+        let last = segments.back().map_or(0, |last| last.number);
+        // Its number is the next one, whether it was the last of these or not.
+        let unfinished = without_records.last().copied().filter(|unfinished| *unfinished > last);
+        for number in without_records {
+            set_aside(&folder, number)?;
         }
         for (number, totals) in without_index {
             if let Some(segment) = segments.iter().find(|segment| segment.number == number) {
@@ -179,10 +181,12 @@ impl JournalWriter {
     pub(crate) fn remove_oldest(&mut self, number: u64) -> io::Result<()> {
         let folder = &self.journal.folder;
         self.journal.segments_mut().pop_front_if(|first| first.number == number);
-        fs::remove_file(folder.join(segment_name(number)))?;
-        match fs::remove_file(folder.join(index_name(number))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        for name in [segment_name(number), index_name(number)] {
+            match fs::remove_file(folder.join(name)) {
+                // It has gone already: there is nothing to lose any more.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         sync_folder(folder)
     }

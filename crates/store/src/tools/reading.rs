@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use news::{Cursor, Epoch, Seq, SourceId, Timestamp};
-use serde::{Deserialize, Serialize};
+use news::{Epoch, Seq, SourceId, Timestamp};
+use serde::Serialize;
 
 use crate::{
     MisplacedSegment,
@@ -16,7 +16,6 @@ use crate::{
         segment_path,
     },
     lock::JOURNAL,
-    record,
 };
 
 use super::ToolError;
@@ -145,7 +144,7 @@ impl ClosedJournal {
             first = header.map_or(first, |header| header.first);
             last.get_or_insert(segment);
         }
-        let epoch = epoch.or_else(|| last.as_ref().and_then(epoch_of_events));
+        let epoch = epoch.or_else(|| last.as_ref().and_then(WalkedSegment::epoch_of_events));
         let (Some(epoch), Some(last)) = (epoch, last) else {
             return Err(ToolError::NoJournal(store.to_owned()));
         };
@@ -233,22 +232,6 @@ fn last_record(segment: &WalkedSegment) -> Option<(Seq, Seq)> {
         WalkedPart::Damage { .. } | WalkedPart::Tail { .. } => None,
     });
     records.last()
-}
-
-/// From the id of an event, if the headers of all segments are damaged.
-fn epoch_of_events(segment: &WalkedSegment) -> Option<Epoch> {
-    #[derive(Deserialize)]
-    struct IdOnly {
-        id: Cursor,
-    }
-    let epoch = |sealed: &[u8]| {
-        let (_, _, json) = record::unseal_event(sealed).ok()?;
-        Some(serde_json::from_str::<IdOnly>(json).ok()?.id.epoch)
-    };
-    segment.parts().find_map(|part| match part {
-        WalkedPart::Record(record) => record.events()?.iter().find_map(|event| event.sealed.and_then(epoch)),
-        WalkedPart::Damage { .. } | WalkedPart::Tail { .. } => None,
-    })
 }
 
 /// Goes from segment to segment.

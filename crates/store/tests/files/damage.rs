@@ -329,6 +329,61 @@ fn without_a_journal_a_start_is_refused_and_changes_nothing_until_the_loss_is_ac
 }
 
 #[test]
+fn a_journal_alone_in_which_nothing_can_be_read_is_never_taken_for_a_new_one_and_stays_for_salvage() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("journal");
+    let (mut writer, _) = store::open(dir.path(), &options(PER_SEGMENT)).unwrap();
+    writer.append(vec![round(0, 0)]).unwrap();
+    writer.close().unwrap();
+    for others in ["identity", "log.sled", "lock"] {
+        let path = dir.path().join(others);
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+    let file = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[..130].fill(0);
+    fs::write(&file, &bytes).unwrap();
+    let error = store::open(dir.path(), &options(PER_SEGMENT)).unwrap_err();
+    assert!(matches!(error, StoreOpenError::Lost { .. }), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), bytes, "a refused start changes nothing");
+    let accepted = store::StoreOptions { accept_loss: true, ..options(PER_SEGMENT) };
+    drop(store::open(dir.path(), &accepted).unwrap());
+    assert_eq!(fs::read(journal.join("00000001.damaged")).unwrap(), bytes);
+    let mut salvaged = 0;
+    store::tools::salvage(dir.path(), |_| {
+        salvaged += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(salvaged, PER_VISIT);
+}
+
+#[test]
+fn a_last_segment_in_which_nothing_can_be_read_stays_for_salvage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = store::open(dir.path(), &options(PER_SEGMENT)).unwrap();
+    for n in 0..ROUNDS {
+        writer.append(vec![round(0, n), round(1, n)]).unwrap();
+    }
+    writer.close().unwrap();
+    let files = segments(dir.path());
+    let last = files.last().unwrap();
+    let mut bytes = fs::read(last).unwrap();
+    for at in places(&bytes).iter().map(|record| record.head.start).chain([0]) {
+        bytes[at] ^= 1;
+    }
+    fs::write(last, &bytes).unwrap();
+    let (_writer, reader) = store::open(dir.path(), &options(PER_SEGMENT)).unwrap();
+    assert!(
+        reader.notes().iter().any(|note| matches!(note, OpenNote::EndLost { .. })),
+        "{:?}",
+        reader.notes()
+    );
+    assert_eq!(reader.head(), Seq(2 * PER_VISIT * ROUNDS));
+    assert_eq!(fs::read(last.with_extension("damaged")).unwrap(), bytes);
+}
+
+#[test]
 fn a_segment_of_another_log_is_refused_by_name() {
     let original = original();
     let other = tempfile::tempdir().unwrap();

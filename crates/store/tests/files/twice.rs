@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use store::{LogWriter, OpenNote};
+use store::{LogWriter, OpenNote, StoreOptions};
 
 use crate::{
     built::{news_in, options, segments},
@@ -64,4 +64,45 @@ fn a_damaged_part_of_a_list_of_keys_costs_what_came_after_it_when_sled_is_lost_t
             writer.close().unwrap();
         }
     }
+}
+
+/// A store of 8 sources with 3,000 items each, of which only sled is left.
+fn without_journal() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _reader) = store::open(dir.path(), &options(512)).unwrap();
+    for n in 0..8 {
+        let items = (0..3000).map(|k| item(&format!("{n}/{k}"), 1)).collect();
+        assert_eq!(news_in(&mut writer, vec![visit(&source(&format!("source-{n}")), items, n)]), 3000);
+    }
+    writer.close().unwrap();
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    dir
+}
+
+#[test]
+fn what_the_journal_gets_again_is_in_records_of_a_megabyte() {
+    let dir = without_journal();
+    let accepted = StoreOptions { accept_loss: true, ..options(512) };
+    drop(store::open(dir.path(), &accepted).unwrap());
+    let of_file = |path| operations(&fs::read(path).unwrap());
+    let lengths: Vec<_> =
+        segments(dir.path()).into_iter().flat_map(of_file).map(|operations| operations.len()).collect();
+    assert!(lengths.iter().sum::<usize>() > 1_800_000, "{lengths:?}");
+    assert!(lengths.iter().max() < Some(&1_500_000), "{lengths:?}");
+}
+
+#[test]
+fn the_ids_of_events_say_the_epoch_if_no_header_and_no_other_file_does() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let epoch = store::open(dir.path(), &options(512)).unwrap().1.epoch().clone();
+    let file = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[..64].fill(0);
+    fs::write(&file, bytes).unwrap();
+    fs::remove_dir_all(dir.path().join("log.sled")).unwrap();
+    fs::remove_file(dir.path().join("identity")).unwrap();
+    let (mut writer, reader) = store::open(dir.path(), &options(512)).unwrap();
+    assert_eq!((reader.epoch(), reader.head()), (&epoch, news::Seq(60)));
+    assert_eq!(one_more(&mut writer, 59), 0);
 }
