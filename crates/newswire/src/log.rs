@@ -81,6 +81,7 @@ fn failed(error: ToolError) -> anyhow::Error {
         ToolError::Output(error) => error.into(),
         ToolError::NoStore(_)
         | ToolError::NotEmpty(_)
+        | ToolError::InTheWay(_)
         | ToolError::OtherEpoch { .. }
         | ToolError::OtherLog { .. } => UsageError(whole(&error.to_string())).into(),
         // The text has its sources.

@@ -158,6 +158,8 @@ const DAMPED: &str = "update-flap: the text of many items changes from visit to 
 const SEEN_ENTRIES_PER_COMMIT: usize = 100_000;
 /// Values that are journalled again in one record.
 const KEYS_PER_RECORD: usize = 256;
+/// Bytes of them, about; each may have some megabytes.
+const BYTES_PER_RECORD: usize = 1 << 20;
 
 /// The only writer of the log.
 pub struct LogWriter {
@@ -397,10 +399,16 @@ impl LogWriter {
             let Some(end) = keys.last().cloned() else { return Ok(()) };
             last = end;
             let mut changes = Changes::default();
+            let mut bytes = 0;
             for key in keys {
                 let Some(stored) = self.shared.table.get(&key)? else { continue };
                 if commits.iter().any(|commits| commits.contains(&stored.commit)) {
+                    bytes += stored.value.len();
                     changes.journalled(key, Some(stored.value));
+                }
+                if bytes >= BYTES_PER_RECORD {
+                    bytes = 0;
+                    self.commit(Vec::new(), std::mem::take(&mut changes), self.shared.head())?;
                 }
             }
             if !changes.is_empty() {

@@ -25,7 +25,8 @@ use std::{
 use news::Epoch;
 
 use crate::{
-    journal::{has_too_many_files, sync_folder},
+    journal::{has_too_many_files, is_unreadable, sync_folder},
+    lock::leave_to_owner,
     record::STORE_LAYOUT,
 };
 
@@ -78,7 +79,7 @@ impl Identity {
         if is_new {
             write(store, epoch)?;
         }
-        let state = Mutex::new(IdentityState { is_original, renewed: Instant::now() });
+        let state = Mutex::new(IdentityState { is_original, renewed: now() });
         let identity = Self { store: store.to_owned(), epoch: epoch.clone(), state };
         if !is_new {
             identity.renew()?;
@@ -89,7 +90,7 @@ impl Identity {
     /// Makes the files anew, unless they are those of a copy. Those that are there stay if there is no room for others.
     pub(crate) fn renew(&self) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.renewed = Instant::now();
+        state.renewed = now();
         match if state.is_original { write(&self.store, &self.epoch) } else { Ok(()) } {
             Err(error) if is_without_room(&error) => Ok(()),
             renewed => renewed,
@@ -157,6 +158,7 @@ fn write_files(store: &Path, epoch: &Epoch, place: impl Fn(&Metadata) -> (u64, S
     let (unfinished, machine) = (store.join(UNFINISHED), machine());
     for name in NAMES {
         let mut file = File::create(&unfinished)?;
+        leave_to_owner(&file, store)?;
         let (inode, born) = place(&file.metadata()?);
         let text = format!("layout {STORE_LAYOUT}\nepoch {epoch}\nmachine {machine}\ninode {inode}\nborn {born}\n");
         let checksum = crc32c::crc32c(text.as_bytes());
@@ -165,6 +167,11 @@ fn write_files(store: &Path, epoch: &Epoch, place: impl Fn(&Metadata) -> (u64, S
         fs::rename(&unfinished, store.join(name))?;
     }
     sync_folder(store)
+}
+
+#[expect(clippy::disallowed_methods, reason = "when files are made anew decides nothing that a test waits for")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Not the id itself, which is not for others.
@@ -182,7 +189,7 @@ fn born(metadata: &Metadata) -> String {
 /// What it says; `None` if it is missing or damaged.
 fn read(path: &Path) -> io::Result<Option<String>> {
     let bytes = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_unreadable(&error) => return Ok(None),
         bytes => bytes?,
     };
     let Ok(text) = String::from_utf8(bytes) else { return Ok(None) };

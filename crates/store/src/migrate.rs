@@ -53,6 +53,30 @@ pub(crate) fn is_unfinished(store: &Path) -> bool {
     store.join(NEW_JOURNAL).exists()
 }
 
+/// Whether a sled has ever had something, as its files say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WasUsed {
+    /// It was made and never written to.
+    No,
+    Yes,
+    /// Its file is shorter than that of a new one. sled would take it for one.
+    Cut,
+}
+
+/// Looks at the sled of an earlier version, which opens as an empty one if its file was cut.
+pub(crate) fn was_used(folder: &Path) -> io::Result<WasUsed> {
+    /// Bytes of the file of an empty sled.
+    const NEW_DB: u64 = 96;
+    let length = fs::metadata(folder.join("db"))?.len();
+    let is_blob = |entries: fs::ReadDir| entries.count() > 0;
+    let has_blobs = fs::read_dir(folder.join("blobs")).is_ok_and(is_blob);
+    Ok(match length {
+        ..NEW_DB => WasUsed::Cut,
+        NEW_DB if !has_blobs => WasUsed::No,
+        _ => WasUsed::Yes,
+    })
+}
+
 /// Removes what a migration has left.
 pub(crate) fn remove_old(store: &Path) -> io::Result<()> {
     remove_folder(&store.join(OLD_SLED))?;

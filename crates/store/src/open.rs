@@ -25,15 +25,16 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    append::LogWriter,
+    append::{AppendError, LogWriter},
     identity::{self, FoundIdentity, Identity},
-    journal::{self, JournalScan, JournalWriter, ScanError, SegmentLimits},
+    journal::{self, JournalScan, JournalWriter, Operation, ScanError, SegmentLimits},
     lock::{JOURNAL, SLED, lock},
-    migrate,
+    migrate::{self, WasUsed},
     notes::OpenNote,
     options::{Retention, StoreOpenError, StoreOptions},
     read::{LogReader, SharedLog},
-    record::Damage,
+    record::{self, Damage},
+    seen_sets,
     table::{AppliedCommits, REBUILD_NOTE, Table, TableChange, TableError},
     totals::{EventTotals, OwnerTotals},
 };
@@ -63,7 +64,7 @@ const LOCK_DELAY: Duration = Duration::from_millis(20);
 /// See [`StoreOpenError`]. Nothing in the directory has changed then.
 pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader), StoreOpenError> {
     let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
-    fs::create_dir_all(path).map_err(io)?;
+    journal::create_folders(path).map_err(io)?;
     let lock = lock(path)?;
     let mut opening = Opening { path, options, notes: Vec::new() };
     let (journal, table, unjournalled) = opening.open_both()?;
@@ -84,13 +85,21 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
     let reader = LogReader::new(Arc::clone(&shared));
     let mut writer = LogWriter::try_new(shared, journal, lock, totals, options).map_err(io)?;
     if !unjournalled.is_empty() {
-        writer.journal_again(&unjournalled).map_err(|error| opening_failed(path, &error))?;
+        writer.journal_again(&unjournalled).map_err(|error| opening_failed(path, error))?;
     }
     Ok((writer, reader))
 }
 
-fn opening_failed(path: &Path, error: &dyn std::error::Error) -> StoreOpenError {
-    StoreOpenError::Damaged { path: path.to_owned(), what: error.to_string() }
+fn opening_failed(path: &Path, error: AppendError) -> StoreOpenError {
+    let path = path.to_owned();
+    match error {
+        // A full disk above all: it is not damaged, and a start with its ballast removed can have the space.
+        AppendError::Journal(source)
+        | AppendError::Table(TableError::Io(source) | TableError::Sled(sled::Error::Io(source))) => {
+            StoreOpenError::Io { path, source }
+        }
+        error => StoreOpenError::Damaged { path, what: error.to_string() },
+    }
 }
 
 /// An open that is under way.
@@ -133,6 +142,10 @@ impl Opening<'_> {
         StoreOpenError::Damaged { path: self.path.to_owned(), what: what.to_string() }
     }
 
+    fn lost(&self, what: &str) -> StoreOpenError {
+        StoreOpenError::Lost { path: self.path.to_owned(), what: what.to_owned() }
+    }
+
     fn table_failed(&self, error: TableError) -> StoreOpenError {
         match error {
             TableError::Io(source) | TableError::Sled(sled::Error::Io(source)) => self.io(source),
@@ -164,13 +177,16 @@ impl Opening<'_> {
 
     fn scan(&self) -> Result<Option<JournalScan>, StoreOpenError> {
         let scanned = journal::scan(&self.path.join(JOURNAL)).map_err(|error| match error {
-            ScanError::Io(source) => self.io(source),
+            ScanError::File { path, source } => StoreOpenError::Unreadable { path, source },
             ScanError::Newer(layout) => StoreOpenError::Newer { path: self.path.to_owned(), layout },
+            ScanError::Misplaced(segment) => StoreOpenError::Misplaced(segment),
             mixed @ ScanError::Mixed(..) => self.damaged(&mixed),
         })?;
         // If no header of a segment is whole, another file may say it.
         let with_epoch = |mut scanned: JournalScan| {
+            let folder = self.path.join(JOURNAL);
             scanned.epoch = scanned.epoch.or_else(|| identity::epoch(self.path));
+            scanned.epoch = scanned.epoch.or_else(|| journal::epoch_of_events(&folder));
             scanned
         };
         Ok(scanned.filter(JournalScan::has_segments).map(with_epoch))
@@ -184,6 +200,10 @@ impl Opening<'_> {
             return Ok(None);
         }
         wait_until_sled_unlocks(&folder).map_err(|error| self.io(error))?;
+        let was_used = migrate::was_used(&folder).map_err(|error| self.io(error))?;
+        if was_used == WasUsed::Cut && !self.options.accept_loss {
+            return Err(self.lost("log.sled/db is cut"));
+        }
         remove_half_written_snapshots(&folder).map_err(|error| self.io(error))?;
         let limits = self.limits();
         let migrated = match migrate::migrate(self.path, limits) {
@@ -196,6 +216,13 @@ impl Opening<'_> {
         };
         match migrated {
             Ok(Some(events)) => self.notes.push(OpenNote::Migrated { events }),
+            Ok(None) if was_used != WasUsed::No => {
+                return if self.options.accept_loss {
+                    Ok(None)
+                } else {
+                    Err(self.lost("log.sled/ has nothing"))
+                };
+            }
             // A start that was interrupted has made it.
             Ok(None) => {
                 migrate::remove_folder(&folder).map_err(|error| self.io(error))?;
@@ -220,11 +247,15 @@ impl Opening<'_> {
 
     /// A new log. If there was one before, the caller must have accepted that it is lost.
     fn begin(&mut self) -> Result<(FoundJournal, Table, Vec<Range<u64>>), StoreOpenError> {
-        let was_one = identity::exists(self.path) || self.path.join(SLED).join("db").exists();
+        let remains = journal::remains(&self.path.join(JOURNAL)).map_err(|error| self.io(error))?;
+        let is_there =
+            |entries: io::Result<fs::ReadDir>| entries.is_ok_and(|mut entries| entries.next().is_some());
+        let was_one = remains || identity::exists(self.path) || is_there(fs::read_dir(self.path.join(SLED)));
         if was_one {
             if !self.options.accept_loss {
-                let what = "journal/ has no segments".to_owned();
-                return Err(StoreOpenError::Lost { path: self.path.to_owned(), what });
+                let what =
+                    if remains { "no segment in journal/ can be read" } else { "journal/ has no segments" };
+                return Err(self.lost(what));
             }
             self.notes.push(OpenNote::NewEpoch);
         }
@@ -237,14 +268,14 @@ impl Opening<'_> {
         }
         // First the table: a table of another epoch is not trusted.
         let table = self.begin_table(&epoch)?;
-        let all = 0..u64::MAX;
-        Ok((FoundJournal::New(self.begin_journal(epoch)?), table, vec![all]))
+        let unjournalled = 0..1;
+        Ok((FoundJournal::New(self.begin_journal(epoch)?), table, vec![unjournalled]))
     }
 
     fn begin_table(&mut self, epoch: &Epoch) -> Result<Table, StoreOpenError> {
         let table = match self.try_table() {
             Ok(table) => table,
-            Err(error) if error.is_damage() => self.replace_table(&error)?,
+            Err(error) if error.is_damage() || error.is_unreadable() => self.replace_table(&error)?,
             Err(error) => return Err(self.table_failed(error)),
         };
         table.begin_epoch(epoch).map_err(|error| self.table_failed(error))?;
@@ -253,7 +284,7 @@ impl Opening<'_> {
 
     fn begin_journal(&self, epoch: Epoch) -> Result<JournalWriter, StoreOpenError> {
         let folder = self.path.join(JOURNAL);
-        journal::remove_unfinished(&folder).map_err(|error| self.io(error))?;
+        journal::set_aside_all(&folder).map_err(|error| self.io(error))?;
         JournalWriter::create(&folder, epoch, Seq(1), self.limits()).map_err(|error| self.io(error))
     }
 
@@ -261,6 +292,7 @@ impl Opening<'_> {
     fn open_table(&mut self, scanned: &mut JournalScan) -> Result<Table, StoreOpenError> {
         let note = fs::read_to_string(self.path.join(REBUILD_NOTE)).ok();
         let is_missing = !self.path.join(SLED).join("db").exists();
+        let why_empty = Some(if is_missing { "it was missing" } else { "it was empty" });
         let is_right = |table: &Table| match (table.epoch(), &scanned.epoch) {
             (Ok(Some(epoch)), Some(of_journal)) if epoch != *of_journal => {
                 Err(format!("it is of the log {epoch}"))
@@ -272,18 +304,18 @@ impl Opening<'_> {
             Some(why) => why.trim().to_owned(),
             None => match self.try_table() {
                 Ok(table) => match is_right(&table) {
-                    Ok(()) => match self.replay(table, scanned, is_missing) {
+                    Ok(()) => match self.replay(table, scanned, why_empty) {
                         Err(error) if error.is_damage() => error.to_string(),
                         replayed => return replayed.map_err(|error| self.table_failed(error)),
                     },
                     Err(why) => why,
                 },
-                Err(error) if error.is_damage() => error.to_string(),
+                Err(error) if error.is_damage() || error.is_unreadable() => error.to_string(),
                 Err(error) => return Err(self.table_failed(error)),
             },
         };
         let table = self.replace_table(&wrong)?;
-        self.replay(table, scanned, false).map_err(|error| self.table_failed(error))
+        self.replay(table, scanned, None).map_err(|error| self.table_failed(error))
     }
 
     fn try_table(&self) -> Result<Table, TableError> {
@@ -316,21 +348,25 @@ impl Opening<'_> {
         self.try_table().map_err(|error| self.table_failed(error))
     }
 
+    /// `why_empty` is why the table is made again if there is nothing in it.
     fn replay(
         &mut self,
         table: Table,
         scanned: &mut JournalScan,
-        is_missing: bool,
+        why_empty: Option<&str>,
     ) -> Result<Table, TableError> {
         scanned.leave_out_torn(table.applied().commit);
         let is_new = table.epoch()?.is_none();
-        if is_new && is_missing && scanned.has_commits() && !self.is_migration() {
-            self.notes.push(OpenNote::Rebuilt { why: "it was missing".to_owned() });
+        if let Some(why) = why_empty.filter(|_| is_new && scanned.has_commits() && !self.is_migration()) {
+            self.notes.push(OpenNote::Rebuilt { why: why.to_owned() });
         }
         let from = if is_new { 1 } else { table.applied().flushed + 1 };
         let damaged = replay(&table, scanned, from)?;
         if damaged > 0 {
             self.notes.push(OpenNote::DamagedChanges { records: damaged });
+        }
+        if is_new || damaged > 0 {
+            seen_sets::mend_all(&table)?;
         }
         if let Some(epoch) = scanned.epoch.as_ref().filter(|_| is_new) {
             table.set_epoch(epoch)?;
@@ -396,7 +432,11 @@ fn replay(table: &Table, scanned: &JournalScan, from: u64) -> Result<u64, TableE
     let mut changes = BTreeMap::new();
     let mut bytes = 0;
     let mut last = 0;
+    let mut with_damaged_values = 0;
     let damaged = scanned.operations_in(from..next_commit, |commit, operations| {
+        let all = operations.len();
+        let operations = whole_values(operations)?;
+        with_damaged_values += u64::from(operations.len() < all);
         for operation in operations {
             // What sled has of a later commit, or in addition to this one, stays.
             let stored = table.get(&operation.key)?;
@@ -418,7 +458,25 @@ fn replay(table: &Table, scanned: &JournalScan, from: u64) -> Result<u64, TableE
     if !changes.is_empty() || applied.commit < commit {
         table.apply(changes.into_values(), commit, head.max(applied.head))?;
     }
-    Ok(damaged)
+    Ok(damaged + with_damaged_values)
+}
+
+/// Leaves out values that were damaged before they came into the journal: each start would make them again, and each visit of
+/// their source would end the process.
+fn whole_values(operations: Vec<Operation>) -> Result<Vec<Operation>, TableError> {
+    let mut whole = Vec::with_capacity(operations.len());
+    for operation in operations {
+        match operation.value.as_deref().map_or(Ok(()), |value| record::check_value(&operation.key, value)) {
+            Ok(()) => whole.push(operation),
+            // Of a later version of this program, which can read it.
+            Err(damage @ Damage::Version(_)) => {
+                let what = String::from_utf8_lossy(&operation.key).into_owned();
+                return Err(TableError::Damaged { what, damage });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(whole)
 }
 
 /// 36^6 names: two logs get the same one with a probability of one in two thousand million.

@@ -30,6 +30,8 @@ pub(crate) const STORE_LAYOUT: u8 = 4;
 
 pub(crate) const EPOCH: &[u8] = b"mepoch";
 pub(crate) const HOSTS: &[u8] = b"mhosts";
+/// With it the keys of seen sets begin.
+pub(crate) const SEEN: &[u8] = b"k";
 
 /// A value that is not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +67,7 @@ pub(crate) fn state_key(source: &SourceId) -> Vec<u8> {
 }
 
 pub(crate) fn seen_key(source: &SourceId) -> Vec<u8> {
-    [b"k", source.as_str().as_bytes()].concat()
+    [SEEN, source.as_str().as_bytes()].concat()
 }
 
 /// Of the keys of all deltas of a source.

@@ -24,7 +24,7 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    journal::Operation,
+    journal::{Operation, is_unreadable},
     pieces,
     record::{self, Damage},
 };
@@ -57,6 +57,14 @@ impl TableError {
         match self {
             Self::Sled(sled::Error::Io(_)) | Self::Io(_) => false,
             Self::Sled(_) | Self::Panicked(_) | Self::Damaged { .. } => true,
+        }
+    }
+
+    /// Whether the disk cannot read what is there.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => is_unreadable(error),
+            _ => false,
         }
     }
 }
@@ -168,11 +176,18 @@ impl Table {
         self.checked("the epoch", epoch).map(Some)
     }
 
-    /// Begins a log without commits and events; the values stay.
+    /// Begins a log without commits and events; the values stay, and the journal has none of them.
     pub(crate) fn begin_epoch(&self, epoch: &Epoch) -> Result<(), TableError> {
         self.set_epoch(epoch)?;
         self.flushed.store(0, Ordering::Release);
         self.oldest.store(0, Ordering::Release);
+        let mut after = Vec::new();
+        while let Some(key) = self.keys_after(&after, 1)?.pop() {
+            // The numbers of the log before say nothing about the commits of this one: they would win against those.
+            let unnumbered = self.get(&key)?.map(|stored| StoredValue { commit: 0, ..stored });
+            self.apply([TableChange { key: key.clone(), value: unnumbered }], 0, Seq::NONE)?;
+            after = key;
+        }
         self.apply([], 0, Seq::NONE)?;
         self.flush()
     }
@@ -350,6 +365,26 @@ fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, TableError> {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
             Err(TableError::Panicked(text.to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_log_before_do_not_win_against_the_commits_of_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Table::open(&folder.path().join("sled"), 1 << 20).unwrap();
+        let value = Some(StoredValue { value: vec![7; 9000], commit: 500 });
+        let change = |key: &[u8]| TableChange { key: key.to_vec(), value: value.clone() };
+        table.apply([change(b"sa"), change(b"sb")], 500, Seq(900)).unwrap();
+        table.begin_epoch(&Epoch::try_new("k3v9q2").unwrap()).unwrap();
+        assert_eq!(table.applied(), AppliedCommits::default());
+        for key in [b"sa", b"sb"] {
+            let kept = table.get(key).unwrap();
+            assert_eq!(kept, Some(StoredValue { value: vec![7; 9000], commit: 0 }));
         }
     }
 }

@@ -14,7 +14,7 @@ use news::{Epoch, Seq};
 use crate::totals::OwnerTotals;
 
 use super::{
-    open::JournalScan,
+    open::{JournalScan, set_aside},
     record::{CommitRecord, RecordHeader, RecordTable, SegmentHeader},
     segment::{JournalFiles, Segment, add_totals, encode_index, index_name, segment_name},
 };
@@ -57,16 +57,24 @@ impl JournalWriter {
         (commit, first): (u64, Seq),
         limits: SegmentLimits,
     ) -> io::Result<Self> {
-        let JournalScan { folder, mut segments, without_index, unfinished, .. } = scanned;
-        if let Some(unfinished) = unfinished {
-            fs::remove_file(folder.join(segment_name(unfinished)))?;
-            sync_folder(&folder)?;
+        let JournalScan { folder, mut segments, without_index, without_records, .. } = scanned;
+        let last = segments.back().map_or(0, |last| last.number);
+        // Its number is the next one, whether it was the last of these or not.
+        let unfinished = without_records.last().copied().filter(|unfinished| *unfinished > last);
+        for number in without_records {
+            set_aside(&folder, number)?;
         }
         for (number, totals) in without_index {
             if let Some(segment) = segments.iter().find(|segment| segment.number == number) {
                 write_index(&folder, segment, &totals)?;
             }
         }
+        // A process that was killed between a write and its sync has left bytes that a loss of power would still take, and so
+        // has a copy. From now on they are served.
+        for segment in &segments {
+            File::open(folder.join(segment_name(segment.number)))?.sync_all()?;
+        }
+        sync_folder(&folder)?;
         let (commit, first) = segments
             .back()
             .map_or((commit, first), |last| (commit.max(last.next_commit), first.max(last.next_event)));
@@ -208,10 +216,12 @@ impl JournalWriter {
     pub(crate) fn remove_oldest(&mut self, number: u64) -> io::Result<()> {
         let folder = &self.journal.folder;
         self.journal.segments_mut().pop_front_if(|first| first.number == number);
-        fs::remove_file(folder.join(segment_name(number)))?;
-        match fs::remove_file(folder.join(index_name(number))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        for name in [segment_name(number), index_name(number)] {
+            match fs::remove_file(folder.join(name)) {
+                // It has gone already: there is nothing to lose any more.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         sync_folder(folder)
     }
@@ -247,6 +257,25 @@ pub(crate) fn has_too_many_files(error: &io::Error) -> bool {
 /// Not synced: after a loss of power its segment is read instead.
 fn write_index(folder: &Path, segment: &Segment, totals: &OwnerTotals) -> io::Result<()> {
     fs::write(folder.join(index_name(segment.number)), encode_index(segment, totals))
+}
+
+/// Creates a folder and those that it is in, and returns once their names are on disk.
+pub(crate) fn create_folders(folder: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing = folder.ancestors().take_while(is_missing).count();
+    fs::create_dir_all(folder)?;
+    // One that was there may be of a start that was killed before this.
+    for (n, created) in folder.ancestors().take(missing.max(1)).enumerate() {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        match sync_folder(parent.unwrap_or(Path::new("."))) {
+            // A folder that may be written to, and not read.
+            Err(error) if n < missing && error.kind() != io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A name in a folder is on disk only once the folder is.

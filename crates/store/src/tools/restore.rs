@@ -11,7 +11,7 @@ use news::{Cursor, Epoch, Event, EventKind, Seq, Timestamp};
 use crate::{
     identity,
     journal::{segment_path, sync_folder},
-    lock::JOURNAL,
+    lock::{JOURNAL, lock},
     open::new_epoch,
     record,
 };
@@ -90,7 +90,7 @@ pub fn restore_in_place(store: &Path, epoch: RestoredEpoch) -> Result<RestoreRep
     if epoch == RestoredEpoch::New {
         return restore(store, store, epoch);
     }
-    let _place = StorePlace::take(store)?;
+    let _lock = lock(store)?;
     let ClosedJournal { epoch, oldest, head, .. } = ClosedJournal::find(store)?;
     identity::write(store, &epoch).map_err(ToolError::file("write", store))?;
     Ok(RestoreReport { epoch, oldest, head, lost: 0, damaged_places: 0, before: None })

@@ -6,7 +6,12 @@ mod copies;
 mod damage;
 mod migration;
 mod model;
+#[path = "../support/preload.rs"]
+mod preload;
 mod retention;
+mod sectors;
 mod sizes;
+mod syncs;
+mod twice;
 #[path = "../support/visits.rs"]
 mod visits;
