@@ -291,17 +291,30 @@ impl LogWriter {
     /// # Errors
     /// [`AppendError`]: nothing of a commit that failed is visible, and the process must stop.
     pub fn append(&mut self, visits: Vec<VisitRecord>) -> Result<Vec<AppendedVisit>, AppendError> {
+        self.append_noting(visits, &mut || {})
+    }
+
+    /// As [`LogWriter::append`]. Calls `prepared` before each commit, when it is known what it has, and only the writing is left:
+    /// for those who measure.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    pub fn append_noting(
+        &mut self,
+        visits: Vec<VisitRecord>,
+        prepared: &mut dyn FnMut(),
+    ) -> Result<Vec<AppendedVisit>, AppendError> {
         let mut appended = Vec::with_capacity(visits.len());
         let mut commit = self.begin();
         for visit in visits {
             appended.push(self.add(&mut commit, visit)?);
             let entries: usize = commit.seen.values().map(|seen| seen.set.item_count()).sum();
             if entries > SEEN_ENTRIES_PER_COMMIT {
-                self.finish(commit)?;
+                self.finish(commit, prepared)?;
                 commit = self.begin();
             }
         }
-        self.finish(commit)?;
+        self.finish(commit, prepared)?;
         Ok(appended)
     }
 
@@ -320,7 +333,7 @@ impl LogWriter {
         }
     }
 
-    fn finish(&mut self, commit: Commit) -> Result<(), AppendError> {
+    fn finish(&mut self, commit: Commit, prepared: &mut dyn FnMut()) -> Result<(), AppendError> {
         let Commit {
             events,
             mut changes,
@@ -347,6 +360,7 @@ impl LogWriter {
                 changes.in_sled(key, Some(state), before);
             }
         }
+        prepared();
         self.commit(events, changes, head)?;
         self.live_bytes = live_bytes;
         self.shared.set_head(head);
@@ -370,12 +384,13 @@ impl LogWriter {
         } else {
             self.append_record(events, operations)?
         };
-        let are_in_sled_only = changes.are_in_sled_only();
-        self.shared.table.apply(changes.into_table(number), number, head)?;
-        if are_in_sled_only {
+        if changes.are_in_sled_only() {
+            self.shared.table.apply(changes.into_table(number), number, head)?;
             // What the journal does not have must outlive this process at least: a visit that is forgotten is made again, which
             // a host may not allow.
             self.shared.table.write()?;
+        } else {
+            self.shared.table.apply_journalled(changes.into_table(number), number, head)?;
         }
         crate::crash::point("append-applied");
         self.flusher.notify();

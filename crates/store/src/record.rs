@@ -114,9 +114,11 @@ pub(crate) fn seal(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 fn seal_version(version: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut value = vec![0; HEADER];
-    value.extend(parts.iter().copied().flatten());
-    value[0] = version;
+    let mut value = Vec::with_capacity(HEADER + parts.iter().map(|part| part.len()).sum::<usize>());
+    value.extend_from_slice(&[version, 0, 0, 0, 0]);
+    for part in parts {
+        value.extend_from_slice(part);
+    }
     let crc = crc32fast::hash(&value[HEADER..]);
     value[1..HEADER].copy_from_slice(&crc.to_le_bytes());
     value
