@@ -299,7 +299,7 @@ impl DaemonParts {
         reloads: mpsc::Sender<ReloadOrder>,
         list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
-        let (recording, log_behind) = (self.recording.clone(), self.recording.clone());
+        let recording = self.recording.clone();
         let publisher = wire::Publisher {
             recording_pauses: Arc::new(move || recording.pauses()),
             log: Arc::new(log.clone()),
@@ -326,9 +326,8 @@ impl DaemonParts {
             }),
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
-            on_older_copy: Arc::new(move |why| {
-                log_behind.pause(RecordingPauseReason::LogBehind, PausedWork::AllWrites, why);
-            }),
+            recording: self.recording.clone(),
+            newest_ahead: Arc::default(),
         }
     }
 }
