@@ -299,7 +299,7 @@ impl DaemonParts {
         reloads: mpsc::Sender<ReloadOrder>,
         list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
-        let (recording, log_behind) = (self.recording.clone(), self.recording.clone());
+        let recording = self.recording.clone();
         let publisher = wire::Publisher {
             recording_pauses: Arc::new(move || recording.pauses()),
             log: Arc::new(log.clone()),
@@ -326,9 +326,8 @@ impl DaemonParts {
             }),
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
-            on_older_copy: Arc::new(move |why| {
-                log_behind.pause(RecordingPauseReason::LogBehind, PausedWork::AllWrites, why);
-            }),
+            recording: self.recording.clone(),
+            newest_ahead: Arc::default(),
         }
     }
 }
@@ -444,7 +443,8 @@ async fn open_crash_guard(config: &Config) -> Result<CrashGuard, IngestError> {
     let path = config.store.path.clone();
     let opened = tokio::task::spawn_blocking(move || CrashGuard::open(&path)).await;
     let opened = opened.context("the thread that opens the crash guard died")?;
-    Ok(opened.with_context(|| format!("cannot use {}", config.store.path.join("parsing").display()))?)
+    let folder = config.store.path.join("parsing");
+    opened.map_err(|error| IngestError::CrashGuard { folder, error })
 }
 
 fn serve_wire(
@@ -507,4 +507,23 @@ async fn stop(
     store::crash::point("shutdown-joined");
     tracing::info!("stopped");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use daemon::process::ExitReason as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_start_that_cannot_use_the_folder_of_what_is_parsed_ends_as_with_any_error_of_the_disk() {
+        let store = tempfile::tempdir().unwrap();
+        std::fs::write(store.path().join("parsing"), "").unwrap();
+        let mut config = Config::default();
+        config.store.path = store.path().to_owned();
+        let error = open_crash_guard(&config).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::Io);
+        let text = error.to_string();
+        assert!(text.starts_with("cannot use /") && text.contains("/parsing: "), "{text}");
+    }
 }

@@ -56,7 +56,7 @@ pub(super) struct SalvageArgs {
 }
 
 pub(super) fn export(files: &LogFiles, arguments: &ExportLogArgs) -> anyhow::Result<Exit> {
-    let mut output = Output::open(arguments.file.as_deref())?;
+    let mut output = Output::new(arguments.file.as_deref());
     let (after, source) = (arguments.after.as_ref(), arguments.source.as_ref());
     let report = tools::export(&files.store, after, source, |json| output.line(json)).map_err(failed)?;
     output.finish()?;
@@ -71,7 +71,7 @@ pub(super) fn export(files: &LogFiles, arguments: &ExportLogArgs) -> anyhow::Res
 }
 
 pub(super) fn salvage(arguments: &SalvageArgs) -> anyhow::Result<Exit> {
-    let mut output = Output::open(arguments.file.as_deref())?;
+    let mut output = Output::new(arguments.file.as_deref());
     let report = tools::salvage(&arguments.folder, |json| output.line(json)).map_err(failed)?;
     output.finish()?;
     for (epoch, events) in &report.events {
@@ -129,27 +129,43 @@ pub(super) fn import(files: &LogFiles, arguments: &ImportLogArgs) -> anyhow::Res
     Ok(Exit::Ok)
 }
 
-/// Where lines go.
-struct Output(BufWriter<Box<dyn Write>>);
+/// Where lines go: a file is replaced by the first one, or at the end if there is none. So a command that cannot read the
+/// log leaves what an earlier one has written.
+struct Output<'a> {
+    /// `None`: standard output.
+    path: Option<&'a Path>,
+    opened: Option<BufWriter<Box<dyn Write>>>,
+}
 
-impl Output {
-    fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let output: Box<dyn Write> = match path.filter(|path| path.as_os_str() != "-") {
-            Some(path) => {
-                let file = File::create(path);
-                Box::new(file.with_context(|| format!("write {}", safe(&path.display().to_string())))?)
-            }
-            None => Box::new(io::stdout().lock()),
+impl<'a> Output<'a> {
+    /// To this file; - or none: to standard output.
+    fn new(path: Option<&'a Path>) -> Self {
+        Self { path: path.filter(|path| path.as_os_str() != "-"), opened: None }
+    }
+
+    fn opened(&mut self) -> io::Result<&mut BufWriter<Box<dyn Write>>> {
+        let opened = match self.opened.take() {
+            Some(opened) => opened,
+            None => BufWriter::new(open(self.path)?),
         };
-        Ok(Self(BufWriter::new(output)))
+        Ok(self.opened.insert(opened))
     }
 
     fn line(&mut self, text: &str) -> io::Result<()> {
-        self.0.write_all(text.as_bytes())?;
-        self.0.write_all(b"\n")
+        let output = self.opened()?;
+        output.write_all(text.as_bytes())?;
+        output.write_all(b"\n")
     }
 
     fn finish(mut self) -> io::Result<()> {
-        self.0.flush()
+        self.opened()?.flush()
     }
+}
+
+fn open(path: Option<&Path>) -> io::Result<Box<dyn Write>> {
+    let Some(path) = path else { return Ok(Box::new(io::stdout().lock())) };
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("write {}: {error}", safe(&path.display().to_string())))
+    };
+    Ok(Box::new(File::create(path).map_err(named)?))
 }
