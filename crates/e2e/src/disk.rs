@@ -22,7 +22,7 @@ mod rebuild;
 mod record;
 mod workload;
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path, time::UNIX_EPOCH};
 
 pub use self::{
     cuts::{CutOptions, CutSummary, cut_recorded_stores},
@@ -47,13 +47,32 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A store that was copied here for a test takes the place of the one that it was: without its `identity`, it is not recognised as
-/// a copy, for which nothing would be recorded.
+/// A store that was copied here for a test takes the place of the one that it was: its identity says the inodes that it has
+/// now, else it would be recognised as a copy, for which nothing is recorded. What is damaged stays so.
 fn take_place(store: &Path) -> io::Result<()> {
-    match fs::remove_file(store.join("identity")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    for name in ["identity", "identity.2"] {
+        let path = store.join(name);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                continue;
+            }
+            text => text?,
+        };
+        let Some((lines, checksum)) = text.split_once("checksum ") else { continue };
+        if checksum.trim_end() != format!("{:08x}", crc32c::crc32c(lines.as_bytes())) {
+            continue;
+        }
+        let metadata = fs::metadata(&path)?;
+        let born = metadata.created()?.duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+        let here = lines.lines().map(|line| match line.split_once(' ') {
+            Some(("inode", _)) => format!("inode {}\n", metadata.ino()),
+            Some(("born", _)) => format!("born {}.{:09}\n", born.as_secs(), born.subsec_nanos()),
+            _ => format!("{line}\n"),
+        });
+        let here: String = here.collect();
+        fs::write(&path, format!("{here}checksum {:08x}\n", crc32c::crc32c(here.as_bytes())))?;
     }
+    Ok(())
 }
 
 /// The files of a folder and of those in it, in the order of their paths.

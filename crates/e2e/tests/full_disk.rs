@@ -167,7 +167,11 @@ impl Case {
 
     /// Nothing is fetched, once the visits under way have ended.
     async fn nothing_is_fetched(&self) {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let ended = wait_for("the end of visits under way", SOON, async || {
+            let (_, text) = http::fetch(&self.stack.wire(), "/metrics", SOON).await.ok()?;
+            text.lines().any(|line| line == "newswire_ingestd_visits_in_flight 0").then_some(())
+        });
+        ended.await.unwrap();
         let before = self.requests();
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(self.requests(), before, "feeds are not fetched for nothing");
@@ -212,7 +216,7 @@ impl Case {
         assert_eq!((exit, &verdict["code"]), (Some(1), &json!("disk-full")), "{verdict:#}");
         let line = verdict["line"].as_str().unwrap();
         assert!(
-            line.starts_with("recording is paused") || line.ends_with("nothing can be recorded"),
+            line.starts_with("recording has been paused for ") || line.ends_with("nothing can be recorded"),
             "{line}"
         );
         self.metric(&format!("newswire_ingestd_recording_paused{{reason=\"{reason}\"}}"), "1").await;
@@ -354,10 +358,13 @@ async fn a_daemon_that_starts_paused_fetches_nothing_shows_it_on_the_page_and_a_
         assert_eq!(browser.run(pill).await.unwrap(), "recording paused");
     }
     assert_eq!(origin.requests("a").len(), 0, "nothing is fetched for nothing");
-    let (_, waiting) = http::fetch(&stack.wire(), "/sources/a", SOON).await.unwrap();
-    let waiting: Value = serde_json::from_str(&waiting).unwrap();
     let paused = "recording is paused: the disk of the store is nearly full";
-    assert_eq!((&waiting["activity"], &waiting["waiting_for"]), (&json!("waiting"), &json!(paused)));
+    let waits = wait_for("the source to say what it waits for", SOON, async || {
+        let (_, source) = http::fetch(&stack.wire(), "/sources/a", SOON).await.ok()?;
+        let source: Value = serde_json::from_str(&source).ok()?;
+        (source["activity"] == "waiting" && source["waiting_for"] == paused).then_some(())
+    });
+    waits.await.unwrap();
     stack.set("store.free_bytes_min", "0");
     stack.write_config("newswire.toml", &[]).unwrap();
     let client = stack.subscribe("/news/stream?snapshot=10");

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Binary, ChildProcess, DocumentFormat, Origin, TestSource, TestStack, http, wait_for};
+use e2e::{
+    Binary, ChildProcess, DocumentFormat, Origin, TestSource, TestStack, TestSubscriber, http, wait_for,
+};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -24,9 +26,14 @@ struct LogOutput {
 
 /// Runs `newswire log` with this standard input.
 fn log_with(stack: &TestStack, arguments: &[&str], input: &[u8]) -> LogOutput {
+    newswire(stack, &[&["log"], arguments].concat(), input)
+}
+
+/// Runs `newswire` with this standard input.
+fn newswire(stack: &TestStack, arguments: &[&str], input: &[u8]) -> LogOutput {
     let config = stack.write_config("newswire.toml", &[]).unwrap();
     let mut command = Command::new(Binary::Newswire.path().unwrap());
-    command.arg("log").args(arguments).arg("--config").arg(config).env_clear().current_dir(stack.folder());
+    command.args(arguments).arg("--config").arg(config).env_clear().current_dir(stack.folder());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap_or_default();
@@ -63,6 +70,24 @@ async fn vitals(stack: &TestStack) -> Option<Value> {
     let answer = http::fetch(&stack.admin(Binary::Ingestd), "/watch", SOON).await;
     let Ok((200, text)) = answer else { return None };
     Some(serde_json::from_str::<Value>(&text).unwrap()["vitals"].clone()).filter(Value::is_object)
+}
+
+/// What the daemon says about its pause for this reason.
+async fn vitals_paused_by(stack: &TestStack, reason: &str) -> Option<String> {
+    let vitals = vitals(stack).await?;
+    let mut pauses = vitals["recording_paused"].as_array()?.iter();
+    pauses.find(|pause| pause["reason"] == reason)?["detail"].as_str().map(str::to_owned)
+}
+
+/// Waits until `/ready` says that the log is an older copy, without this event, and that nothing is recorded.
+async fn gateway_says_behind(stack: &TestStack, newest: &str) {
+    let says = wait_for("the gateway to say that the log is behind", SOON, async || {
+        let (status, ready) = http::fetch(&stack.gateway(), "/ready", SOON).await.ok()?;
+        let is_said =
+            ready.contains(&format!("older copy, without {newest}")) && ready.contains("\"log-behind\"");
+        (status == 503 && is_said).then_some(())
+    });
+    says.await.unwrap();
 }
 
 /// Starts the daemon, and waits until its log has come this far.
@@ -253,6 +278,58 @@ async fn a_copied_store_is_served_and_records_nothing_until_that_is_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_behind_its_gateway_records_nothing_until_that_is_decided_and_a_mistyped_id_is_no_gateway() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = recorded(&origin).await;
+    let epoch = reach(&stack, 10).await["epoch"].as_str().unwrap().to_owned();
+    stack.start(Binary::Gateway).unwrap();
+    stack.wait_ready().await.unwrap();
+    let person = TestSubscriber::start(stack.wire(), &format!("/wire?after={epoch}-{}", u64::MAX));
+    let opened = person.wait_event("stream", SOON, |_| true).await.unwrap();
+    assert_eq!(opened.json()["resume"], "reset");
+    origin.publish("a", "Eleventh");
+    let vitals = reach(&stack, 11).await;
+    assert!(vitals["recording_paused"].is_null(), "it records on: {vitals}");
+    drop(person);
+
+    log(&stack, &["backup", "older"]).assert_exit(0);
+    origin.publish("a", "Twelfth");
+    let client = stack.subscribe(&format!("/news/stream?after={epoch}-10"));
+    let newest = format!("{epoch}-12");
+    client.wait_event("item", SOON, |event| event.message.last_event_id == newest).await.unwrap();
+    stop(&mut stack).await;
+    // The operator is wrong about who was ahead.
+    log(&stack, &["restore", "older", "--same-epoch"]).assert_exit(0);
+    stack.start(Binary::Ingestd).unwrap();
+    let behind = async || vitals_paused_by(&stack, "log-behind").await;
+    let detail = wait_for("the pause", SOON, behind).await.unwrap();
+    assert!(detail.contains(&newest) && detail.contains("`newswire log restore FOLDER`"), "{detail}");
+    gateway_says_behind(&stack, &newest).await;
+    // A restart of the gateway decides nothing: a client may bring any id that the one before has sent.
+    stack.terminate(Binary::Gateway, SOON).await.unwrap();
+    stack.start(Binary::Gateway).unwrap();
+    gateway_says_behind(&stack, &newest).await;
+    let resumed = stack.subscribe(&format!("/news/stream?after={epoch}-11"));
+    let opened = resumed.wait_event("stream", SOON, |_| true).await.unwrap();
+    assert_eq!(opened.json()["resume"], "reset");
+    drop(resumed);
+    let refused = newswire(&stack, &["sources", "pause", "a"], b"");
+    let told = &refused.assert_exit(1).err;
+    assert!(told.contains("no order can be recorded") && told.contains(&newest), "at once, and why: {told}");
+    stop(&mut stack).await;
+
+    let decided = log(&stack, &["restore", "--json"]).assert_exit(0).json();
+    let vitals = start(&mut stack, 12).await;
+    assert_eq!((&vitals["epoch"], &vitals["recording_paused"]), (&decided["epoch"], &Value::Null));
+    stack.wait_ready().await.unwrap();
+    let of_new_epoch = format!("{}-12", decided["epoch"].as_str().unwrap());
+    client.wait_event("item", SOON, |event| event.message.last_event_id == of_new_epoch).await.unwrap();
+    let told: Vec<_> = client.events("stream").iter().map(|event| event.json()["resume"].clone()).collect();
+    assert!(told[0] == "exact" && told.len() > 1, "{told:?}");
+    assert!(told[1..].iter().all(|resume| resume == "reset"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damage_is_named_skipped_by_an_export_and_the_rest_is_salvaged() {
     let origin = Origin::start().await.unwrap();
     let mut stack = recorded(&origin).await;
@@ -287,6 +364,13 @@ async fn damage_is_named_skipped_by_an_export_and_the_rest_is_salvaged() {
         assert!(matches!(output.code, Some(1 | 2)) && !output.err.is_empty(), "{usage:?}: {}", output.err);
     }
     log(&stack, &["verify", "--store", "missing"]).assert_exit(2);
+    // What was exported before is not lost with a command that cannot read anything.
+    fs::write(stack.path("before.ndjson"), "an event\n").unwrap();
+    log(&stack, &["export", "before.ndjson", "--store", "missing"]).assert_exit(2);
+    log(&stack, &["salvage", "missing", "before.ndjson"]);
+    assert_eq!(fs::read_to_string(stack.path("before.ndjson")).unwrap(), "an event\n");
+    let nowhere = log(&stack, &["export", "missing/x.ndjson", "--store", "new"]);
+    assert!(nowhere.assert_exit(1).err.contains("write missing/x.ndjson: "), "{}", nowhere.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -203,6 +203,7 @@ fn each_schema_names_the_fields_that_are_sent() {
         ignored: vec![IgnoredParameter { name: "categroy".to_owned(), did_you_mean: None }],
         unknown: vec!["World".to_owned()],
         older_copy: false,
+        newest_seen: None,
     };
     assert_fields(&document, "IgnoredParameter", &hello.ignored[0]);
     assert_fields(&document, "Hello", &hello);

@@ -96,9 +96,10 @@ impl SpaceBounds {
 /// Whether the store has its ballast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ballast {
+    /// Or perhaps not there.
     Missing,
     Kept,
-    /// It could not be written; the next attempt is after the next pause.
+    /// It could not be written; the next attempt is when there was too little room in the meantime.
     Failed,
 }
 
@@ -117,6 +118,8 @@ pub(crate) struct DiskSpace {
     bounds: watch::Receiver<SpaceBounds>,
     recording: Recording,
     ballast: Ballast,
+    /// The last attempt to read the space failed.
+    is_unreadable: bool,
 }
 
 impl DiskSpace {
@@ -127,7 +130,7 @@ impl DiskSpace {
         bounds: watch::Receiver<SpaceBounds>,
         recording: Recording,
     ) -> Self {
-        Self { path, probe, bounds, recording, ballast: Ballast::Missing }
+        Self { path, probe, bounds, recording, ballast: Ballast::Missing, is_unreadable: false }
     }
 
     /// Reads the space now and then, and at once when the bounds change. Does not end.
@@ -147,12 +150,22 @@ impl DiskSpace {
     /// Reads the space, and pauses or resumes recording. Returns whether there is room for the ballast.
     pub(crate) async fn check(&mut self) -> BallastRoom {
         let probe = Arc::clone(&self.probe);
-        match tokio::task::spawn_blocking(move || probe()).await {
-            Ok(Ok(space)) => return self.apply(space),
-            Ok(Err(error)) => tracing::debug!(%error, "could not read the free space of the store's disk"),
-            Err(error) => tracing::debug!(%error, "the thread that reads the free space died"),
+        let read = tokio::task::spawn_blocking(move || probe()).await;
+        match read.map_err(io::Error::other).flatten() {
+            Ok(space) => {
+                self.is_unreadable = false;
+                self.apply(space)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_unreadable, true) {
+                    tracing::warn!(
+                        %error, path = %self.path.display(),
+                        "the free space of the disk cannot be read; until it can, recording does not pause before it is full"
+                    );
+                }
+                BallastRoom::Unknown
+            }
         }
-        BallastRoom::Unknown
     }
 
     fn apply(&mut self, space: FileSystemSpace) -> BallastRoom {
@@ -199,7 +212,8 @@ impl DiskSpace {
     async fn keep_ballast(&mut self, room: BallastRoom) {
         match (room, self.ballast) {
             (BallastRoom::Enough, Ballast::Missing) => {}
-            (BallastRoom::TooLittle, Ballast::Failed) => return self.ballast = Ballast::Missing,
+            // A second daemon, which finds the store locked, has removed it before on a full disk.
+            (BallastRoom::TooLittle, _) => return self.ballast = Ballast::Missing,
             _ => return,
         }
         let path = self.path.clone();
@@ -432,6 +446,43 @@ mod tests {
         disk.set(space(290 * MIB, GIB));
         disk.check().await;
         assert!(disk.has_ballast());
+    }
+
+    #[tokio::test]
+    async fn a_ballast_that_went_on_a_full_disk_is_written_again_when_there_is_room() {
+        let mut disk = disk(space(GIB, GIB));
+        disk.check().await;
+        assert!(disk.has_ballast());
+        disk.set(space(MIB, GIB));
+        disk.check().await;
+        // A second daemon does so before it finds the store locked.
+        space::release_ballast(disk.store.path()).unwrap();
+        disk.check().await;
+        assert!(!disk.has_ballast());
+        disk.set(space(GIB, GIB));
+        disk.check().await;
+        assert!(disk.has_ballast());
+    }
+
+    #[tokio::test]
+    async fn a_space_that_cannot_be_read_changes_nothing_and_is_told_once_each_time() {
+        let mut disk = disk(space(MIB, GIB));
+        disk.check().await;
+        let paused = disk.recording.pauses();
+        let read = Arc::clone(&disk.watch.probe);
+        let (subscriber, log) = daemon::logs::capture("info", daemon::Clock::system()).unwrap();
+        let _captured = tracing::subscriber::set_default(subscriber);
+        for _ in 0..2 {
+            disk.watch.probe = Arc::new(|| Err(io::ErrorKind::PermissionDenied.into()));
+            for _ in 0..3 {
+                disk.check().await;
+            }
+            assert_eq!(disk.recording.pauses(), paused);
+            disk.watch.probe = Arc::clone(&read);
+            disk.check().await;
+        }
+        let text = log.text();
+        assert_eq!(text.matches("the free space of the disk cannot be read").count(), 2, "{text}");
     }
 
     fn full() -> StoreOpenError {

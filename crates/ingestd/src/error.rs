@@ -1,5 +1,7 @@
 //! Why the daemon did not start or had to stop, and with which exit code it ends.
 
+use std::{io, path::PathBuf};
+
 use daemon::{Exit, process::ExitReason, sockets::SocketError};
 use store::StoreOpenError;
 
@@ -18,6 +20,14 @@ pub enum IngestError {
     /// The states of the sources cannot be read.
     #[error(transparent)]
     Read(#[from] store::LogReadError),
+    /// The folder of what is being parsed cannot be used.
+    #[error("cannot use {}: {error}", folder.display())]
+    CrashGuard {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The log can no longer be written.
     #[error(transparent)]
     Writer(#[from] WriterError),
@@ -42,7 +52,7 @@ impl ExitReason for IngestError {
         match self {
             Self::Catalogue(_) => Exit::Config,
             Self::Store(StoreOpenError::Locked { .. }) => Exit::Locked,
-            Self::Store(_) | Self::Writer(_) | Self::Read(_) => Exit::Io,
+            Self::Store(_) | Self::Writer(_) | Self::Read(_) | Self::CrashGuard { .. } => Exit::Io,
             Self::Socket(error) => error.exit(),
             Self::Other(_) => Exit::Failure,
         }

@@ -122,6 +122,12 @@ impl Recording {
         self.active.borrow().iter().any(|active| active.work == PausedWork::AllWrites)
     }
 
+    /// Why nothing may be written; `None` if something may.
+    pub(crate) fn writes_held_by(&self) -> Option<RecordingPause> {
+        let active = self.active.borrow();
+        active.iter().find(|active| active.work == PausedWork::AllWrites).map(|active| active.pause.clone())
+    }
+
     /// Completes when the store may be written to.
     pub(crate) async fn writable(&self) {
         let mut active = self.active.subscribe();

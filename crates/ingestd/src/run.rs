@@ -299,7 +299,7 @@ impl DaemonParts {
         reloads: mpsc::Sender<ReloadOrder>,
         list_orders: mpsc::Sender<ListReadRequest>,
     ) -> ControlState {
-        let (recording, log_behind) = (self.recording.clone(), self.recording.clone());
+        let recording = self.recording.clone();
         let publisher = wire::Publisher {
             recording_pauses: Arc::new(move || recording.pauses()),
             log: Arc::new(log.clone()),
@@ -326,9 +326,8 @@ impl DaemonParts {
             }),
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
-            on_older_copy: Arc::new(move |why| {
-                log_behind.pause(RecordingPauseReason::LogBehind, PausedWork::AllWrites, why);
-            }),
+            recording: self.recording.clone(),
+            newest_ahead: Arc::default(),
         }
     }
 }
@@ -403,6 +402,9 @@ async fn open_store(
 
 fn log_note(note: &OpenNote) {
     match note {
+        OpenNote::Begun => tracing::info!(
+            "a new log was begun, because there was none in store.path; if there should be one, look whether its disk is mounted"
+        ),
         OpenNote::Migrated { events } => {
             tracing::info!(
                 events,
@@ -417,9 +419,18 @@ fn log_note(note: &OpenNote) {
             events = count,
             "the end of the journal is gone, and these events with it; readers are told a gap"
         ),
+        OpenNote::EndUnfinished { bytes } => tracing::warn!(
+            bytes,
+            "the last commit in the journal was not finished when the daemon ended, and was removed; nothing of it had been \
+             announced, and its items come again with the next visits"
+        ),
         OpenNote::DamagedChanges { records } => tracing::error!(
             records,
             "records of the journal are damaged: the states of some sources may be older than their last visit"
+        ),
+        OpenNote::IdentityRepaired => tracing::warn!(
+            "one of the files `identity` and `identity.2` was missing or damaged, and was written again from the other one; \
+             check the disk"
         ),
         // Recording is paused, which says it.
         OpenNote::Copied => {}
@@ -432,7 +443,8 @@ async fn open_crash_guard(config: &Config) -> Result<CrashGuard, IngestError> {
     let path = config.store.path.clone();
     let opened = tokio::task::spawn_blocking(move || CrashGuard::open(&path)).await;
     let opened = opened.context("the thread that opens the crash guard died")?;
-    Ok(opened.with_context(|| format!("cannot use {}", config.store.path.join("parsing").display()))?)
+    let folder = config.store.path.join("parsing");
+    opened.map_err(|error| IngestError::CrashGuard { folder, error })
 }
 
 fn serve_wire(
@@ -495,4 +507,23 @@ async fn stop(
     store::crash::point("shutdown-joined");
     tracing::info!("stopped");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use daemon::process::ExitReason as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_start_that_cannot_use_the_folder_of_what_is_parsed_ends_as_with_any_error_of_the_disk() {
+        let store = tempfile::tempdir().unwrap();
+        std::fs::write(store.path().join("parsing"), "").unwrap();
+        let mut config = Config::default();
+        config.store.path = store.path().to_owned();
+        let error = open_crash_guard(&config).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::Io);
+        let text = error.to_string();
+        assert!(text.starts_with("cannot use /") && text.contains("/parsing: "), "{text}");
+    }
 }

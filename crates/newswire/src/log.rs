@@ -88,6 +88,7 @@ fn failed(error: ToolError) -> anyhow::Error {
         ToolError::Output(error) => error.into(),
         ToolError::NoStore(_)
         | ToolError::NotEmpty(_)
+        | ToolError::InTheWay(_)
         | ToolError::OtherEpoch { .. }
         | ToolError::AboveHead { .. }
         | ToolError::OtherLog { .. } => UsageError(whole(&error.to_string())).into(),

@@ -12,7 +12,10 @@
 
 use std::collections::HashMap;
 
-use crate::entry::{BadSeenSet, ENTRY, HEADER, Layout, SeenEntry, read_header, take, write_header};
+use crate::{
+    entry::{BadSeenSet, ENTRY, HEADER, Layout, SeenEntry, read_header, take, write_header},
+    filter::ValueFilter,
+};
 
 /// Bytes of each field of an entry, in their order.
 const FIELDS: [usize; 15] = [16, 6, 6, 6, 6, 4, 4, 4, 6, 1, 1, 4, 4, 4, 4];
@@ -33,11 +36,17 @@ pub(crate) fn between(layout: u8, before: &Layout, after: &Layout) -> Vec<u8> {
     let hashes = before.entries.iter().map(hash);
     writer.out.extend_from_slice(&check(hashes).to_le_bytes());
     write_header(&mut writer.out, after);
+    let short =
+        |entry: &SeenEntry| u64::from_le_bytes(*entry.key().first_chunk().expect("a key has 16 bytes"));
+    let keys = ValueFilter::of(before.entries.iter().map(short));
     let mut by_key = HashMap::new();
     for entry in &after.entries {
         let next = writer.untaken.from(writer.end);
         let is_same = |n: &usize| before.entries.get(*n).is_some_and(|known| known.key() == entry.key());
         let known = Some(next).filter(is_same).or_else(|| {
+            if !keys.may_have(short(entry)) {
+                return None;
+            }
             if by_key.is_empty() {
                 by_key.extend(before.entries.iter().enumerate().map(|(n, known)| (known.key(), n)));
             }

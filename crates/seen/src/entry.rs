@@ -170,36 +170,29 @@ impl SeenEntry {
 
     /// As it is written.
     pub(crate) fn bytes(&self) -> [u8; ENTRY] {
-        let mut bytes = Vec::with_capacity(ENTRY);
-        self.write(&mut bytes);
-        bytes.try_into().expect("every entry has the same size")
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.key());
-        let mut flags = 0;
+        let mut bytes = [0; ENTRY];
+        bytes[..16].copy_from_slice(&self.key());
+        let mut flags = if self.counts { COUNTS } else { 0 };
         match &self.identity {
             EntryIdentity::Known { traits, .. } => {
-                for number in [traits.guid, traits.link, traits.title, traits.text] {
-                    write_48(out, number);
-                }
-                for number in [traits.path, traits.page, traits.date] {
-                    out.extend_from_slice(&number.to_le_bytes());
-                }
+                write_48(&mut bytes[16..22], traits.guid);
+                write_48(&mut bytes[22..28], traits.link);
+                write_48(&mut bytes[28..34], traits.title);
+                write_48(&mut bytes[34..40], traits.text);
+                bytes[40..44].copy_from_slice(&traits.path.to_le_bytes());
+                bytes[44..48].copy_from_slice(&traits.page.to_le_bytes());
+                bytes[48..52].copy_from_slice(&traits.date.to_le_bytes());
+                bytes[72..].copy_from_slice(&traits.media.to_le_bytes());
                 flags |= if traits.guid_follows_link { GUID_FOLLOWS_LINK } else { 0 };
             }
-            EntryIdentity::Version1 { .. } => {
-                out.extend_from_slice(&[0; 36]);
-                flags |= FROM_VERSION_1;
-            }
+            EntryIdentity::Version1 { .. } => flags |= FROM_VERSION_1,
         }
-        flags |= if self.counts { COUNTS } else { 0 };
-        write_48(out, self.first_seen.millis().cast_unsigned());
-        out.extend_from_slice(&[flags, self.heat]);
-        let media = self.traits().map_or(0, |traits| traits.media);
-        for number in [self.before, self.sent, self.shape, media] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+        write_48(&mut bytes[52..58], self.first_seen.millis().cast_unsigned());
+        bytes[58..60].copy_from_slice(&[flags, self.heat]);
+        bytes[60..64].copy_from_slice(&self.before.to_le_bytes());
+        bytes[64..68].copy_from_slice(&self.sent.to_le_bytes());
+        bytes[68..72].copy_from_slice(&self.shape.to_le_bytes());
+        bytes
     }
 
     pub(crate) fn read(mut rest: &[u8]) -> Option<Self> {
@@ -249,23 +242,25 @@ pub(crate) fn encode(layout: &Layout) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + layout.entries.len() * ENTRY);
     write_header(&mut out, layout);
     for entry in &layout.entries {
-        entry.write(&mut out);
+        out.extend_from_slice(&entry.bytes());
     }
     out
 }
 
 /// Writes all but the entries.
 pub(crate) fn write_header(out: &mut Vec<u8>, layout: &Layout) {
-    out.extend_from_slice(&u16::try_from(layout.newest).unwrap_or(u16::MAX).to_le_bytes());
+    let mut header = [0; HEADER];
+    header[..2].copy_from_slice(&u16::try_from(layout.newest).unwrap_or(u16::MAX).to_le_bytes());
     // 0 and 0 is without damping: its time is never 0.
     let (quiet, since) =
         layout.damping.map_or((0, 0), |d| (d.quiet_visits, d.since.millis().cast_unsigned()));
     let flags = [(layout.is_flapping, FLAPPING), (layout.is_without_middle, WITHOUT_MIDDLE)];
     let flags: u8 = flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum();
-    out.push(quiet.min(WITHOUT_MIDDLE - 1) | flags);
-    write_48(out, since);
+    header[2] = quiet.min(WITHOUT_MIDDLE - 1) | flags;
+    write_48(&mut header[3..9], since);
     // 0 is without: no visit is made in 1970.
-    write_48(out, layout.renewed_at.map_or(0, |at| at.millis().cast_unsigned()));
+    write_48(&mut header[9..], layout.renewed_at.map_or(0, |at| at.millis().cast_unsigned()));
+    out.extend_from_slice(&header);
 }
 
 /// Reads layout 3.
@@ -337,8 +332,8 @@ fn read_48(from: &mut &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
 }
 
-fn write_48(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&number.to_le_bytes()[..6]);
+fn write_48(out: &mut [u8], number: u64) {
+    out.copy_from_slice(&number.to_le_bytes()[..6]);
 }
 
 /// A signed number of 48 bits.

@@ -28,7 +28,14 @@ fn add_letters_of_html(html: &str, letters: &mut Vec<u8>) {
 }
 
 fn add_letters(text: &str, letters: &mut Vec<u8>) {
-    for word in text.split_ascii_whitespace().filter(|word| !word.contains("://")) {
+    // Most words have no colon, and are ASCII: those need no search, and no characters.
+    let is_address = |word: &str| word.contains(':') && word.contains("://");
+    for word in text.split_ascii_whitespace().filter(|word| !is_address(word)) {
+        if word.is_ascii() {
+            let parts = word.as_bytes().split(|byte| !byte.is_ascii_alphabetic());
+            parts.for_each(|part| letters.extend_from_slice(part));
+            continue;
+        }
         for c in word.chars().filter(|c| c.is_alphabetic()) {
             letters.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }

@@ -158,6 +158,8 @@ const DAMPED: &str = "update-flap: the text of many items changes from visit to 
 const SEEN_ENTRIES_PER_COMMIT: usize = 100_000;
 /// Values that are journalled again in one record.
 const KEYS_PER_RECORD: usize = 256;
+/// Bytes of them, about; each may have some megabytes.
+const BYTES_PER_RECORD: usize = 1 << 20;
 
 /// The only writer of the log.
 pub struct LogWriter {
@@ -289,17 +291,30 @@ impl LogWriter {
     /// # Errors
     /// [`AppendError`]: nothing of a commit that failed is visible, and the process must stop.
     pub fn append(&mut self, visits: Vec<VisitRecord>) -> Result<Vec<AppendedVisit>, AppendError> {
+        self.append_noting(visits, &mut || {})
+    }
+
+    /// As [`LogWriter::append`]. Calls `prepared` before each commit, when it is known what it has, and only the writing is left:
+    /// for those who measure.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    pub fn append_noting(
+        &mut self,
+        visits: Vec<VisitRecord>,
+        prepared: &mut dyn FnMut(),
+    ) -> Result<Vec<AppendedVisit>, AppendError> {
         let mut appended = Vec::with_capacity(visits.len());
         let mut commit = self.begin();
         for visit in visits {
             appended.push(self.add(&mut commit, visit)?);
             let entries: usize = commit.seen.values().map(|seen| seen.set.item_count()).sum();
             if entries > SEEN_ENTRIES_PER_COMMIT {
-                self.finish(commit)?;
+                self.finish(commit, prepared)?;
                 commit = self.begin();
             }
         }
-        self.finish(commit)?;
+        self.finish(commit, prepared)?;
         Ok(appended)
     }
 
@@ -318,7 +333,7 @@ impl LogWriter {
         }
     }
 
-    fn finish(&mut self, commit: Commit) -> Result<(), AppendError> {
+    fn finish(&mut self, commit: Commit, prepared: &mut dyn FnMut()) -> Result<(), AppendError> {
         let Commit {
             events,
             mut changes,
@@ -345,6 +360,7 @@ impl LogWriter {
                 changes.in_sled(key, Some(state), before);
             }
         }
+        prepared();
         self.commit(events, changes, head)?;
         self.live_bytes = live_bytes;
         self.shared.set_head(head);
@@ -368,12 +384,13 @@ impl LogWriter {
         } else {
             self.append_record(events, operations)?
         };
-        let are_in_sled_only = changes.are_in_sled_only();
-        self.shared.table.apply(changes.into_table(number), number, head)?;
-        if are_in_sled_only {
+        if changes.are_in_sled_only() {
+            self.shared.table.apply(changes.into_table(number), number, head)?;
             // What the journal does not have must outlive this process at least: a visit that is forgotten is made again, which
             // a host may not allow.
             self.shared.table.write()?;
+        } else {
+            self.shared.table.apply_journalled(changes.into_table(number), number, head)?;
         }
         crate::crash::point("append-applied");
         self.flusher.notify();
@@ -382,6 +399,7 @@ impl LogWriter {
 
     /// Returns the number of its commit.
     fn append_record(&mut self, events: Vec<NewRecordEvent>, operations: Vec<Operation>) -> io::Result<u64> {
+        self.journal.check_place()?;
         let (number, first) = self.journal.next();
         let oldest = self.shared.oldest();
         self.journal.append(&CommitRecord { number, first, oldest, events, operations })?;
@@ -396,10 +414,16 @@ impl LogWriter {
             let Some(end) = keys.last().cloned() else { return Ok(()) };
             last = end;
             let mut changes = Changes::default();
+            let mut bytes = 0;
             for key in keys {
                 let Some(stored) = self.shared.table.get(&key)? else { continue };
                 if commits.iter().any(|commits| commits.contains(&stored.commit)) {
+                    bytes += stored.value.len();
                     changes.journalled(key, Some(stored.value));
+                }
+                if bytes >= BYTES_PER_RECORD {
+                    bytes = 0;
+                    self.commit(Vec::new(), std::mem::take(&mut changes), self.shared.head())?;
                 }
             }
             if !changes.is_empty() {
@@ -408,11 +432,12 @@ impl LogWriter {
         }
     }
 
-    /// Fails if sled could not be flushed in the background.
+    /// Fails if sled could not be flushed in the background, or another program has changed the journal.
     ///
     /// # Errors
-    /// [`AppendError::Flush`]: the process must stop.
+    /// [`AppendError::Flush`] or [`AppendError::Journal`]: the process must stop.
     pub fn check(&self) -> Result<(), AppendError> {
+        self.journal.check_place()?;
         self.flusher.failure().map_or(Ok(()), |error| Err(AppendError::Flush(error)))
     }
 
@@ -424,6 +449,7 @@ impl LogWriter {
         self.check()?;
         self.flusher.stop();
         self.shared.table.close()?;
+        self.shared.identity.renew()?;
         crate::crash::point("shutdown-flushed");
         Ok(())
     }

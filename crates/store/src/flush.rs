@@ -85,7 +85,8 @@ impl FlushOrders {
 
     fn run(&self, log: &SharedLog) {
         while self.next() == FlushOrder::Flush {
-            if let Err(error) = log.table.flush() {
+            let flushed = log.table.flush().and_then(|()| Ok(log.identity.renew_if_due()?));
+            if let Err(error) = flushed {
                 self.failure.set(Arc::new(error)).ok();
                 return;
             }

@@ -36,6 +36,7 @@ mod totals;
 mod waiting;
 
 pub use append::{AppendError, AppendedVisit, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord};
+pub use journal::MisplacedSegment;
 pub use notes::OpenNote;
 pub use open::open;
 pub use options::{Retention, StoreOpenError, StoreOptions};

@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::{MetadataExt as _, fchown},
     path::Path,
 };
 
@@ -19,6 +20,16 @@ pub(crate) struct Lock {
     _file: File,
 }
 
+/// A file that root makes belongs to the owner of the folder, who must be able to write it later.
+pub(crate) fn leave_to_owner(file: &File, folder: &Path) -> io::Result<()> {
+    let (owner, of_file) = (fs::metadata(folder)?, file.metadata()?);
+    if of_file.uid() == 0 && owner.uid() != 0 {
+        // Not every root may; then it is as good as it can be.
+        fchown(file, Some(owner.uid()), Some(owner.gid())).ok();
+    }
+    Ok(())
+}
+
 /// Locks a folder, for this process.
 pub(crate) fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
     let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
@@ -29,6 +40,7 @@ pub(crate) fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
         .truncate(false)
         .open(path.join("lock"))
         .map_err(io)?;
+    leave_to_owner(&file, path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use sled::{Db, IVec};
 
 use crate::{
+    identity,
     journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, SegmentLimits, sync_folder},
     lock::{JOURNAL, SLED},
     pieces,
@@ -36,14 +37,44 @@ pub(crate) fn migrate(store: &Path, limits: SegmentLimits) -> Result<Option<u64>
     let migrated = catch_unwind(AssertUnwindSafe(|| write_journal(store, limits)));
     let migrated =
         migrated.unwrap_or_else(|_| Err(TableError::Panicked("the old store is damaged".to_owned())))?;
-    let Some(events) = migrated else { return Ok(None) };
+    let Some((epoch, events)) = migrated else { return Ok(None) };
     crate::crash::point("migrate-segments");
+    identity::write(store, &epoch)?;
     fs::rename(store.join(NEW_JOURNAL), store.join(JOURNAL))?;
     sync_folder(store)?;
     crate::crash::point("migrate-renamed");
     fs::rename(store.join(SLED), store.join(OLD_SLED))?;
     sync_folder(store)?;
     Ok(Some(events))
+}
+
+/// Whether a migration was interrupted before the journal was in its place.
+pub(crate) fn is_unfinished(store: &Path) -> bool {
+    store.join(NEW_JOURNAL).exists()
+}
+
+/// Whether a sled has ever had something, as its files say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WasUsed {
+    /// It was made and never written to.
+    No,
+    Yes,
+    /// Its file is shorter than that of a new one. sled would take it for one.
+    Cut,
+}
+
+/// Looks at the sled of an earlier version, which opens as an empty one if its file was cut.
+pub(crate) fn was_used(folder: &Path) -> io::Result<WasUsed> {
+    /// Bytes of the file of an empty sled.
+    const NEW_DB: u64 = 96;
+    let length = fs::metadata(folder.join("db"))?.len();
+    let is_blob = |entries: fs::ReadDir| entries.count() > 0;
+    let has_blobs = fs::read_dir(folder.join("blobs")).is_ok_and(is_blob);
+    Ok(match length {
+        ..NEW_DB => WasUsed::Cut,
+        NEW_DB if !has_blobs => WasUsed::No,
+        _ => WasUsed::Yes,
+    })
 }
 
 /// Removes what a migration has left.
@@ -61,7 +92,7 @@ pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn write_journal(store: &Path, limits: SegmentLimits) -> Result<Option<u64>, TableError> {
+fn write_journal(store: &Path, limits: SegmentLimits) -> Result<Option<(Epoch, u64)>, TableError> {
     let db = sled::Config::new().path(store.join(SLED)).flush_every_ms(None).open()?;
     if db.is_empty() {
         return Ok(None);
@@ -72,7 +103,7 @@ fn write_journal(store: &Path, limits: SegmentLimits) -> Result<Option<u64>, Tab
     let mut events = db.range(record::event_key(Seq(0))..=record::event_key(Seq(u64::MAX)));
     let first = events.next().transpose()?.and_then(|(key, _)| record::seq_of(&key)).unwrap_or(Seq(1));
     let last = events.next_back().transpose()?.and_then(|(key, _)| record::seq_of(&key));
-    let journal = JournalWriter::create(&folder, epoch, first, limits)?;
+    let journal = JournalWriter::create(&folder, epoch.clone(), first, limits)?;
     let mut copy = JournalCopy {
         db: &db,
         journal,
@@ -92,7 +123,7 @@ fn write_journal(store: &Path, limits: SegmentLimits) -> Result<Option<u64>, Tab
     }
     copy.write_events(Vec::new())?;
     sync_folder(&folder)?;
-    Ok(Some(copy.count))
+    Ok(Some((epoch, copy.count)))
 }
 
 fn old_epoch(db: &Db) -> Result<Epoch, TableError> {

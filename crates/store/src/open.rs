@@ -25,15 +25,16 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    append::LogWriter,
-    identity::Identity,
-    journal::{self, JournalScan, JournalWriter, ScanError, SegmentLimits},
+    append::{AppendError, LogWriter},
+    identity::{self, FoundIdentity, Identity},
+    journal::{self, JournalScan, JournalWriter, Operation, ScanError, SegmentLimits},
     lock::{JOURNAL, SLED, lock},
-    migrate,
+    migrate::{self, WasUsed},
     notes::OpenNote,
     options::{Retention, StoreOpenError, StoreOptions},
     read::{LogReader, SharedLog},
-    record::Damage,
+    record::{self, Damage},
+    seen_sets,
     table::{AppliedCommits, REBUILD_NOTE, Table, TableChange, TableError},
     totals::{EventTotals, OwnerTotals},
 };
@@ -63,28 +64,42 @@ const LOCK_DELAY: Duration = Duration::from_millis(20);
 /// See [`StoreOpenError`]. Nothing in the directory has changed then.
 pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader), StoreOpenError> {
     let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
-    fs::create_dir_all(path).map_err(io)?;
+    journal::create_folders(path).map_err(io)?;
     let lock = lock(path)?;
     let mut opening = Opening { path, options, notes: Vec::new() };
     let (journal, table, unjournalled) = opening.open_both()?;
+    let is_new = journal.is_new();
     let Opened { journal, oldest, head, totals } = opening.bounds(journal, &table).map_err(io)?;
-    let identity = Identity::check(path, &journal.journal().epoch).map_err(io)?;
-    if !identity.is_original {
-        opening.notes.push(OpenNote::Copied);
+    if journal.removed_end() > 0 {
+        opening.notes.push(OpenNote::EndUnfinished { bytes: journal.removed_end() });
+    }
+    let (identity, found) = Identity::open(path, &journal.journal().epoch, is_new).map_err(io)?;
+    match found {
+        FoundIdentity::Original => {}
+        FoundIdentity::Repaired => opening.notes.push(OpenNote::IdentityRepaired),
+        FoundIdentity::Copied => opening.notes.push(OpenNote::Copied),
     }
     migrate::remove_old(path).map_err(io)?;
-    let shared = Arc::new(SharedLog::new(table, Arc::clone(journal.journal()), oldest, head, opening.notes));
+    let shared = Arc::new(SharedLog::new(table, &journal, identity, (oldest, head), opening.notes));
     shared.note_missing_segments();
     let reader = LogReader::new(Arc::clone(&shared));
     let mut writer = LogWriter::try_new(shared, journal, lock, totals, options).map_err(io)?;
     if !unjournalled.is_empty() {
-        writer.journal_again(&unjournalled).map_err(|error| opening_failed(path, &error))?;
+        writer.journal_again(&unjournalled).map_err(|error| opening_failed(path, error))?;
     }
     Ok((writer, reader))
 }
 
-fn opening_failed(path: &Path, error: &dyn std::error::Error) -> StoreOpenError {
-    StoreOpenError::Damaged { path: path.to_owned(), what: error.to_string() }
+fn opening_failed(path: &Path, error: AppendError) -> StoreOpenError {
+    let path = path.to_owned();
+    match error {
+        // A full disk above all: it is not damaged, and a start with its ballast removed can have the space.
+        AppendError::Journal(source)
+        | AppendError::Table(TableError::Io(source) | TableError::Sled(sled::Error::Io(source))) => {
+            StoreOpenError::Io { path, source }
+        }
+        error => StoreOpenError::Damaged { path, what: error.to_string() },
+    }
 }
 
 /// An open that is under way.
@@ -108,6 +123,16 @@ enum FoundJournal {
     New(JournalWriter),
 }
 
+impl FoundJournal {
+    /// Whether nothing was ever recorded in it.
+    fn is_new(&self) -> bool {
+        match self {
+            Self::Old(scanned) => !scanned.has_commits(),
+            Self::New(_) => true,
+        }
+    }
+}
+
 impl Opening<'_> {
     fn io(&self, source: io::Error) -> StoreOpenError {
         StoreOpenError::Io { path: self.path.to_owned(), source }
@@ -115,6 +140,10 @@ impl Opening<'_> {
 
     fn damaged(&self, what: &dyn ToString) -> StoreOpenError {
         StoreOpenError::Damaged { path: self.path.to_owned(), what: what.to_string() }
+    }
+
+    fn lost(&self, what: &str) -> StoreOpenError {
+        StoreOpenError::Lost { path: self.path.to_owned(), what: what.to_owned() }
     }
 
     fn table_failed(&self, error: TableError) -> StoreOpenError {
@@ -148,13 +177,16 @@ impl Opening<'_> {
 
     fn scan(&self) -> Result<Option<JournalScan>, StoreOpenError> {
         let scanned = journal::scan(&self.path.join(JOURNAL)).map_err(|error| match error {
-            ScanError::Io(source) => self.io(source),
+            ScanError::File { path, source } => StoreOpenError::Unreadable { path, source },
             ScanError::Newer(layout) => StoreOpenError::Newer { path: self.path.to_owned(), layout },
+            ScanError::Misplaced(segment) => StoreOpenError::Misplaced(segment),
             mixed @ ScanError::Mixed(..) => self.damaged(&mixed),
         })?;
         // If no header of a segment is whole, another file may say it.
         let with_epoch = |mut scanned: JournalScan| {
-            scanned.epoch = scanned.epoch.or_else(|| Identity::epoch(self.path));
+            let folder = self.path.join(JOURNAL);
+            scanned.epoch = scanned.epoch.or_else(|| identity::epoch(self.path));
+            scanned.epoch = scanned.epoch.or_else(|| journal::epoch_of_events(&folder));
             scanned
         };
         Ok(scanned.filter(JournalScan::has_segments).map(with_epoch))
@@ -163,10 +195,15 @@ impl Opening<'_> {
     /// Brings the store of an earlier version into the layout of this one, if that is what is here.
     fn migrate(&mut self) -> Result<Option<JournalScan>, StoreOpenError> {
         let folder = self.path.join(SLED);
-        if Identity::exists(self.path) || !folder.join("db").exists() {
+        let is_migrated = identity::exists(self.path) && !migrate::is_unfinished(self.path);
+        if is_migrated || !folder.join("db").exists() {
             return Ok(None);
         }
         wait_until_sled_unlocks(&folder).map_err(|error| self.io(error))?;
+        let was_used = migrate::was_used(&folder).map_err(|error| self.io(error))?;
+        if was_used == WasUsed::Cut && !self.options.accept_loss {
+            return Err(self.lost("log.sled/db is cut"));
+        }
         remove_half_written_snapshots(&folder).map_err(|error| self.io(error))?;
         let limits = self.limits();
         let migrated = match migrate::migrate(self.path, limits) {
@@ -179,6 +216,13 @@ impl Opening<'_> {
         };
         match migrated {
             Ok(Some(events)) => self.notes.push(OpenNote::Migrated { events }),
+            Ok(None) if was_used != WasUsed::No => {
+                return if self.options.accept_loss {
+                    Ok(None)
+                } else {
+                    Err(self.lost("log.sled/ has nothing"))
+                };
+            }
             // A start that was interrupted has made it.
             Ok(None) => {
                 migrate::remove_folder(&folder).map_err(|error| self.io(error))?;
@@ -203,30 +247,35 @@ impl Opening<'_> {
 
     /// A new log. If there was one before, the caller must have accepted that it is lost.
     fn begin(&mut self) -> Result<(FoundJournal, Table, Vec<Range<u64>>), StoreOpenError> {
-        let was_one = Identity::exists(self.path) || self.path.join(SLED).join("db").exists();
+        let remains = journal::remains(&self.path.join(JOURNAL)).map_err(|error| self.io(error))?;
+        let is_there =
+            |entries: io::Result<fs::ReadDir>| entries.is_ok_and(|mut entries| entries.next().is_some());
+        let was_one = remains || identity::exists(self.path) || is_there(fs::read_dir(self.path.join(SLED)));
         if was_one {
             if !self.options.accept_loss {
-                let what = "journal/ has no segments".to_owned();
-                return Err(StoreOpenError::Lost { path: self.path.to_owned(), what });
+                let what =
+                    if remains { "no segment in journal/ can be read" } else { "journal/ has no segments" };
+                return Err(self.lost(what));
             }
             self.notes.push(OpenNote::NewEpoch);
         }
         let epoch = new_epoch();
         if !was_one {
+            self.notes.push(OpenNote::Begun);
             // First the journal: the next start goes on from it if this one is interrupted.
             let journal = self.begin_journal(epoch.clone())?;
             return Ok((FoundJournal::New(journal), self.begin_table(&epoch)?, Vec::new()));
         }
         // First the table: a table of another epoch is not trusted.
         let table = self.begin_table(&epoch)?;
-        let all = 0..u64::MAX;
-        Ok((FoundJournal::New(self.begin_journal(epoch)?), table, vec![all]))
+        let unjournalled = 0..1;
+        Ok((FoundJournal::New(self.begin_journal(epoch)?), table, vec![unjournalled]))
     }
 
     fn begin_table(&mut self, epoch: &Epoch) -> Result<Table, StoreOpenError> {
         let table = match self.try_table() {
             Ok(table) => table,
-            Err(error) if error.is_damage() => self.replace_table(&error)?,
+            Err(error) if error.is_damage() || error.is_unreadable() => self.replace_table(&error)?,
             Err(error) => return Err(self.table_failed(error)),
         };
         table.begin_epoch(epoch).map_err(|error| self.table_failed(error))?;
@@ -235,7 +284,7 @@ impl Opening<'_> {
 
     fn begin_journal(&self, epoch: Epoch) -> Result<JournalWriter, StoreOpenError> {
         let folder = self.path.join(JOURNAL);
-        journal::remove_unfinished(&folder).map_err(|error| self.io(error))?;
+        journal::set_aside_all(&folder).map_err(|error| self.io(error))?;
         JournalWriter::create(&folder, epoch, Seq(1), self.limits()).map_err(|error| self.io(error))
     }
 
@@ -243,6 +292,7 @@ impl Opening<'_> {
     fn open_table(&mut self, scanned: &mut JournalScan) -> Result<Table, StoreOpenError> {
         let note = fs::read_to_string(self.path.join(REBUILD_NOTE)).ok();
         let is_missing = !self.path.join(SLED).join("db").exists();
+        let why_empty = Some(if is_missing { "it was missing" } else { "it was empty" });
         let is_right = |table: &Table| match (table.epoch(), &scanned.epoch) {
             (Ok(Some(epoch)), Some(of_journal)) if epoch != *of_journal => {
                 Err(format!("it is of the log {epoch}"))
@@ -254,18 +304,18 @@ impl Opening<'_> {
             Some(why) => why.trim().to_owned(),
             None => match self.try_table() {
                 Ok(table) => match is_right(&table) {
-                    Ok(()) => match self.replay(table, scanned, is_missing) {
+                    Ok(()) => match self.replay(table, scanned, why_empty) {
                         Err(error) if error.is_damage() => error.to_string(),
                         replayed => return replayed.map_err(|error| self.table_failed(error)),
                     },
                     Err(why) => why,
                 },
-                Err(error) if error.is_damage() => error.to_string(),
+                Err(error) if error.is_damage() || error.is_unreadable() => error.to_string(),
                 Err(error) => return Err(self.table_failed(error)),
             },
         };
         let table = self.replace_table(&wrong)?;
-        self.replay(table, scanned, false).map_err(|error| self.table_failed(error))
+        self.replay(table, scanned, None).map_err(|error| self.table_failed(error))
     }
 
     fn try_table(&self) -> Result<Table, TableError> {
@@ -298,21 +348,25 @@ impl Opening<'_> {
         self.try_table().map_err(|error| self.table_failed(error))
     }
 
+    /// `why_empty` is why the table is made again if there is nothing in it.
     fn replay(
         &mut self,
         table: Table,
         scanned: &mut JournalScan,
-        is_missing: bool,
+        why_empty: Option<&str>,
     ) -> Result<Table, TableError> {
         scanned.leave_out_torn(table.applied().commit);
         let is_new = table.epoch()?.is_none();
-        if is_new && is_missing && scanned.has_commits() && !self.is_migration() {
-            self.notes.push(OpenNote::Rebuilt { why: "it was missing".to_owned() });
+        if let Some(why) = why_empty.filter(|_| is_new && scanned.has_commits() && !self.is_migration()) {
+            self.notes.push(OpenNote::Rebuilt { why: why.to_owned() });
         }
         let from = if is_new { 1 } else { table.applied().flushed + 1 };
         let damaged = replay(&table, scanned, from)?;
         if damaged > 0 {
             self.notes.push(OpenNote::DamagedChanges { records: damaged });
+        }
+        if is_new || damaged > 0 {
+            seen_sets::mend_all(&table)?;
         }
         if let Some(epoch) = scanned.epoch.as_ref().filter(|_| is_new) {
             table.set_epoch(epoch)?;
@@ -378,7 +432,11 @@ fn replay(table: &Table, scanned: &JournalScan, from: u64) -> Result<u64, TableE
     let mut changes = BTreeMap::new();
     let mut bytes = 0;
     let mut last = 0;
+    let mut with_damaged_values = 0;
     let damaged = scanned.operations_in(from..next_commit, |commit, operations| {
+        let all = operations.len();
+        let operations = whole_values(operations)?;
+        with_damaged_values += u64::from(operations.len() < all);
         for operation in operations {
             // What sled has of a later commit, or in addition to this one, stays.
             let stored = table.get(&operation.key)?;
@@ -400,7 +458,25 @@ fn replay(table: &Table, scanned: &JournalScan, from: u64) -> Result<u64, TableE
     if !changes.is_empty() || applied.commit < commit {
         table.apply(changes.into_values(), commit, head.max(applied.head))?;
     }
-    Ok(damaged)
+    Ok(damaged + with_damaged_values)
+}
+
+/// Leaves out values that were damaged before they came into the journal: each start would make them again, and each visit of
+/// their source would end the process.
+fn whole_values(operations: Vec<Operation>) -> Result<Vec<Operation>, TableError> {
+    let mut whole = Vec::with_capacity(operations.len());
+    for operation in operations {
+        match operation.value.as_deref().map_or(Ok(()), |value| record::check_value(&operation.key, value)) {
+            Ok(()) => whole.push(operation),
+            // Of a later version of this program, which can read it.
+            Err(damage @ Damage::Version(_)) => {
+                let what = String::from_utf8_lossy(&operation.key).into_owned();
+                return Err(TableError::Damaged { what, damage });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(whole)
 }
 
 /// 36^6 names: two logs get the same one with a probability of one in two thousand million.

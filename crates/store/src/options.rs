@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::share::SourceShare;
+use crate::{journal::MisplacedSegment, share::SourceShare};
 
 /// Options of the store.
 #[derive(Clone, Debug)]
@@ -71,6 +71,16 @@ pub enum StoreOpenError {
         /// The error of the system.
         source: io::Error,
     },
+    /// A file of the journal cannot be read.
+    #[error(
+        "cannot read {path}: {source}; check that it is a file that the user of the daemon may read and write, and the disk"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// A later version of this program wrote it.
     #[error(
         "the data in {path} was written by a newer version of this program (layout {layout}); install that version \
@@ -93,6 +103,9 @@ pub enum StoreOpenError {
         /// What was found.
         what: String,
     },
+    /// A segment of the journal is under the name of another one.
+    #[error("the journal is out of order: {0}")]
+    Misplaced(MisplacedSegment),
     /// The journal is gone, while other files say that there was one.
     #[error(
         "the journal of the store in {path} is gone ({what}), and with it all events; restore a backup (newswire log \

@@ -9,6 +9,8 @@
 //! access: with items of 90 KB that was more than a gigabyte. And sled writes a page of over 128 KiB to a file of its own,
 //! which it does not sync.
 
+use std::collections::BTreeMap;
+
 use sled::{Batch, Db, IVec};
 
 use crate::record::Damage;
@@ -20,44 +22,89 @@ const PIECE: usize = 2048;
 /// The first byte of a value that is in pieces; others begin with their layout.
 const IN_PIECES: u8 = u8::MAX;
 
-/// Inserts a value under a key that has none.
-pub(crate) fn insert(batch: &mut Batch, key: &[u8], value: Vec<u8>) {
-    if value.len() <= WHOLE_MAX {
-        return batch.insert(key, value);
-    }
-    let count = value.len().div_ceil(PIECE);
-    let numbers = u32::try_from(count).ok().zip(u32::try_from(value.len()).ok());
-    let (count, length) = numbers.expect("no item and no list of keys has 4 GiB");
-    for (n, piece) in (0..count).zip(value.chunks(PIECE)) {
-        batch.insert(piece_key(key, n), piece);
-    }
-    batch.insert(key, [&[IN_PIECES][..], &count.to_le_bytes(), &length.to_le_bytes()].concat());
+/// Changes of the entries of sled, each at most once; the last one counts.
+#[derive(Debug, Default)]
+pub(crate) struct EntryChanges {
+    pieces: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Values that are stored as they are, and what is stored under the key of one in pieces.
+    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    replaces_pieces: bool,
 }
 
-/// Inserts a value, and removes what is left of the one before. At most once for a key in a batch.
-pub(crate) fn replace(db: &Db, batch: &mut Batch, key: &[u8], value: Vec<u8>) -> sled::Result<()> {
-    if let Some(before) = db.get(key)? {
-        remove(batch, key, &before);
+impl EntryChanges {
+    /// Inserts a value under a key that has none.
+    fn insert(&mut self, key: &[u8], value: Vec<u8>) {
+        if value.len() <= WHOLE_MAX {
+            self.values.insert(key.to_vec(), Some(value));
+            return;
+        }
+        let count = value.len().div_ceil(PIECE);
+        let numbers = u32::try_from(count).ok().zip(u32::try_from(value.len()).ok());
+        let (count, length) = numbers.expect("no item and no list of keys has 4 GiB");
+        for (n, piece) in (0..count).zip(value.chunks(PIECE)) {
+            self.pieces.insert(piece_key(key, n), Some(piece.to_vec()));
+        }
+        let head = [&[IN_PIECES][..], &count.to_le_bytes(), &length.to_le_bytes()].concat();
+        self.values.insert(key.to_vec(), Some(head));
     }
-    insert(batch, key, value);
-    Ok(())
-}
 
-/// Removes a value, if there is one.
-pub(crate) fn remove_from(db: &Db, batch: &mut Batch, key: &[u8]) -> sled::Result<()> {
-    if let Some(before) = db.get(key)? {
-        remove(batch, key, &before);
+    /// Inserts a value, and removes what is left of the one before.
+    pub(crate) fn replace(&mut self, db: &Db, key: &[u8], value: Vec<u8>) -> sled::Result<()> {
+        self.remove_from(db, key)?;
+        self.insert(key, value);
+        Ok(())
     }
-    Ok(())
-}
 
-/// Removes a value; `stored` is what is stored under its key.
-pub(crate) fn remove(batch: &mut Batch, key: &[u8], stored: &[u8]) {
-    let (count, _) = in_pieces(stored).unwrap_or_default();
-    for n in 0..count {
-        batch.remove(piece_key(key, n));
+    /// Removes a value, if there is one.
+    pub(crate) fn remove_from(&mut self, db: &Db, key: &[u8]) -> sled::Result<()> {
+        if let Some(before) = db.get(key)? {
+            self.remove(key, &before);
+        }
+        Ok(())
     }
-    batch.remove(key);
+
+    /// Removes a value; `stored` is what is stored under its key.
+    fn remove(&mut self, key: &[u8], stored: &[u8]) {
+        let (count, _) = in_pieces(stored).unwrap_or_default();
+        self.replaces_pieces |= count > 0;
+        for n in 0..count {
+            self.pieces.insert(piece_key(key, n), None);
+        }
+        self.values.insert(key.to_vec(), None);
+    }
+
+    /// Whether a value that is in pieces is replaced or removed: old pieces beside new ones are damage.
+    pub(crate) fn replaces_pieces(&self) -> bool {
+        self.replaces_pieces
+    }
+
+    /// Applies them, all or nothing.
+    pub(crate) fn apply_at_once(self, db: &Db) -> sled::Result<()> {
+        let mut batch = Batch::default();
+        for (key, value) in self.in_turn() {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        db.apply_batch(batch)
+    }
+
+    /// Applies one after the other.
+    pub(crate) fn apply_in_turn(self, db: &Db) -> sled::Result<()> {
+        for (key, value) in self.in_turn() {
+            match value {
+                Some(value) => db.insert(key, value)?,
+                None => db.remove(key)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// The pieces come first: without what is stored under the key of their value they are not there.
+    fn in_turn(self) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+        self.pieces.into_iter().chain(self.values)
+    }
 }
 
 /// A value; `stored` is what is stored under its key.
@@ -105,9 +152,9 @@ mod tests {
         for length in [0, 1, WHOLE_MAX, WHOLE_MAX + 1, 3 * PIECE, 300_000, 5000, 9, 70_000] {
             for (n, key) in neighbours.iter().enumerate() {
                 let bytes = vec![u8::try_from(n).unwrap(); length + n];
-                let mut batch = Batch::default();
-                replace(&db, &mut batch, key, bytes).unwrap();
-                db.apply_batch(batch).unwrap();
+                let mut changes = EntryChanges::default();
+                changes.replace(&db, key, bytes).unwrap();
+                changes.apply_at_once(&db).unwrap();
             }
             for (n, key) in neighbours.iter().enumerate() {
                 let expected = vec![u8::try_from(n).unwrap(); length + n];
@@ -117,9 +164,9 @@ mod tests {
             assert_eq!(db.len(), 3 + pieces(0) + pieces(1) + pieces(2), "{length}");
         }
         for key in neighbours {
-            let mut batch = Batch::default();
-            remove_from(&db, &mut batch, key).unwrap();
-            db.apply_batch(batch).unwrap();
+            let mut changes = EntryChanges::default();
+            changes.remove_from(&db, key).unwrap();
+            changes.apply_at_once(&db).unwrap();
         }
         assert!(db.is_empty());
     }
@@ -129,12 +176,43 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let db = db(&folder);
         for gone in 0..5 {
-            let mut batch = Batch::default();
-            insert(&mut batch, b"e1", vec![7; 4 * PIECE + 1]);
-            batch.remove(piece_key(b"e1", gone));
-            db.apply_batch(batch).unwrap();
+            let mut changes = EntryChanges::default();
+            changes.insert(b"e1", vec![7; 4 * PIECE + 1]);
+            changes.remove(&piece_key(b"e1", gone), &[]);
+            changes.apply_at_once(&db).unwrap();
             let stored = db.get(b"e1").unwrap().unwrap();
             assert_eq!(value(&db, b"e1", stored).unwrap(), Err(Damage::Cut), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_new_value_whose_pieces_come_in_turn_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = db(&folder);
+        let mut last = None;
+        for length in [3 * PIECE, 4 * PIECE + 1, 5 * PIECE] {
+            let changes = |db| {
+                let mut changes = EntryChanges::default();
+                changes.replace(db, b"s1", vec![7; length]).unwrap();
+                changes
+            };
+            let entries: Vec<_> = changes(&db).in_turn().collect();
+            for done in 0..entries.len() {
+                assert!(!changes(&db).replaces_pieces(), "{length}, {done}");
+                for (key, value) in &entries[..done] {
+                    db.insert(key, value.as_deref().unwrap()).unwrap();
+                }
+                assert_eq!(stored(&db, b"s1"), last, "{length}, {done}");
+            }
+            changes(&db).apply_in_turn(&db).unwrap();
+            assert_eq!(stored(&db, b"s1").as_deref(), Some(&vec![7; length][..]));
+            assert!(changes(&db).replaces_pieces());
+            // The next one replaces a short value.
+            let mut shorter = EntryChanges::default();
+            shorter.replace(&db, b"s1", vec![1]).unwrap();
+            assert!(shorter.replaces_pieces());
+            shorter.apply_at_once(&db).unwrap();
+            last = stored(&db, b"s1");
         }
     }
 }

@@ -13,7 +13,8 @@ use std::{
 use news::{Epoch, EventKind, HeldHost, Seq, SourceId, SourceState, Timestamp};
 
 use crate::{
-    journal::{EventCursor, EventMeta, FoundEvent, JournalFiles},
+    identity::Identity,
+    journal::{EventCursor, EventMeta, FoundEvent, JournalFiles, JournalWriter},
     notes::OpenNote,
     record::{self, Damage},
     table::{StoredValue, Table, TableError},
@@ -24,6 +25,7 @@ use crate::{
 pub(crate) struct SharedLog {
     pub(crate) table: Table,
     pub(crate) journal: Arc<JournalFiles>,
+    pub(crate) identity: Identity,
     /// The oldest event kept; one more than the head if the log is empty.
     oldest: AtomicU64,
     /// The newest event that is on disk and in sled.
@@ -66,13 +68,14 @@ enum LogEntry {
 impl SharedLog {
     pub(crate) fn new(
         table: Table,
-        journal: Arc<JournalFiles>,
-        oldest: Seq,
-        head: Seq,
+        journal: &JournalWriter,
+        identity: Identity,
+        (oldest, head): (Seq, Seq),
         notes: Vec<OpenNote>,
     ) -> Self {
+        let journal = Arc::clone(journal.journal());
         let (oldest, head) = (AtomicU64::new(oldest.0), AtomicU64::new(head.0));
-        Self { table, journal, oldest, head, damage: Mutex::default(), notes }
+        Self { table, journal, identity, oldest, head, damage: Mutex::default(), notes }
     }
 
     /// The state of a source, and the commit whose record has it.
@@ -358,6 +361,15 @@ impl LogReader {
             }
         }
         Ok(Seq(low))
+    }
+
+    /// Makes the store a copy for later opens, as if its files had been copied: it was found to be an older state of itself,
+    /// and that must not be forgotten with the process. `restore` and `restore_in_place` decide what becomes of it. Blocks.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn mark_copied(&self) -> io::Result<()> {
+        self.shared.identity.mark_copied()
     }
 
     /// What the open found and mended.

@@ -32,6 +32,8 @@ pub(crate) const STORE_LAYOUT: u8 = 4;
 
 pub(crate) const EPOCH: &[u8] = b"mepoch";
 pub(crate) const HOSTS: &[u8] = b"mhosts";
+/// With it the keys of seen sets begin.
+pub(crate) const SEEN: &[u8] = b"k";
 
 /// A value that is not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +69,7 @@ pub(crate) fn state_key(source: &SourceId) -> Vec<u8> {
 }
 
 pub(crate) fn seen_key(source: &SourceId) -> Vec<u8> {
-    [b"k", source.as_str().as_bytes()].concat()
+    [SEEN, source.as_str().as_bytes()].concat()
 }
 
 /// Of the keys of all deltas of a source.
@@ -114,9 +116,11 @@ pub(crate) fn seal(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 fn seal_version(version: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut value = vec![0; HEADER];
-    value.extend(parts.iter().copied().flatten());
-    value[0] = version;
+    let mut value = Vec::with_capacity(HEADER + parts.iter().map(|part| part.len()).sum::<usize>());
+    value.extend_from_slice(&[version, 0, 0, 0, 0]);
+    for part in parts {
+        value.extend_from_slice(part);
+    }
     let crc = crc32fast::hash(&value[HEADER..]);
     value[1..HEADER].copy_from_slice(&crc.to_le_bytes());
     value

@@ -24,22 +24,43 @@ pub(crate) struct RetiringSegment {
     last: u64,
     /// Of the values that it has, and of the bases of deltas that it has.
     keys: VecDeque<Vec<u8>>,
+    /// Records of it cannot be read.
+    is_damaged: bool,
+}
+
+/// A key, or that of the base if it is one of a delta.
+fn with_base(key: Vec<u8>) -> Vec<u8> {
+    record::base_of_delta(&key).unwrap_or(key)
 }
 
 impl RetiringSegment {
     pub(crate) fn read(journal: &JournalFiles, commits: Range<u64>) -> io::Result<Self> {
         let last = commits.end - 1;
         let mut keys = BTreeSet::new();
-        journal.operations_in::<io::Error>(commits, |_, operations| {
-            let key = |key: Vec<u8>| record::base_of_delta(&key).unwrap_or(key);
-            keys.extend(operations.into_iter().map(|operation| key(operation.key)));
+        let damaged = journal.operations_in::<io::Error>(commits, |_, operations| {
+            keys.extend(operations.into_iter().map(|operation| with_base(operation.key)));
             Ok(())
         })?;
-        Ok(Self { last, keys: keys.into_iter().collect() })
+        Ok(Self { last, keys: keys.into_iter().collect(), is_damaged: damaged > 0 })
+    }
+
+    /// Which values the damaged records had cannot be told; sled has all of them.
+    fn add_all_keys(&mut self, table: &Table) -> Result<(), TableError> {
+        let mut keys: BTreeSet<_> = self.keys.drain(..).collect();
+        let mut after = Vec::new();
+        while let Some(key) = table.keys_after(&after, 1)?.pop() {
+            after.clone_from(&key);
+            keys.insert(with_base(key));
+        }
+        self.keys = keys.into_iter().collect();
+        Ok(())
     }
 
     /// What the next step writes again; `None` if nothing is left.
     pub(crate) fn next_changes(&mut self, table: &Table) -> Result<Option<Changes>, TableError> {
+        if std::mem::take(&mut self.is_damaged) {
+            self.add_all_keys(table)?;
+        }
         if self.keys.is_empty() {
             return Ok(None);
         }

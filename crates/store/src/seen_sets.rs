@@ -8,6 +8,8 @@
 //! A delta has about 100 bytes for each new item, while a set of 3,000 items has 228 KB. Deltas of another generation are of an
 //! older base. A visit without news changes sled only; the next one with news puts what the journal does not have into its
 //! record as well, so that the journal always has a whole chain.
+//!
+//! A chain of which a record was damaged ends before it: what is made again from the journal is mended.
 
 use news::SourceId;
 use seen::SeenSet;
@@ -15,7 +17,7 @@ use seen::SeenSet;
 use crate::{
     commit::Changes,
     record::{self, Damage},
-    table::{StoredValue, Table, TableError},
+    table::{StoredValue, Table, TableChange, TableError},
 };
 
 /// So many deltas at most, so that reading a set stays quick,
@@ -94,12 +96,59 @@ impl StoredSeenSet {
         is_news: bool,
         changes: &mut Changes,
     ) -> Result<(), TableError> {
-        let generation = self.generation.wrapping_add(1);
-        let value = [&record::seal_seen(&self.set)[..], &generation.to_be_bytes()].concat();
+        let value = whole_value(&self.set, self.generation);
         changes.either(is_news, record::seen_key(source), Some(value));
         for (key, _) in table.scan(&record::deltas_prefix(source))? {
             changes.either(is_news, key, None);
         }
         Ok(())
     }
+}
+
+/// Makes every list of keys readable, as far as its chain goes, after records of the journal were left out. Without it, each
+/// start would make the same broken chain again, and the first visit of the source would end the process.
+pub(crate) fn mend_all(table: &Table) -> Result<(), TableError> {
+    let mut key = record::SEEN.to_vec();
+    while let Some(next) = table.keys_after(&key, 1)?.pop().filter(|key| key.starts_with(record::SEEN)) {
+        key = next;
+        let Some(base) = table.get(&key)? else { continue };
+        let changes = mended(table, &key, &base)?;
+        if !changes.is_empty() {
+            let applied = table.applied();
+            table.apply(changes, applied.commit, applied.head)?;
+        }
+    }
+    Ok(())
+}
+
+/// What mends one list; nothing if it is whole.
+fn mended(table: &Table, key: &[u8], base: &StoredValue) -> Result<Vec<TableChange>, TableError> {
+    let Some(prefix) = record::deltas_of_base(key) else { return Ok(Vec::new()) };
+    let deltas = table.scan(&prefix)?;
+    let read = base.value.split_last_chunk::<4>().and_then(|(sealed, generation)| {
+        Some((record::unseal_seen(sealed).ok()?, u32::from_be_bytes(*generation)))
+    });
+    let read = read.map(|(mut set, generation)| {
+        let of_base = [&prefix[..], &generation.to_be_bytes()].concat();
+        let mut chain = deltas.iter().filter(|(key, _)| key.starts_with(&of_base));
+        let is_whole = chain.all(|(_, delta)| {
+            record::unseal(&delta.value).is_ok_and(|delta| set.apply_deltas([delta]).is_ok())
+        });
+        (set, generation, is_whole)
+    });
+    // The journal gets it with the next news of the source: it has nothing like it.
+    let base = match read {
+        Some((_, _, true)) => return Ok(Vec::new()),
+        Some((set, generation, false)) => {
+            Some(StoredValue { value: whole_value(&set, generation), commit: 0 })
+        }
+        None => None,
+    };
+    let gone = deltas.into_iter().map(|(key, _)| TableChange { key, value: None });
+    Ok(gone.chain([TableChange { key: key.to_vec(), value: base }]).collect())
+}
+
+/// A whole set, which no delta of this generation or an earlier one belongs to.
+fn whole_value(set: &SeenSet, generation: u32) -> Vec<u8> {
+    [&record::seal_seen(set)[..], &generation.wrapping_add(1).to_be_bytes()].concat()
 }

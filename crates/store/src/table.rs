@@ -24,8 +24,8 @@ use std::{
 use news::{Epoch, Seq};
 
 use crate::{
-    journal::Operation,
-    pieces,
+    journal::{Operation, is_unreadable},
+    pieces::{self, EntryChanges},
     record::{self, Damage},
 };
 
@@ -57,6 +57,14 @@ impl TableError {
         match self {
             Self::Sled(sled::Error::Io(_)) | Self::Io(_) => false,
             Self::Sled(_) | Self::Panicked(_) | Self::Damaged { .. } => true,
+        }
+    }
+
+    /// Whether the disk cannot read what is there.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => is_unreadable(error),
+            _ => false,
         }
     }
 }
@@ -168,11 +176,18 @@ impl Table {
         self.checked("the epoch", epoch).map(Some)
     }
 
-    /// Begins a log without commits and events; the values stay.
+    /// Begins a log without commits and events; the values stay, and the journal has none of them.
     pub(crate) fn begin_epoch(&self, epoch: &Epoch) -> Result<(), TableError> {
         self.set_epoch(epoch)?;
         self.flushed.store(0, Ordering::Release);
         self.oldest.store(0, Ordering::Release);
+        let mut after = Vec::new();
+        while let Some(key) = self.keys_after(&after, 1)?.pop() {
+            // The numbers of the log before say nothing about the commits of this one: they would win against those.
+            let unnumbered = self.get(&key)?.map(|stored| StoredValue { commit: 0, ..stored });
+            self.apply([TableChange { key: key.clone(), value: unnumbered }], 0, Seq::NONE)?;
+            after = key;
+        }
         self.apply([], 0, Seq::NONE)?;
         self.flush()
     }
@@ -239,21 +254,49 @@ impl Table {
         commit: u64,
         head: Seq,
     ) -> Result<(), TableError> {
+        self.put(changes, commit, head, true)
+    }
+
+    /// As [`Table::apply`], for changes that the record of this commit has. They need not be all or nothing: a start does again
+    /// what is not in sled, and leaves what is. So they are a batch only if pieces are replaced: sled writes what came before a
+    /// batch to its file at once, and wakes all of its threads for that, while the journal waits for the same disk.
+    pub(crate) fn apply_journalled(
+        &self,
+        changes: impl IntoIterator<Item = TableChange>,
+        commit: u64,
+        head: Seq,
+    ) -> Result<(), TableError> {
+        self.put(changes, commit, head, false)
+    }
+
+    fn put(
+        &self,
+        changes: impl IntoIterator<Item = TableChange>,
+        commit: u64,
+        head: Seq,
+        at_once: bool,
+    ) -> Result<(), TableError> {
         let flushed = self.flushed.load(Ordering::Acquire);
+        let oldest = self.oldest.load(Ordering::Acquire);
+        let applied = record::seal_numbers([commit, head.0, oldest, flushed]);
         self.watched(|| {
-            let mut batch = sled::Batch::default();
+            let mut entries = EntryChanges::default();
             for TableChange { key, value } in changes {
                 match value {
-                    Some(StoredValue { value, commit }) => {
-                        let stored = [&value[..], &commit.to_le_bytes()].concat();
-                        pieces::replace(&self.db, &mut batch, &key, stored)?;
+                    Some(StoredValue { mut value, commit }) => {
+                        value.extend_from_slice(&commit.to_le_bytes());
+                        entries.replace(&self.db, &key, value)?;
                     }
-                    None => pieces::remove_from(&self.db, &mut batch, &key)?,
+                    None => entries.remove_from(&self.db, &key)?,
                 }
             }
-            let oldest = self.oldest.load(Ordering::Acquire);
-            batch.insert(APPLIED, record::seal_numbers([commit, head.0, oldest, flushed]));
-            self.db.apply_batch(batch)
+            if at_once || entries.replaces_pieces() {
+                entries.replace(&self.db, APPLIED, applied)?;
+                return entries.apply_at_once(&self.db);
+            }
+            entries.apply_in_turn(&self.db)?;
+            // After what it says is there.
+            self.db.insert(APPLIED, applied).map(drop)
         })?;
         self.applied.store(commit, Ordering::Release);
         self.head.store(head.0, Ordering::Release);
@@ -350,6 +393,89 @@ fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, TableError> {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
             Err(TableError::Panicked(text.to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use news::{FeedUrl, Item, ItemEvidence, Source, SourceId, SourceState, Timestamp};
+
+    use super::*;
+    use crate::{LogWriter, NewsPlan, StoreOptions, VisitRecord, lock::SLED};
+
+    fn append(writer: &mut LogWriter, now: i64) {
+        let url = FeedUrl::try_new("https://example.org/feed").unwrap();
+        let source = Arc::new(Source::new(SourceId::try_new("a").unwrap(), url));
+        // So many that their seen set is in pieces.
+        let items = (0..100).map(|n| {
+            let key = format!("{now} {n}");
+            let guid = news::stable_hash(key.as_bytes());
+            Item { key, evidence: ItemEvidence { guid, ..ItemEvidence::default() }, ..Item::default() }
+        });
+        let state = SourceState { etag: Some(now.to_string()), ..SourceState::default() };
+        let (items, now) = (items.collect(), Timestamp::from_millis(now));
+        writer.append(vec![VisitRecord { source, items, state, now, plan: NewsPlan::default() }]).unwrap();
+    }
+
+    /// Opens the store, and does something with it.
+    fn opened(folder: &Path, work: impl FnOnce(&mut LogWriter)) {
+        let (mut writer, reader) = crate::open(folder, &StoreOptions::default()).unwrap();
+        work(&mut writer);
+        drop(reader);
+        writer.close().unwrap();
+    }
+
+    fn table(folder: &Path) -> Table {
+        Table::open(&folder.join(SLED), 1 << 20).unwrap()
+    }
+
+    fn values(folder: &Path) -> BTreeMap<Vec<u8>, StoredValue> {
+        let table = table(folder);
+        let keys = table.keys_after(&[], usize::MAX).unwrap();
+        keys.into_iter().map(|key| (key.clone(), table.get(&key).unwrap().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_start_completes_a_commit_of_which_sled_has_a_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        opened(folder, |writer| append(writer, 1));
+        let (before, applied) = (values(folder), table(folder).applied());
+        opened(folder, |writer| append(writer, 2));
+        let after = values(folder);
+        let changed: Vec<_> = after.keys().filter(|key| before.get(*key) != after.get(*key)).collect();
+        assert!(changed.len() > 1, "{}", changed.len());
+        for done in 0..changed.len() {
+            let table = table(folder);
+            let undone = changed[done..].iter().map(|key| {
+                let (key, value) = (key.to_vec(), before.get(*key).cloned());
+                TableChange { key, value }
+            });
+            table.flushed.store(0, Ordering::Release);
+            table.apply(undone, applied.commit, applied.head).unwrap();
+            table.write().unwrap();
+            drop(table);
+            assert_ne!(values(folder), after, "{done}");
+            opened(folder, |_| {});
+            assert_eq!(values(folder), after, "{done}");
+        }
+    }
+
+    #[test]
+    fn values_of_a_log_before_do_not_win_against_the_commits_of_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Table::open(&folder.path().join("sled"), 1 << 20).unwrap();
+        let value = Some(StoredValue { value: vec![7; 9000], commit: 500 });
+        let change = |key: &[u8]| TableChange { key: key.to_vec(), value: value.clone() };
+        table.apply([change(b"sa"), change(b"sb")], 500, Seq(900)).unwrap();
+        table.begin_epoch(&Epoch::try_new("k3v9q2").unwrap()).unwrap();
+        assert_eq!(table.applied(), AppliedCommits::default());
+        for key in [b"sa", b"sb"] {
+            let kept = table.get(key).unwrap();
+            assert_eq!(kept, Some(StoredValue { value: vec![7; 9000], commit: 0 }));
         }
     }
 }

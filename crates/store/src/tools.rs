@@ -21,7 +21,7 @@ use std::{io, path::PathBuf};
 
 use news::{Cursor, Epoch, Seq};
 
-use crate::StoreOpenError;
+use crate::{MisplacedSegment, StoreOpenError};
 
 pub use backup::{
     BackupManifest, BackupReport, BackupSegment, BackupTarget, DaemonLog, FolderBackup, MANIFEST, backup,
@@ -53,12 +53,21 @@ pub enum ToolError {
         /// Its layout.
         layout: u16,
     },
+    /// A segment of its journal is under the name of another one.
+    #[error("the journal is out of order: {0}")]
+    Misplaced(#[from] MisplacedSegment),
     /// A process uses it, or its folder cannot be used.
     #[error(transparent)]
     Open(#[from] StoreOpenError),
     /// There is something where a new store should come.
     #[error("{0} is not empty; name an empty folder or a new one, or move this one away")]
     NotEmpty(PathBuf),
+    /// There is something where the new store is made before it is put in place.
+    #[error(
+        "{0} is in the way: the new store is made there; move it away (after an interrupted restore, it can be the store \
+         that was there before)"
+    )]
+    InTheWay(PathBuf),
     /// The id to begin after is of another log.
     #[error("the id is of the epoch {asked}, and the log is {epoch}; take an id of this log")]
     OtherEpoch {
@@ -105,6 +114,19 @@ pub enum ToolError {
         found: Epoch,
         /// The epoch of the store.
         epoch: Epoch,
+    },
+    /// The folder has a backup of a later state of the store.
+    #[error(
+        "{path} has a backup with events up to {kept}, and the store has them up to {head}: it is an older state of that \
+         store, or its end is damaged (`newswire log verify` tells); the backup is kept, choose another folder"
+    )]
+    OlderStore {
+        /// The folder.
+        path: PathBuf,
+        /// The newest event of the backup.
+        kept: Seq,
+        /// The newest event of the store.
+        head: Seq,
     },
     /// The daemon serves another log than the one in the folder.
     #[error(

@@ -1,5 +1,5 @@
 //! What an operator does with the files of a store: nothing that is read is changed, and nothing is silently lost.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "support/visits.rs"]
 mod visits;
@@ -451,6 +451,45 @@ fn a_restore_with_the_same_epoch_continues_it() {
 }
 
 #[test]
+fn what_is_where_a_new_store_is_made_stays_unless_it_is_an_interrupted_draft() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, new) = (dir.path().join("data"), dir.path().join("data.new"));
+    fill(&store);
+    let kept = fill(&new);
+    for restored in [
+        tools::restore(&new, &store, RestoredEpoch::New).map(drop),
+        tools::restore_in_place(&store, RestoredEpoch::New).map(drop),
+        StoreImport::begin(&store).map(drop),
+    ] {
+        let error = restored.unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{} is in the way", new.display())), "{error}");
+        assert_eq!(export(&new).0, kept);
+    }
+    fs::rename(&new, dir.path().join("from")).unwrap();
+    // As an interrupted draft is.
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("draft"), "").unwrap();
+    fs::create_dir(new.join("journal")).unwrap();
+    fs::write(new.join("journal/00000001.segment"), "half").unwrap();
+    tools::restore(&dir.path().join("from"), &store, RestoredEpoch::Same).unwrap();
+    assert_eq!(export(&store).0, kept);
+    assert!(!new.exists() && !store.join("draft").exists());
+}
+
+#[test]
+fn a_store_behind_a_symbolic_link_is_replaced_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, large, link) = (dir.path().join("from"), dir.path().join("large"), dir.path().join("data"));
+    fill(&large.join("store"));
+    let events = fill(&from);
+    std::os::unix::fs::symlink(large.join("store"), &link).unwrap();
+    let report = tools::restore(&from, &link, RestoredEpoch::Same).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(export(&large.join("store")).0, events);
+    assert_eq!(report.before.unwrap().parent(), Some(&*fs::canonicalize(&large).unwrap()));
+}
+
+#[test]
 fn a_copied_store_is_decided_about_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let events = fill(&dir.path().join("original"));
@@ -479,6 +518,26 @@ fn a_copied_store_is_decided_about_where_it_is() {
     let (_writer, reader) = open(&copy);
     assert_eq!((reader.epoch(), reader.head()), (&report.epoch, Seq(20)));
     assert_ne!(reader.epoch(), &events[0].id.epoch);
+}
+
+#[test]
+fn what_root_makes_in_the_folder_of_a_store_belongs_to_the_user_of_the_daemon() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    const USER: u32 = 4711;
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("data");
+    fill(&store);
+    for name in ["lock", "identity"] {
+        fs::remove_file(store.join(name)).unwrap();
+    }
+    if chown(&store, Some(USER), Some(USER)).is_err() {
+        println!("SKIPPED: only root can give files away");
+        return;
+    }
+    tools::restore_in_place(&store, RestoredEpoch::Same).unwrap();
+    for name in ["lock", "identity"] {
+        assert_eq!(fs::metadata(store.join(name)).unwrap().uid(), USER, "{name}");
+    }
 }
 
 fn back_up(store: &Path, to: &Path) -> tools::BackupReport {
@@ -530,6 +589,73 @@ fn a_backup_copies_what_is_new_and_a_right_segment_is_never_replaced_by_a_damage
     let refused = tools::backup(&other, &mut target, None, Timestamp::from_millis(7));
     assert!(matches!(refused, Err(ToolError::OtherLog { .. })));
     assert!(matches!(FolderBackup::open(&other), Err(ToolError::NotEmpty(_))));
+}
+
+/// A store with several segments and its backup.
+fn backed_up() -> (tempfile::TempDir, PathBuf, PathBuf, Vec<Event>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, to) = (dir.path().join("data"), dir.path().join("backup"));
+    let (mut writer, reader) = store::open(&store, &small()).unwrap();
+    for n in 0..260 {
+        writer.append(vec![visit(&source("a"), vec![item(&format!("a{n}"), 1)], 1000)]).unwrap();
+    }
+    let events = all(&reader);
+    writer.close().unwrap();
+    assert_eq!(back_up(&store, &to).manifest.head, Seq(260));
+    assert!(segments(&store).len() > 3);
+    (dir, store, to, events)
+}
+
+#[test]
+fn what_the_store_has_lost_since_the_last_backup_stays_in_the_backup() {
+    for n in [0, 1] {
+        for is_cut in [false, true] {
+            let (_dir, store, to, events) = backed_up();
+            let damaged = &segments(&store)[n];
+            if is_cut {
+                let bytes = fs::read(damaged).unwrap();
+                fs::write(damaged, &bytes[..bytes.len() / 2]).unwrap();
+            } else {
+                fs::remove_file(damaged).unwrap();
+            }
+            // Twice: the second one sees what the first one has left.
+            for _ in 0..2 {
+                let report = back_up(&store, &to);
+                assert_eq!(report.damaged_since, [n as u64 + 1], "segment {n}, cut: {is_cut}");
+                assert_eq!(survey(&to).damaged_places, 0, "segment {n}, cut: {is_cut}");
+                assert_eq!(export(&to), (events.clone(), 0), "segment {n}, cut: {is_cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_older_state_of_a_store_does_not_replace_a_newer_backup() {
+    let (dir, store, to, events) = backed_up();
+    let last = segments(&store).pop().unwrap();
+    fs::remove_file(last).unwrap();
+    let mut target = FolderBackup::open(&to).unwrap();
+    let refused = tools::backup(&store, &mut target, None, Timestamp::from_millis(8)).unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("up to 260") && text.contains("another folder"), "{text}");
+    assert_eq!(export(&to).0, events);
+    // Another folder takes it.
+    back_up(&store, &dir.path().join("other"));
+}
+
+#[test]
+fn a_first_backup_that_was_interrupted_at_its_end_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, to) = (dir.path().join("data"), dir.path().join("backup"));
+    let events = fill(&store);
+    back_up(&store, &to);
+    fs::rename(to.join("backup"), to.join("backup.new")).unwrap();
+    fs::write(to.join("journal/00000009.new"), "half a segment").unwrap();
+    back_up(&store, &to);
+    assert_eq!(export(&to).0, events);
+    let left: Vec<_> =
+        files(&to).into_keys().map(|path| path.strip_prefix(&to).unwrap().to_owned()).collect();
+    assert_eq!(left, [Path::new("backup"), Path::new("journal/00000001.segment")]);
 }
 
 /// Appends and retains until it is told to stop, while `work` runs.

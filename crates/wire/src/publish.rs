@@ -127,17 +127,19 @@ impl Publisher {
         self.stream_from(bounds, &decision, opened, snapshot)
     }
 
-    /// The same for a subscriber that has seen an event which this log does not have, in the same epoch. Its id means
-    /// nothing here.
+    /// The same while a subscriber, this or another one, has seen `newest`, an event which this log does not have, in the
+    /// same epoch. An id means nothing here then.
     pub fn stream_of_older_copy(
         &self,
         requested: Option<&str>,
         snapshot: u64,
+        newest: Cursor,
     ) -> impl Stream<Item = StreamBlock> + use<> {
         let bounds = self.log.bounds();
         let decision = ResumeDecision::RESET;
         let opened = bounds.stream_opened(&decision, requested, &self.server);
-        self.stream_from(bounds, &decision, StreamOpened { older_copy: true, ..opened }, snapshot)
+        let opened = StreamOpened { older_copy: true, newest_seen: Some(newest), ..opened };
+        self.stream_from(bounds, &decision, opened, snapshot)
     }
 
     fn stream_from(

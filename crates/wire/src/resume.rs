@@ -66,9 +66,13 @@ pub struct StreamOpened {
     /// Values of its filters that no source of the catalogue has, as they were sent.
     #[serde(default)]
     pub unknown: Vec<String>,
-    /// The reader has seen an event that this log does not have, in the same epoch: the log is an older copy.
+    /// This or another reader has seen an event that this log does not have, in the same epoch: the log is an older copy.
     #[serde(default, skip_serializing_if = "is_false")]
     pub older_copy: bool,
+    /// The newest event that any reader is known to have seen of it, if the log does not have that one: ids up to it may
+    /// stand for other events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_seen: Option<Cursor>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -171,6 +175,7 @@ impl LogBounds {
             ignored: Vec::new(),
             unknown: Vec::new(),
             older_copy: false,
+            newest_seen: None,
         }
     }
 }

@@ -105,7 +105,9 @@ pub struct Subscription {
     cursor: Option<Cursor>,
     /// The newest event of the log that was ever returned, which the server is told of with each request.
     newest: Option<NewestEvent>,
-    /// The log of the server does not have that event, in the same epoch: the cursor means nothing there.
+    /// The newest event that any reader has returned, if the server says that it does not have that one.
+    newest_elsewhere: Option<Cursor>,
+    /// The log of the server does not have one of the two, in the same epoch: the cursor means nothing there.
     is_older_copy: bool,
     /// Whether the next event must be the one after the cursor.
     contiguous: bool,
@@ -156,6 +158,7 @@ impl Subscription {
             client: None,
             cursor,
             newest: None,
+            newest_elsewhere: None,
             is_older_copy: false,
             contiguous: false,
             state: ConnectionState::Waiting(Duration::ZERO),
@@ -181,11 +184,17 @@ impl Subscription {
         self.cursor.as_ref()
     }
 
-    /// The newest event that was ever returned, if the log of the server is an older copy without it: it has the same
-    /// epoch, and ends before that event or has another one in its place.
+    /// The newest event that was ever returned, here or to another reader as far as the server knows, if the log of the
+    /// server is an older copy without it: it has the same epoch, and ends before that event or has another one in its place.
     #[must_use]
     pub fn newest_unknown_to_server(&self) -> Option<&Cursor> {
-        self.newest.as_ref().filter(|_| self.is_older_copy).map(|newest| &newest.id)
+        let own = self.newest.as_ref().map(|newest| &newest.id);
+        let newest = match (own, &self.newest_elsewhere) {
+            (Some(own), Some(other)) if own.epoch != other.epoch || own.seq < other.seq => Some(other),
+            (Some(own), _) => Some(own),
+            (None, other) => other.as_ref(),
+        };
+        newest.filter(|_| self.is_older_copy)
     }
 
     /// Waits for the next event. Cancel-safe: a dropped call loses nothing, but a connection attempt starts again.
@@ -231,6 +240,8 @@ impl Subscription {
             if let Some(json) = json {
                 request = request.header(NEWEST_EVENT_HASH, event_hash(json));
             }
+        } else if let Some(id) = &self.newest_elsewhere {
+            request = request.header(NEWEST_EVENT_ID, id.to_string());
         }
         let response = match timeout(self.timing.answer, request.send()).await {
             Ok(sent) => sent.map_err(|e| self.endpoint.no_response(&e))?,
@@ -326,6 +337,8 @@ impl Subscription {
             serde_json::from_slice(data).map_err(|e| format!("bad first event: {e}"))?;
         self.attempts = 0;
         self.contiguous = id.is_some() && self.coverage == Coverage::All;
+        // What another reader is ahead by concerns this one, too: it is asked for ids that come from there.
+        self.newest_elsewhere = opened.newest_seen.clone();
         let is_above = |head: &Cursor| {
             self.newest
                 .as_ref()

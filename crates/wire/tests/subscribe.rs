@@ -254,6 +254,67 @@ async fn the_server_is_told_of_the_newest_event_and_an_older_copy_is_recognised_
 }
 
 #[tokio::test]
+async fn a_subscription_that_has_seen_nothing_is_told_what_another_one_has_seen_of_an_older_copy() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(None, Coverage::All);
+    let older = |seen: &str| {
+        let told = format!("\"older_copy\":true,\"newest_seen\":\"{seen}\",\"server\"");
+        hello("reset", "e-1").replace("\"server\"", &told)
+    };
+    let play = async {
+        let scripts = [older("e-9") + &item(2), older("e-7") + &item(2), hello("live", "e-10") + &item(11)];
+        for (script, named) in scripts.into_iter().zip([None, Some("e-9"), Some("e-7")]) {
+            let (mut stream, request) = server.request().await;
+            assert_eq!(newest_seen(&request), [named, None, None], "no id of the copy means anything");
+            stream.write_all([HEAD, &script].concat().as_bytes()).await.unwrap();
+        }
+    };
+    let read = async {
+        let mut unknown = Vec::new();
+        loop {
+            match subscription.next().await {
+                SubscriptionEvent::Connected(_) => {
+                    unknown.push(subscription.newest_unknown_to_server().map(ToString::to_string));
+                }
+                SubscriptionEvent::Event(event) if event.id.seq.0 == 11 => return unknown,
+                _ => {}
+            }
+        }
+    };
+    let (unknown, ()) = tokio::join!(read, play);
+    assert_eq!(unknown, [Some("e-9".to_owned()), Some("e-7".to_owned()), None]);
+}
+
+#[tokio::test]
+async fn what_another_one_has_seen_does_not_replace_what_this_one_can_prove() {
+    let server = Server::new().await;
+    let mut subscription = server.subscription(None, Coverage::All);
+    let hash = wire::event_hash(b"{\"n\":3}");
+    let told = "\"older_copy\":true,\"newest_seen\":\"e-9\",\"server\"";
+    let play = async {
+        let first = [&hello("live", "e-2"), &*item(3)].concat();
+        let scripts = [first, hello("reset", "e-1").replace("\"server\"", told), hello("live", "e-20")];
+        let named = [[None; 3], [Some("e-3"), Some(&*hash), Some("e-3")], [Some("e-3"), Some(&*hash), None]];
+        for (script, named) in scripts.into_iter().zip(named) {
+            let (mut stream, request) = server.request().await;
+            assert_eq!(newest_seen(&request), named);
+            stream.write_all([HEAD, &script].concat().as_bytes()).await.unwrap();
+        }
+    };
+    let read = async {
+        let mut unknown = Vec::new();
+        while unknown.len() < 3 {
+            if let SubscriptionEvent::Connected(_) = subscription.next().await {
+                unknown.push(subscription.newest_unknown_to_server().map(ToString::to_string));
+            }
+        }
+        unknown
+    };
+    let (unknown, ()) = tokio::join!(read, play);
+    assert_eq!(unknown, [None, Some("e-9".to_owned()), None]);
+}
+
+#[tokio::test]
 async fn another_log_is_read_from_its_start() {
     let server = Server::new().await;
     let mut subscription = server.subscription(Some("e-7"), Coverage::All);

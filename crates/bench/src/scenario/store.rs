@@ -3,10 +3,10 @@
 
 use std::{
     fs::{self, File},
+    hint,
     io::Write as _,
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -17,10 +17,19 @@ use tokio::time::Instant;
 use super::Options;
 use crate::report::{Bar, Row, ScenarioReport};
 
-/// Commits of one measurement, ours and by hand in turns.
-const COMMITS: usize = 200;
-const TURNS: usize = 10;
-const ITEMS_PER_COMMIT: usize = 10;
+/// What the commits of one measurement are like. Each is of a visit whose document has as many known items as new ones.
+#[derive(Clone, Copy)]
+struct CommitLoad {
+    commits: usize,
+    items: usize,
+    text_bytes: usize,
+}
+
+const LOADS: [CommitLoad; 3] = [
+    CommitLoad { commits: 2000, items: 10, text_bytes: 1000 },
+    CommitLoad { commits: 300, items: 100, text_bytes: 1000 },
+    CommitLoad { commits: 500, items: 10, text_bytes: 24_000 },
+];
 /// Sources that publish them in turns.
 const PUBLISHERS: usize = 50;
 /// Items that the source of the second measurement had before.
@@ -54,36 +63,71 @@ fn visit(source: &Arc<Source>, items: Vec<Item>, second: usize) -> VisitRecord {
     VisitRecord { source: Arc::clone(source), items, state, now, plan: NewsPlan::default() }
 }
 
-/// Seconds per commit of ours and by hand, of the same bytes on the same file system.
-fn commits(folder: &Path) -> anyhow::Result<(f64, f64)> {
-    let (mut writer, _reader) = store::open(&folder.join("store"), &StoreOptions::default())?;
-    let mut by_hand = File::create(folder.join("by-hand"))?;
+/// Seconds, one for each commit.
+#[derive(Default)]
+struct CommitTimes {
+    /// The whole: what is new is found, encoded and committed.
+    visit: Vec<f64>,
+    /// The append of it: the record, its write, its sync, and sled.
+    append: Vec<f64>,
+    /// A write and a sync of as many bytes, by hand, after each.
+    by_hand: Vec<f64>,
+}
+
+fn commits(folder: &Path, load: CommitLoad) -> anyhow::Result<CommitTimes> {
+    let folder = tempfile::tempdir_in(folder)?;
+    let (mut writer, _reader) = store::open(&folder.path().join("store"), &StoreOptions::default())?;
+    let mut by_hand = File::create(folder.path().join("by-hand"))?;
     let sources = (0..PUBLISHERS).map(source).collect::<anyhow::Result<Vec<_>>>()?;
-    let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
-    for turn in 0..TURNS {
-        let bytes = writer.journal_bytes();
-        for commit in 0..COMMITS {
-            let first = (turn * COMMITS + commit) * ITEMS_PER_COMMIT;
-            let of = commit % PUBLISHERS;
-            let items = (first..first + ITEMS_PER_COMMIT).map(|n| item(of, n, 1000)).collect();
-            let record = visit(&sources[of], items, first);
-            let began = Instant::now();
-            writer.append(vec![record])?;
-            ours += began.elapsed();
+    let document = |commit: usize| -> Vec<_> {
+        let first = commit / PUBLISHERS * load.items;
+        let numbers = first.saturating_sub(load.items)..first + load.items;
+        numbers.map(|n| item(commit % PUBLISHERS, n, load.text_bytes)).collect()
+    };
+    let mut times = CommitTimes::default();
+    let mut items = document(0);
+    for commit in 0..load.commits {
+        let visits = vec![visit(&sources[commit % PUBLISHERS], items, commit)];
+        let before = writer.journal_bytes();
+        let began = Instant::now();
+        let mut prepared = began;
+        writer.append_noting(visits, &mut || prepared = Instant::now())?;
+        times.visit.push(began.elapsed().as_secs_f64());
+        times.append.push(prepared.elapsed().as_secs_f64());
+        // A sync that comes sooner after the one before takes less time: both come after as much work.
+        let preparation = prepared - began;
+        let began = Instant::now();
+        items = document(commit + 1);
+        while began.elapsed() < preparation {
+            hint::spin_loop();
         }
-        let written = usize::try_from(writer.journal_bytes() - bytes)?;
-        let record = vec![b'x'; written / COMMITS];
-        for _ in 0..COMMITS {
-            let began = Instant::now();
-            by_hand.write_all(&record)?;
-            by_hand.sync_data()?;
-            theirs += began.elapsed();
-        }
+        let record = vec![b'x'; usize::try_from(writer.journal_bytes() - before)?];
+        let began = Instant::now();
+        by_hand.write_all(&record)?;
+        by_hand.sync_data()?;
+        times.by_hand.push(began.elapsed().as_secs_f64());
     }
     writer.close()?;
-    let per_commit =
-        |time: Duration| time.as_secs_f64() / f64::from(u32::try_from(COMMITS * TURNS).unwrap_or(1));
-    Ok((per_commit(ours), per_commit(theirs)))
+    Ok(times)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The appends have the bar: what is new must be found and encoded whatever it is written to.
+fn commit_rows(folder: &Path) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for load in LOADS {
+        let CommitTimes { visit, append, by_hand } = commits(folder, load)?;
+        let by_hand = median(by_hand) * 1e3;
+        let what = format!("{} items of {} B, median", load.items, load.text_bytes);
+        let row = |of: &str, ours| Row::new(format!("{of} {what}"), "ms", median(ours) * 1e3, Some(by_hand));
+        rows.push(row("append of", append).bar(Bar::RatioAtMost(1.25)));
+        rows.push(row("visit with", visit));
+    }
+    Ok(rows)
 }
 
 /// Bytes that this process has written to files. What comes to the disk is counted in whole pages by the kernel, and in larger
@@ -150,18 +194,17 @@ fn starts(folder: &Path) -> anyhow::Result<(f64, f64)> {
 
 pub(super) fn run(_: &Options) -> anyhow::Result<ScenarioReport> {
     let folder = tempfile::tempdir_in(".").context("make a folder for the stores")?;
-    let (ours, by_hand) = commits(folder.path())?;
+    let mut rows = commit_rows(folder.path())?;
     let per_item = bytes_per_item(folder.path())?;
     let (not_closed, closed) = starts(folder.path())?;
-    let rows = vec![
-        Row::new("time of a commit of 10 items", "ms", ours * 1e3, Some(by_hand * 1e3))
-            .bar(Bar::RatioAtMost(1.25)),
+    rows.extend([
         Row::new("written for one item, with 3,000 known ones", "B", per_item, None)
             .bar(Bar::AtMost(10_240.0)),
         Row::new("start with 1,000,000 events, not closed before", "s", not_closed, None)
             .bar(Bar::AtMost(1.0)),
         Row::new("start with 1,000,000 events", "s", closed, None).bar(Bar::AtMost(1.0)),
-    ];
-    let load = format!("{} commits; {NEW} items; {EVENTS} events of {SOURCES} sources", COMMITS * TURNS);
+    ]);
+    let commits = LOADS.map(|load| load.commits.to_string()).join(", ");
+    let load = format!("{commits} commits; {NEW} items; {EVENTS} events of {SOURCES} sources");
     Ok(ScenarioReport { scenario: "store", load, baseline: "by hand", rows })
 }

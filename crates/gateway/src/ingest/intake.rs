@@ -131,7 +131,7 @@ fn on_connected(state: &AppState, hello: &StreamOpened, wire: &Subscription) -> 
     if let Some(copy) = &older_copy {
         tracing::error!(
             epoch = %copy.newest.epoch, seq = copy.newest.seq.0, kept = copy.head.seq.0,
-            "the log of the ingestion daemon is an older copy, without the newest event that was received from it; \
+            "the log of the ingestion daemon is an older copy, without the newest event that a gateway has received from it; \
              stop that daemon and restore a newer copy of the store with `newswire log restore FOLDER`, or keep this one \
              with `newswire log restore`"
         );

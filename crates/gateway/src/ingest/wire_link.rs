@@ -23,7 +23,7 @@ pub(crate) struct WireState {
     pub(crate) older_copy: Option<OlderCopy>,
 }
 
-/// A log that does not have an event that the gateway has received from it.
+/// A log that does not have an event that this or another gateway has received from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OlderCopy {
     /// Where it ended when the wire connected.

@@ -174,6 +174,7 @@ mod tests {
             ignored: Vec::new(),
             unknown: Vec::new(),
             older_copy: false,
+            newest_seen: None,
         };
         let beat =
             HeartbeatData { head: Some(cursor.clone()), lag: Some(0), time: Timestamp::from_millis(0) };

@@ -224,6 +224,7 @@ impl StreamSubscriber {
             ignored: remarks.ignored,
             unknown: remarks.unknown,
             older_copy: false,
+            newest_seen: None,
         };
         self.outgoing.push(format.hello(Some(retry_ms), None, &hello));
     }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use actix::Recipient;
 use daemon::admin::ReloadOrder;
-use tokio::sync::mpsc;
+use news::Cursor;
+use tokio::sync::{mpsc, watch};
 use wire::Publisher;
 
 use super::wire_log::WireLog;
 use crate::{
     lists::{ListBoard, ListReadRequest},
     messages::{SetPause, TakeTurn, VisitSources},
+    recording::Recording,
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     websub::messages::{AcceptPush, LookupSecret, VerifyIntent},
 };
@@ -32,8 +34,9 @@ pub(crate) struct ControlState {
     pub(crate) websub: Option<WebSubRecipients>,
     pub(crate) metrics_registry: daemon::metrics::MetricsRegistry,
     pub(crate) metrics: IngestMetrics,
-    /// Called when a gateway shows that the store is an older copy, with what the operator is told.
-    pub(crate) on_older_copy: Arc<dyn Fn(String) + Send + Sync>,
+    pub(crate) recording: Recording,
+    /// The newest event that a gateway has seen, if the log does not have it.
+    pub(crate) newest_ahead: Arc<watch::Sender<Option<Cursor>>>,
 }
 
 /// The WebSub actor, as far as the routes need it.

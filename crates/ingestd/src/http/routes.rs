@@ -320,6 +320,12 @@ async fn set_pause(
     pause: Option<Pause>,
     is_for_coming: bool,
 ) -> HttpResponse {
+    if let Some(held_by) = state.recording.writes_held_by() {
+        // It would wait, and be carried out long after its sender has given up.
+        let detail =
+            format!("nothing is written to the store, so no order can be recorded: {}", held_by.detail);
+        return problem(503, "recording-paused", detail);
+    }
     let selected = match SelectedSources::find(&state.registry, named, select).await {
         Ok(selected) => selected,
         Err(refusal) => return daemon::problem::response(&refusal),

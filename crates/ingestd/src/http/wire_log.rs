@@ -41,8 +41,16 @@ impl WireLog {
         Ok(records.into_iter().map(|r| LogEvent { seq: r.seq, kind: r.kind, json: r.json }).collect())
     }
 
-    /// Whether this log lacks an event that a gateway has seen, of the same epoch. Blocks.
+    /// Whether this log lacks an event that a gateway has seen, of the same epoch. If so, later starts know it, too. Blocks.
     pub(crate) fn is_older_copy(&self, seen: &NewestSeen) -> Result<bool, LogError> {
+        let is_older = self.lacks(seen)?;
+        if is_older {
+            self.reader.mark_copied().map_err(|error| self.failed(&error))?;
+        }
+        Ok(is_older)
+    }
+
+    fn lacks(&self, seen: &NewestSeen) -> Result<bool, LogError> {
         let bounds = self.bounds();
         let NewestSeen { id, hash } = seen;
         if id.epoch != bounds.epoch {

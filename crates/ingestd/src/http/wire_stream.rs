@@ -1,7 +1,8 @@
 //! `GET /wire`: the log as a stream, for gateways.
 //!
 //! A gateway names the newest event that it has ever seen. A log of the same epoch that does not have this event is an
-//! older copy: then recording pauses, because an id must never stand for two events.
+//! older copy: then recording pauses, because an id must never stand for two events, and every gateway is told of that
+//! event: clients bring it ids that they have from another one.
 
 use std::{
     convert::Infallible,
@@ -12,12 +13,12 @@ use std::{
 use actix_web::{HttpRequest, HttpResponse, Responder as _, web};
 use actix_web_lab::sse::{self, Sse};
 use futures_util::{Stream, StreamExt as _, future::Either, stream};
-use news::Cursor;
+use news::{Cursor, RecordingPauseReason};
 use serde::Deserialize;
 use wire::{EventLog as _, StreamBlock};
 
 use super::{control_state::ControlState, wire_log::NewestSeen};
-use crate::status::metrics::IngestMetrics;
+use crate::{recording::PausedWork, status::metrics::IngestMetrics};
 
 /// Recent events that a stream starts with if its request names no number.
 const SNAPSHOT_DEFAULT: u64 = 50;
@@ -39,14 +40,18 @@ pub(super) async fn wire(
     let header = request.headers().get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()));
     let requested = header.as_deref().or(query.after.as_deref());
     let snapshot = query.snapshot.unwrap_or(SNAPSHOT_DEFAULT);
-    let is_older_copy = match NewestSeen::of(request.headers(), requested) {
-        Some(seen) => is_older_copy(&state, seen).await,
-        None => false,
+    // Not what `after` says: a gateway never sends it, and a number that a person has mistyped must stop nothing.
+    if let Some(seen) = NewestSeen::of(request.headers(), header.as_deref()) {
+        compare(&state, seen).await;
+    }
+    let mut ahead = state.newest_ahead.subscribe();
+    let newest = ahead.borrow_and_update().clone();
+    let blocks = match newest {
+        Some(newest) => Either::Left(state.publisher.stream_of_older_copy(requested, snapshot, newest)),
+        None => Either::Right(state.publisher.stream(requested, snapshot)),
     };
-    let blocks = match is_older_copy {
-        true => Either::Left(state.publisher.stream_of_older_copy(requested, snapshot)),
-        false => Either::Right(state.publisher.stream(requested, snapshot)),
-    };
+    // A gateway that is connected when another one is found to be ahead connects again, and is told.
+    let blocks = blocks.take_until(Box::pin(async move { ahead.changed().await }));
     #[cfg(feature = "drill")]
     let blocks = crate::drill::until_cut(blocks);
     let guard = SubscriberGuard::new(&state.metrics);
@@ -66,16 +71,23 @@ pub(super) async fn wire(
     encoded(blocks).respond_to(&request).map_into_boxed_body()
 }
 
-/// Whether the log lacks an event that a gateway has seen; then recording pauses.
-async fn is_older_copy(state: &ControlState, seen: NewestSeen) -> bool {
-    let (log, newest) = (state.log.clone(), seen.clone());
+/// Pauses recording if the log lacks an event that a gateway has seen.
+async fn compare(state: &ControlState, NewestSeen { id, hash }: NewestSeen) {
+    let (log, seen) = (state.log.clone(), NewestSeen { id: id.clone(), hash });
     // A log that cannot be read is reported where it is read.
-    let is_older = web::block(move || log.is_older_copy(&newest)).await;
-    let is_older = is_older.is_ok_and(|is_older| is_older.unwrap_or_default());
-    if is_older {
-        (state.on_older_copy)(older_copy_detail(&seen.id, &state.log.bounds().head_cursor()));
+    let is_older = web::block(move || log.is_older_copy(&seen)).await;
+    if !is_older.is_ok_and(|is_older| is_older.unwrap_or_default()) {
+        return;
     }
-    is_older
+    let detail = older_copy_detail(&id, &state.log.bounds().head_cursor());
+    state.recording.pause(RecordingPauseReason::LogBehind, PausedWork::AllWrites, detail);
+    state.newest_ahead.send_if_modified(|newest| {
+        let is_newer = newest.as_ref().is_none_or(|newest| newest.seq < id.seq);
+        if is_newer {
+            *newest = Some(id);
+        }
+        is_newer
+    });
 }
 
 /// For the operator: what is the matter, and what to do.
@@ -231,7 +243,7 @@ mod tests {
         let damaged = FiveEvents { damaged: &[2, 4, 5], ..all };
         let live = |publisher: &Publisher| -> Blocks { Box::pin(publisher.stream(None, 2)) };
         let older_copy = |publisher: &Publisher| -> Blocks {
-            Box::pin(publisher.stream_of_older_copy(Some("k3v9q2-9"), 1))
+            Box::pin(publisher.stream_of_older_copy(Some("k3v9q2-9"), 1, "k3v9q2-12".parse().unwrap()))
         };
         let mut changed = Vec::new();
         for (name, bytes) in [

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::{self, File},
-    io::{self, Read as _, Seek as _},
+    io,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use super::{
     record::{BadSegment, Operation, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader},
     segment::{
         FoundRecord, JournalFiles, Records, Segment, add_totals, decode_index, index_name, noted_oldest,
-        number_of, segment_name,
+        number_of, read_file, read_file_up_to, segment_name,
     },
 };
 
@@ -33,8 +33,9 @@ pub(crate) struct JournalScan {
     /// Segments that were read because their index is missing or damaged.
     pub(super) without_index: Vec<(u64, OwnerTotals)>,
     torn: Option<Box<TornRecord>>,
-    /// The last segment, if its header never came to the disk. It has no records.
-    pub(super) unfinished: Option<u64>,
+    /// Segments without a header and without a record: the last one if its header never came to the disk, and those in which
+    /// nothing can be read.
+    pub(super) without_records: Vec<u64>,
 }
 
 /// The last record of the last segment, if parts of it are not what was written.
@@ -53,23 +54,44 @@ struct ReadSegment {
     torn: Option<Box<TornRecord>>,
 }
 
+/// A segment under the name of another one. Nothing of it is lost, and nothing may be concluded from its place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{file} has the content of {}: it was renamed, or copied; give it that name, or move it away if there is such a file",
+    segment_name(*number)
+)]
+pub struct MisplacedSegment {
+    /// The file.
+    pub file: PathBuf,
+    /// The number that its header has.
+    pub number: u64,
+}
+
+impl MisplacedSegment {
+    /// Checks the header of the segment `number` in `folder`.
+    pub(crate) fn check(folder: &Path, number: u64, header: &SegmentHeader) -> Result<(), Self> {
+        let file = || folder.join(segment_name(number));
+        if header.number == number { Ok(()) } else { Err(Self { file: file(), number: header.number }) }
+    }
+}
+
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScanError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
+    #[error("cannot read {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
     #[error("a newer version of this program wrote it (layout {0})")]
     Newer(u16),
     #[error("it has segments of different logs ({0} and {1})")]
     Mixed(Epoch, Epoch),
+    #[error(transparent)]
+    Misplaced(#[from] MisplacedSegment),
 }
 
 impl JournalScan {
     /// `None` if it is damaged; the records tell the same.
-    fn read_header(&mut self, file: &mut File) -> Result<Option<SegmentHeader>, ScanError> {
-        let mut bytes = Vec::new();
-        file.take(SEGMENT_HEADER as u64).read_to_end(&mut bytes)?;
-        let header = match SegmentHeader::decode(&bytes) {
+    fn read_header(&mut self, bytes: &[u8], number: u64) -> Result<Option<SegmentHeader>, ScanError> {
+        let header = match SegmentHeader::decode(bytes) {
             Ok(header) => header,
             Err(BadSegment::Header) => return Ok(None),
             Err(BadSegment::Layout(layout)) => return Err(ScanError::Newer(layout)),
@@ -80,6 +102,7 @@ impl JournalScan {
             }
             _ => self.epoch = Some(header.epoch.clone()),
         }
+        MisplacedSegment::check(&self.folder, number, &header)?;
         Ok(Some(header))
     }
 
@@ -149,17 +172,39 @@ impl JournalScan {
     }
 }
 
-/// Removes the segment of a journal that was begun and has no segment yet.
-pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
+/// Whether a folder in which no segment can be read has more than the segment of a journal that was just begun.
+pub(crate) fn remains(folder: &Path) -> io::Result<bool> {
     for number in numbers(folder)? {
-        fs::remove_file(folder.join(segment_name(number)))?;
+        if fs::metadata(folder.join(segment_name(number)))?.len() > SEGMENT_HEADER as u64 {
+            return Ok(true);
+        }
     }
-    Ok(())
+    Ok(false)
+}
+
+/// As [`set_aside`], for all segments of a folder in which none can be read.
+pub(crate) fn set_aside_all(folder: &Path) -> io::Result<()> {
+    numbers(folder)?.into_iter().try_for_each(|number| set_aside(folder, number))
+}
+
+/// Removes a segment that was begun and has nothing. One in which nothing can be read is renamed to `00000007.damaged`: events
+/// of it may still be salvaged.
+pub(super) fn set_aside(folder: &Path, number: u64) -> io::Result<()> {
+    let path = folder.join(segment_name(number));
+    if fs::metadata(&path)?.len() > SEGMENT_HEADER as u64 {
+        fs::rename(&path, path.with_extension("damaged"))
+    } else {
+        fs::remove_file(&path)
+    }
 }
 
 /// Looks into a folder; `None` if it has no segments. Reads the last segment, and those without an index.
 pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
-    let numbers = numbers(folder)?;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |source| ScanError::File { path, source }
+    };
+    let numbers = numbers(folder).map_err(failed(folder))?;
     let Some(last) = numbers.last().copied() else { return Ok(None) };
     let mut scanned = JournalScan {
         epoch: None,
@@ -168,22 +213,31 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
         segments: VecDeque::new(),
         without_index: Vec::new(),
         torn: None,
-        unfinished: None,
+        without_records: Vec::new(),
     };
     for number in numbers {
-        let mut file = File::open(folder.join(segment_name(number)))?;
-        let header = scanned.read_header(&mut file)?;
-        if let Some((segment, totals)) = read_index(folder, number, &file).filter(|_| number != last) {
+        let path = folder.join(segment_name(number));
+        let file = File::open(&path).map_err(failed(&path))?;
+        let begin = read_file_up_to(&file, SEGMENT_HEADER as u64).map_err(failed(&path))?;
+        let header = scanned.read_header(&begin, number)?;
+        let index = read_index(folder, number, &file).filter(|(segment, _)| {
+            // One that was copied or renamed can be of another segment.
+            let begin = header.as_ref().map(|header| (header.commit, header.first));
+            number != last && begin.is_none_or(|begin| begin == (segment.first_commit, segment.first))
+        });
+        if let Some((segment, totals)) = index {
             scanned.add(segment, &totals);
-        } else if let Some(ReadSegment { segment, totals, torn }) = read_segment(&mut file, number, header)? {
+        } else if let Some(ReadSegment { segment, totals, torn }) =
+            read_segment(&file, number, header).map_err(failed(&path))?
+        {
             scanned.add(segment, &totals);
             if number == last {
                 scanned.torn = torn;
             } else {
                 scanned.without_index.push((number, totals));
             }
-        } else if number == last {
-            scanned.unfinished = Some(number);
+        } else {
+            scanned.without_records.push(number);
         }
     }
     Ok(Some(scanned))
@@ -197,14 +251,8 @@ fn read_index(folder: &Path, number: u64, segment: &File) -> Option<(Segment, Ow
 }
 
 /// `None` if it has neither a whole header nor a record.
-fn read_segment(
-    file: &mut File,
-    number: u64,
-    header: Option<SegmentHeader>,
-) -> io::Result<Option<ReadSegment>> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
+fn read_segment(file: &File, number: u64, header: Option<SegmentHeader>) -> io::Result<Option<ReadSegment>> {
+    let bytes = read_file(file)?;
     let begin = header.map(|header| (header.commit, header.first));
     let mut next = begin.unwrap_or((0, Seq::NONE));
     let mut records = Vec::new();

@@ -8,7 +8,7 @@ use crate::{record, totals::owner_hash};
 
 use super::{
     record::{Operation, RECORD_HEADER, RecordHeader, RecordTable, SEGMENT_HEADER},
-    segment::{JournalFiles, SegmentReader},
+    segment::{JournalFiles, Segment, SegmentReader},
 };
 
 /// What is known of an event without reading it.
@@ -56,26 +56,29 @@ impl JournalFiles {
     }
 
     /// Calls `apply` with the operations of each of these commits, as far as the journal has them. Returns in how many records
-    /// they are damaged; records that are missing between others count.
+    /// they are damaged; records that are missing before others count.
     pub(crate) fn operations_in<E: From<io::Error>>(
         &self,
         commits: Range<u64>,
         mut apply: impl FnMut(u64, Vec<Operation>) -> Result<(), E>,
     ) -> Result<u64, E> {
-        let first =
-            self.segments().iter().find(|segment| segment.next_commit > commits.start).map(|s| s.number);
-        let Some(first) = first else { return Ok(0) };
+        let first = self.segments().iter().find(|segment| segment.next_commit > commits.start).cloned();
+        let Some(Segment { number: first, first_commit, .. }) = first else { return Ok(0) };
         let mut damaged = 0;
-        let mut expected = None;
+        let mut expected = commits.start.max(first_commit);
         let mut records = RecordCursor { journal: self, wanted: Seq::NONE, place: None };
         records.enter(first)?;
         while let Some((at, header)) = records.next_of_any_kind()? {
+            damaged += header.commit.min(commits.end).saturating_sub(expected);
             if header.commit >= commits.end {
                 break;
             }
-            damaged += expected.map_or(0, |expected| header.commit.saturating_sub(expected));
-            expected = Some(header.commit.saturating_add(1));
-            if header.commit < commits.start || header.operations == 0 {
+            // Earlier ones are not wanted, or are bytes that were here before.
+            if header.commit < expected {
+                continue;
+            }
+            expected = header.commit.saturating_add(1);
+            if header.operations == 0 {
                 continue;
             }
             let length = usize::try_from(header.operations_length()).unwrap_or(usize::MAX);

@@ -264,8 +264,9 @@ impl TableEvent {
 impl CommitRecord {
     /// The header of the record, its table and all of its bytes; `None` if it has 4 GiB or more.
     pub(crate) fn encode(&self) -> Option<(RecordHeader, RecordTable, Vec<u8>)> {
-        let mut bytes = vec![0; RECORD_HEADER];
         let table = self.table()?;
+        let mut bytes = Vec::with_capacity(self.capacity(&table));
+        bytes.resize(RECORD_HEADER, 0);
         table.encode(&mut bytes)?;
         let events_at = bytes.len();
         for event in &self.events {
@@ -296,6 +297,16 @@ impl CommitRecord {
         };
         bytes[..RECORD_HEADER].copy_from_slice(&header.encode());
         Some((header, table, bytes))
+    }
+
+    /// Bytes of the whole record: a buffer that grows would copy its events several times.
+    fn capacity(&self, table: &RecordTable) -> usize {
+        let owners: usize = table.owners.iter().map(|owner| 1 + owner.as_str().len()).sum();
+        let events: usize = self.events.iter().map(|event| TABLE_EVENT + event.sealed.len()).sum();
+        let operations = self.operations.iter();
+        let operations: usize =
+            operations.map(|of| 6 + of.key.len() + of.value.as_ref().map_or(0, Vec::len)).sum();
+        RECORD_HEADER + 2 + owners + events + operations
     }
 
     fn table(&self) -> Option<RecordTable> {

@@ -305,9 +305,9 @@ impl SegmentReader {
 
     /// The place of the first record behind damage.
     pub(super) fn place_behind(&self, at: u64, end: u64) -> io::Result<Option<u64>> {
-        let mut bytes = vec![0; usize::try_from(end.min(self.file.metadata()?.len())).unwrap_or_default()];
-        read_what_can_be(&self.file, &mut bytes, 0)?;
-        Ok(Records::new(&bytes, at).find_map(|found| match found {
+        let bytes = read_file_up_to(&self.file, end)?;
+        // Never the same place again: a sector can be read at the second attempt.
+        Ok(Records::new(&bytes, at.saturating_add(1)).find_map(|found| match found {
             FoundRecord::Record(at, _) => Some(at as u64),
             FoundRecord::Damage | FoundRecord::Tail(_) => None,
         }))
@@ -317,10 +317,14 @@ impl SegmentReader {
 /// What a disk reads and fails to read as a whole, in bytes.
 const SECTOR: usize = 4096;
 
-/// Reads bytes of a file. Sectors that the disk cannot read are zeros: their records are damaged, and all others are not.
-pub(super) fn read_what_can_be(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+/// Whether the disk cannot read a sector.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     const EIO: i32 = 5;
-    let is_unreadable = |error: &io::Error| error.raw_os_error() == Some(EIO);
+    error.raw_os_error() == Some(EIO)
+}
+
+/// Reads bytes of a file. Sectors that the disk cannot read are zeros: their records are damaged, and all others are not.
+pub(crate) fn read_what_can_be(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
     match file.read_exact_at(bytes, at) {
         Err(error) if is_unreadable(&error) => {}
         read => return read,
@@ -339,6 +343,19 @@ pub(super) fn read_what_can_be(file: &File, bytes: &mut [u8], at: u64) -> io::Re
     Ok(())
 }
 
+/// All bytes of a file, as far as the disk has them.
+pub(crate) fn read_file(file: &File) -> io::Result<Vec<u8>> {
+    read_file_up_to(file, u64::MAX)
+}
+
+/// The first bytes of a file, as far as the disk has them.
+pub(super) fn read_file_up_to(file: &File, length: u64) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len().min(length);
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    read_what_can_be(file, &mut bytes, 0)?;
+    Ok(bytes)
+}
+
 /// The name of a segment's file.
 pub(crate) fn segment_name(number: u64) -> String {
     format!("{number:08}.segment")
@@ -351,6 +368,7 @@ pub(super) fn index_name(number: u64) -> String {
 
 /// The number in the name of a segment's file; `None` for other files.
 pub(super) fn number_of(name: &str) -> Option<u64> {
-    let stem = name.strip_suffix(".segment")?;
-    (stem.len() >= 8 && stem.bytes().all(|byte| byte.is_ascii_digit())).then(|| stem.parse().ok())?
+    let number = name.strip_suffix(".segment")?.parse().ok()?;
+    // Not another writing of the same number, with a sign or more zeros.
+    (segment_name(number) == name).then_some(number)
 }

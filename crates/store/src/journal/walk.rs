@@ -1,12 +1,13 @@
 //! Goes through the bytes of the segments without opening the journal, and changes nothing: for the operator's tools.
 
 use std::{
-    fs,
-    io::{self, Read as _},
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
-use news::{Seq, SourceId, Timestamp};
+use news::{Cursor, Epoch, Seq, SourceId, Timestamp};
+use serde::Deserialize;
 
 use crate::record;
 
@@ -17,7 +18,10 @@ use super::{
     record::{
         BadSegment, Operation, RECORD_HEADER, RecordHeader, RecordTable, SEGMENT_HEADER, SegmentHeader,
     },
-    segment::{FoundRecord, Records, Segment, add_totals, decode_index, index_name, segment_name},
+    segment::{
+        FoundRecord, Records, Segment, add_totals, decode_index, index_name, read_file, read_file_up_to,
+        segment_name,
+    },
 };
 
 /// A segment that was read whole.
@@ -80,20 +84,25 @@ pub(crate) fn segment_path(folder: &Path, number: u64) -> PathBuf {
 
 /// The header of a segment; `None` if it is damaged, or the file is gone.
 pub(crate) fn segment_header(folder: &Path, number: u64) -> io::Result<Option<SegmentHeader>> {
-    let mut bytes = Vec::new();
-    match fs::File::open(segment_path(folder, number)) {
+    let file = match File::open(segment_path(folder, number)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?.take(SEGMENT_HEADER as u64).read_to_end(&mut bytes)?,
+        file => file?,
     };
-    Ok(SegmentHeader::decode(&bytes).ok())
+    Ok(SegmentHeader::decode(&read_file_up_to(&file, SEGMENT_HEADER as u64)?).ok())
+}
+
+/// The epoch that the events of a journal have in their ids, if that can be told.
+pub(crate) fn epoch_of_events(folder: &Path) -> Option<Epoch> {
+    let of_segment = |number| WalkedSegment::read(folder, number).ok()??.epoch_of_events();
+    numbers(folder).ok()?.into_iter().find_map(of_segment)
 }
 
 impl WalkedSegment {
     /// `None` if the file is gone.
     pub(crate) fn read(folder: &Path, number: u64) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(segment_path(folder, number)) {
+        let bytes = match File::open(segment_path(folder, number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes?,
+            file => read_file(&file?)?,
         };
         Ok(Some(Self { number, header: SegmentHeader::decode(&bytes), bytes }))
     }
@@ -120,6 +129,33 @@ impl WalkedSegment {
             }
             parts
         })
+    }
+
+    /// From the id of an event, if the headers of all segments are damaged.
+    pub(crate) fn epoch_of_events(&self) -> Option<Epoch> {
+        #[derive(Deserialize)]
+        struct IdOnly {
+            id: Cursor,
+        }
+        let epoch = |sealed: &[u8]| {
+            let (_, _, json) = record::unseal_event(sealed).ok()?;
+            Some(serde_json::from_str::<IdOnly>(json).ok()?.id.epoch)
+        };
+        self.parts().find_map(|part| match part {
+            WalkedPart::Record(record) => {
+                record.events()?.iter().find_map(|event| event.sealed.and_then(epoch))
+            }
+            WalkedPart::Damage { .. } | WalkedPart::Tail { .. } => None,
+        })
+    }
+
+    /// The commit after its last one; `None` if that cannot be told.
+    pub(crate) fn next_commit(&self) -> Option<u64> {
+        let commits = self.parts().filter_map(|part| match part {
+            WalkedPart::Record(record) => Some(record.header.commit.saturating_add(1)),
+            WalkedPart::Damage { .. } | WalkedPart::Tail { .. } => None,
+        });
+        commits.last().or_else(|| self.header.as_ref().ok().map(|header| header.commit))
     }
 
     /// Where its last record ends.

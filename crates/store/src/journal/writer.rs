@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Arc,
 };
@@ -13,7 +14,7 @@ use news::{Epoch, Seq};
 use crate::totals::OwnerTotals;
 
 use super::{
-    open::JournalScan,
+    open::{JournalScan, set_aside},
     record::{CommitRecord, RecordHeader, RecordTable, SegmentHeader},
     segment::{JournalFiles, Segment, add_totals, encode_index, index_name, segment_name},
 };
@@ -33,6 +34,8 @@ pub(crate) struct JournalWriter {
     limits: SegmentLimits,
     /// Of the last segment.
     totals: OwnerTotals,
+    /// Bytes behind the last record that were removed.
+    removed_end: u64,
 }
 
 impl JournalWriter {
@@ -43,7 +46,7 @@ impl JournalWriter {
         let (file, segment) = begin_segment(folder, &epoch, Segment::empty(1, 1, first))?;
         let journal = JournalFiles::new(epoch, folder.to_owned(), VecDeque::from([segment]));
         journal.set_last(1, &file);
-        Ok(Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() })
+        Ok(Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new(), removed_end: 0 })
     }
 
     /// Continues a journal: behind its last record, which is what counts, and from this commit and this event on if they are
@@ -54,25 +57,36 @@ impl JournalWriter {
         (commit, first): (u64, Seq),
         limits: SegmentLimits,
     ) -> io::Result<Self> {
-        let JournalScan { folder, mut segments, without_index, unfinished, .. } = scanned;
-        if let Some(unfinished) = unfinished {
-            fs::remove_file(folder.join(segment_name(unfinished)))?;
-            sync_folder(&folder)?;
+        let JournalScan { folder, mut segments, without_index, without_records, .. } = scanned;
+        let last = segments.back().map_or(0, |last| last.number);
+        // Its number is the next one, whether it was the last of these or not.
+        let unfinished = without_records.last().copied().filter(|unfinished| *unfinished > last);
+        for number in without_records {
+            set_aside(&folder, number)?;
         }
         for (number, totals) in without_index {
             if let Some(segment) = segments.iter().find(|segment| segment.number == number) {
                 write_index(&folder, segment, &totals)?;
             }
         }
+        // A process that was killed between a write and its sync has left bytes that a loss of power would still take, and so
+        // has a copy. From now on they are served.
+        for segment in &segments {
+            File::open(folder.join(segment_name(segment.number)))?.sync_all()?;
+        }
+        sync_folder(&folder)?;
         let (commit, first) = segments
             .back()
             .map_or((commit, first), |last| (commit.max(last.next_commit), first.max(last.next_event)));
         let continues =
             |last: &&Segment| unfinished.is_none() && (last.next_commit, last.next_event) == (commit, first);
+        let mut removed_end = 0;
         let file = if let Some(last) = segments.back().filter(continues) {
             let file =
                 OpenOptions::new().read(true).append(true).open(folder.join(segment_name(last.number)))?;
-            if file.metadata()?.len() != last.length {
+            let length = file.metadata()?.len();
+            if length != last.length {
+                removed_end = length.saturating_sub(last.length);
                 file.set_len(last.length)?;
                 file.sync_all()?;
                 crate::crash::point("open-truncated");
@@ -87,7 +101,8 @@ impl JournalWriter {
         let last = segments.back().map_or(1, |last| last.number);
         let journal = JournalFiles::new(epoch, folder, segments);
         journal.set_last(last, &file);
-        let mut writer = Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new() };
+        let mut writer =
+            Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new(), removed_end };
         writer.count_last()?;
         Ok(writer)
     }
@@ -101,6 +116,11 @@ impl JournalWriter {
             *totals = totals.with(u64::from(event.bytes));
         }
         Ok(())
+    }
+
+    /// Bytes of a commit that was not finished, which the open has removed.
+    pub(crate) fn removed_end(&self) -> u64 {
+        self.removed_end
     }
 
     pub(crate) fn journal(&self) -> &Arc<JournalFiles> {
@@ -132,6 +152,31 @@ impl JournalWriter {
         crate::crash::point("append-synced");
         self.add(header, &table);
         Ok(())
+    }
+
+    /// Whether the last segment is where it was made, and as long as it was written: what goes into a file that another
+    /// program has removed, replaced or cut is announced, and no start would find it.
+    ///
+    /// # Errors
+    /// If it is not. Nothing more may be written then.
+    pub(crate) fn check_place(&self) -> io::Result<()> {
+        let Some((number, length)) = self.journal.segments().back().map(|last| (last.number, last.length))
+        else {
+            return Ok(());
+        };
+        let path = self.journal.folder.join(segment_name(number));
+        let changed =
+            |how: &str| Err(io::Error::other(format!("another program has {how} {}", path.display())));
+        let open = self.file.metadata()?;
+        match fs::metadata(&path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                changed("removed")
+            }
+            Err(error) => Err(error),
+            Ok(found) if (found.dev(), found.ino()) != (open.dev(), open.ino()) => changed("replaced"),
+            Ok(_) if open.len() != length => changed("written to or cut"),
+            Ok(_) => Ok(()),
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -173,10 +218,12 @@ impl JournalWriter {
     pub(crate) fn remove_oldest(&mut self, number: u64) -> io::Result<()> {
         let folder = &self.journal.folder;
         self.journal.segments_mut().pop_front_if(|first| first.number == number);
-        fs::remove_file(folder.join(segment_name(number)))?;
-        match fs::remove_file(folder.join(index_name(number))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        for name in [segment_name(number), index_name(number)] {
+            match fs::remove_file(folder.join(name)) {
+                // It has gone already: there is nothing to lose any more.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         sync_folder(folder)
     }
@@ -212,6 +259,25 @@ pub(crate) fn has_too_many_files(error: &io::Error) -> bool {
 /// Not synced: after a loss of power its segment is read instead.
 fn write_index(folder: &Path, segment: &Segment, totals: &OwnerTotals) -> io::Result<()> {
     fs::write(folder.join(index_name(segment.number)), encode_index(segment, totals))
+}
+
+/// Creates a folder and those that it is in, and returns once their names are on disk.
+pub(crate) fn create_folders(folder: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing = folder.ancestors().take_while(is_missing).count();
+    fs::create_dir_all(folder)?;
+    // One that was there may be of a start that was killed before this.
+    for (n, created) in folder.ancestors().take(missing.max(1)).enumerate() {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        match sync_folder(parent.unwrap_or(Path::new("."))) {
+            // A folder that may be written to, and not read.
+            Err(error) if n < missing && error.kind() != io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A name in a folder is on disk only once the folder is.

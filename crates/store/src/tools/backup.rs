@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use news::{Epoch, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    journal::{segment_name, segment_numbers, segment_path, sync_folder},
+    journal::{create_folders, read_file, segment_name, segment_numbers, segment_path, sync_folder},
     lock::JOURNAL,
 };
 
@@ -27,6 +28,8 @@ use super::{
 /// The file in a backup that says what it has.
 pub const MANIFEST: &str = "backup";
 const LAYOUT: u32 = 1;
+/// The extension of a file that is not whole yet.
+const UNFINISHED: &str = "new";
 
 /// What a backup has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +70,7 @@ pub struct BackupReport {
     pub copied_bytes: u64,
     /// Segments that the backup had before.
     pub kept: u64,
-    /// Segments that are damaged in the store while the backup has them right: those are kept.
+    /// Segments that are damaged, cut or missing in the store while the backup has them right: those are kept.
     pub damaged_since: Vec<u64>,
     /// Events that are damaged or missing in the store.
     pub lost: u64,
@@ -156,6 +159,9 @@ pub fn backup(
         let (path, found) = (target.name(), before.epoch.clone());
         return Err(ToolError::OtherLog { path, found, epoch: journal.epoch });
     }
+    if let Some(kept) = target.before().map(|before| before.head).filter(|kept| *kept > journal.head) {
+        return Err(ToolError::OlderStore { path: target.name(), kept, head: journal.head });
+    }
     let before = target.before().map(|before| before.segments.clone()).unwrap_or_default();
     let before: BTreeMap<_, _> = before.into_iter().map(|segment| (segment.segment, segment)).collect();
     let manifest = BackupManifest {
@@ -180,7 +186,8 @@ pub fn backup(
             LogPart::Segment { segment, is_last } => {
                 let end = if is_last { segment.end() } else { segment.bytes.len() };
                 let bytes = &segment.bytes[..end];
-                report.add(target, before.get(&segment.number), segment.number, bytes)?;
+                let is_cut = !is_last && journal.is_cut(segment)?;
+                report.add(target, before.get(&segment.number), segment.number, bytes, is_cut)?;
             }
             LogPart::Damage(damage) => {
                 report.lost += damage.events;
@@ -190,6 +197,7 @@ pub fn backup(
         }
         Ok(())
     })?;
+    report.keep_missing(target, &journal, before)?;
     target.finish(&report.manifest).map_err(ToolError::file("write", target.name()))?;
     crate::crash::point("backup-done");
     Ok(report)
@@ -202,11 +210,13 @@ impl BackupReport {
         before: Option<&BackupSegment>,
         number: u64,
         bytes: &[u8],
+        is_cut: bool,
     ) -> Result<(), ToolError> {
         let segment =
             BackupSegment { segment: number, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) };
         let failed = |source| ToolError::File { attempt: "read", path: target.name(), source };
-        if let Some(before) = before.filter(|before| before.bytes == segment.bytes)
+        let is_longer = |before: &&BackupSegment| is_cut && before.bytes > segment.bytes;
+        if let Some(before) = before.filter(|before| before.bytes == segment.bytes || is_longer(before))
             && target.has(before).map_err(failed)?
         {
             if *before != segment {
@@ -221,6 +231,27 @@ impl BackupReport {
         self.copied += 1;
         self.copied_bytes += segment.bytes;
         self.manifest.segments.push(segment);
+        Ok(())
+    }
+
+    /// Keeps what the backup has of segments that are missing in the store and that retention has not removed.
+    fn keep_missing(
+        &mut self,
+        target: &dyn BackupTarget,
+        journal: &ClosedJournal,
+        before: BTreeMap<u64, BackupSegment>,
+    ) -> Result<(), ToolError> {
+        let first = if journal.begins_late()? { 0 } else { journal.numbers[0] };
+        let is_missing = |number: &u64| *number > first && !journal.numbers.contains(number);
+        for (number, segment) in before.into_iter().filter(|(number, _)| is_missing(number)) {
+            if target.has(&segment).map_err(ToolError::file("read", target.name()))? {
+                self.damaged_since.push(number);
+                self.kept += 1;
+                self.manifest.segments.push(segment);
+            }
+        }
+        self.damaged_since.sort_unstable();
+        self.manifest.segments.sort_by_key(|segment| segment.segment);
         Ok(())
     }
 }
@@ -241,18 +272,18 @@ impl FolderBackup {
     pub fn open(folder: &Path) -> Result<Self, ToolError> {
         let before = BackupManifest::read(folder);
         let journal = folder.join(JOURNAL);
+        let names = [OsString::from(JOURNAL), Path::new(MANIFEST).with_extension(UNFINISHED).into()];
         let others = match fs::read_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             entries => entries
                 .map_err(ToolError::file("read", folder))?
-                .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == JOURNAL)),
+                .any(|entry| !entry.is_ok_and(|entry| names.contains(&entry.file_name()))),
         };
-        // A first backup that was interrupted has the folder of the journal only.
+        // A first backup that was interrupted has the folder of the journal, and perhaps a manifest that is not whole.
         if before.is_none() && others {
             return Err(ToolError::NotEmpty(folder.to_owned()));
         }
-        fs::create_dir_all(&journal).map_err(ToolError::file("create", &journal))?;
-        sync_folder(folder).map_err(ToolError::file("sync", folder))?;
+        create_folders(&journal).map_err(ToolError::file("create", &journal))?;
         Ok(Self { folder: folder.to_owned(), journal, before })
     }
 }
@@ -263,11 +294,11 @@ impl BackupTarget for FolderBackup {
     }
 
     fn has(&self, segment: &BackupSegment) -> io::Result<bool> {
-        match fs::read(segment_path(&self.journal, segment.segment)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-            Ok(bytes) => Ok(bytes.len() as u64 == segment.bytes && crc32c::crc32c(&bytes) == segment.crc32c),
-        }
+        let bytes = match File::open(segment_path(&self.journal, segment.segment)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => read_file(&file?)?,
+        };
+        Ok(bytes.len() as u64 == segment.bytes && crc32c::crc32c(&bytes) == segment.crc32c)
     }
 
     fn put(&mut self, segment: &BackupSegment, bytes: &[u8]) -> io::Result<()> {
@@ -281,6 +312,13 @@ impl BackupTarget for FolderBackup {
                 fs::remove_file(segment_path(&self.journal, number))?;
             }
         }
+        for entry in fs::read_dir(&self.journal)? {
+            let path = entry?.path();
+            // Of an interrupted backup.
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                fs::remove_file(path)?;
+            }
+        }
         sync_folder(&self.journal)
     }
 
@@ -291,7 +329,7 @@ impl BackupTarget for FolderBackup {
 
 /// The file has the bytes, or what it had before.
 fn write_at_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
+    let new = path.with_extension(UNFINISHED);
     let mut file = File::create(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;

@@ -4,11 +4,13 @@
 //! data.new ──► fsync ──► exchanged with data ──► what was there is data.before-restore-1
 //! ```
 //!
-//! A crash leaves the old store or the new one. What is left of a draft is removed by the next one.
+//! A crash leaves the old store or the new one. What is left of a draft is removed by the next one, and nothing else that has
+//! its name: after a crash behind the exchange, that is the store that was there.
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
 };
@@ -17,7 +19,10 @@ use news::{Epoch, Seq, SourceId, Timestamp};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::{
-    journal::{CommitRecord, JournalWriter, NewRecordEvent, Operation, SegmentLimits, sync_folder},
+    identity,
+    journal::{
+        CommitRecord, JournalWriter, NewRecordEvent, Operation, SegmentLimits, create_folders, sync_folder,
+    },
     lock::{JOURNAL, Lock, lock},
     migrate::remove_folder,
     open::SEGMENT_BYTES,
@@ -30,6 +35,9 @@ const EVENTS_PER_RECORD: usize = 2000;
 const BYTES_PER_RECORD: usize = 4 << 20;
 /// Events at which a segment ends.
 const SEGMENT_EVENTS: u64 = 100_000;
+
+/// The file that a draft has until it is done.
+const DRAFT: &str = "draft";
 
 /// The folder of a store that must not be used meanwhile, and the one beside it.
 #[derive(Debug)]
@@ -45,10 +53,17 @@ pub(crate) struct StorePlace {
 impl StorePlace {
     /// Locks the store, if there is one.
     pub(crate) fn take(store: &Path) -> Result<Self, ToolError> {
-        let store = std::path::absolute(store).map_err(ToolError::file("find", store))?;
-        let lock = if store.is_dir() { Some(lock(&store)?) } else { None };
+        let is_there = store.is_dir();
+        // The new store comes where the old one is, and not where a symbolic link to it is.
+        let found = if is_there { fs::canonicalize(store) } else { std::path::absolute(store) };
+        let store = found.map_err(ToolError::file("find", store))?;
+        let lock = if is_there { Some(lock(&store)?) } else { None };
         let new = beside(&store, "new");
-        remove_folder(&new).map_err(ToolError::file("remove", &new))?;
+        if new.join(DRAFT).exists() {
+            remove_folder(&new).map_err(ToolError::file("remove", &new))?;
+        } else if new.symlink_metadata().is_ok() {
+            return Err(ToolError::InTheWay(new));
+        }
         Ok(Self { store, new, _lock: lock })
     }
 
@@ -69,13 +84,17 @@ impl StorePlace {
 
     /// Begins the new folder, with the owner and the mode of the one before.
     pub(crate) fn create(&self) -> Result<(), ToolError> {
-        fs::create_dir_all(&self.new).map_err(ToolError::file("create", &self.new))
+        create_folders(&self.new).map_err(ToolError::file("create", &self.new))?;
+        let draft = self.new.join(DRAFT);
+        File::create(&draft).map(drop).map_err(ToolError::file("create", &draft))
     }
 
     /// Puts the new folder in place. Returns where the store before is now, if there was one.
-    pub(crate) fn replace(self) -> Result<Option<PathBuf>, ToolError> {
+    pub(crate) fn replace(self, epoch: &Epoch) -> Result<Option<PathBuf>, ToolError> {
         let parent = self.store.parent().unwrap_or(&self.store).to_owned();
+        identity::write(&self.new, epoch).map_err(ToolError::file("write", &self.new))?;
         self.take_over_owner().map_err(ToolError::file("set the owner of", &self.new))?;
+        fs::remove_file(self.new.join(DRAFT)).map_err(ToolError::file("finish", &self.new))?;
         sync_folder(&self.new).map_err(ToolError::file("sync", &self.new))?;
         sync_folder(&parent).map_err(ToolError::file("sync", &parent))?;
         if self.is_empty()? {
@@ -186,7 +205,7 @@ impl DraftJournal {
         if self.bytes >= BYTES_PER_RECORD { self.write() } else { Ok(()) }
     }
 
-    /// The log goes up to here, although the last events are missing.
+    /// Writes what is left, and brings the names of the files to the disk.
     pub(crate) fn finish(mut self) -> Result<(), ToolError> {
         self.write()?;
         sync_folder(&self.folder).map_err(ToolError::file("sync", &self.folder))

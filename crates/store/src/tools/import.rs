@@ -103,7 +103,7 @@ impl StoreImport {
         }
         let count = self.draft.count;
         self.draft.finish()?;
-        self.place.replace()?;
+        self.place.replace(&self.epoch)?;
         Ok(count)
     }
 }

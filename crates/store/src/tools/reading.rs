@@ -6,16 +6,16 @@ use std::{
     time::Duration,
 };
 
-use news::{Cursor, Epoch, Seq, SourceId, Timestamp};
-use serde::{Deserialize, Serialize};
+use news::{Epoch, Seq, SourceId, Timestamp};
+use serde::Serialize;
 
 use crate::{
+    MisplacedSegment,
     journal::{
         BadSegment, Operation, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers,
         segment_path,
     },
     lock::JOURNAL,
-    record,
 };
 
 use super::ToolError;
@@ -144,12 +144,20 @@ impl ClosedJournal {
             first = header.map_or(first, |header| header.first);
             last.get_or_insert(segment);
         }
-        let epoch = epoch.or_else(|| last.as_ref().and_then(epoch_of_events));
+        let epoch = epoch.or_else(|| last.as_ref().and_then(WalkedSegment::epoch_of_events));
         let (Some(epoch), Some(last)) = (epoch, last) else {
             return Err(ToolError::NoJournal(store.to_owned()));
         };
+        for number in numbers.iter().copied() {
+            let header = segment_header(&folder, number);
+            let header = header.map_err(ToolError::file("read", segment_path(&folder, number)))?;
+            if let Some(header) = header.filter(|header| header.epoch == epoch) {
+                MisplacedSegment::check(&folder, number, &header)?;
+            }
+        }
         let head = Seq(next.map_or(0, |next| next.0.saturating_sub(1)));
-        let oldest = oldest.unwrap_or(first).max(first).min(head.next());
+        // The last record says what retention had removed; if the first segment has less, it is not the first one.
+        let oldest = oldest.unwrap_or(first).min(head.next());
         Ok(Self { folder, numbers, epoch, oldest, head, last })
     }
 
@@ -159,7 +167,7 @@ impl ClosedJournal {
         from: Seq,
         mut each: impl FnMut(LogPart<'_>) -> Result<(), ToolError>,
     ) -> Result<(), ToolError> {
-        let mut pass = JournalPass { journal: self, expected: None, cause: None, before: None };
+        let mut pass = JournalPass { journal: self, expected: Some(self.oldest), cause: None, before: None };
         for (n, number) in self.numbers.iter().copied().enumerate() {
             if number == self.last.number {
                 return pass.segment(&self.last, &mut each);
@@ -177,6 +185,18 @@ impl ClosedJournal {
             }
         }
         Ok(())
+    }
+
+    /// Whether the first segment does not have the oldest event that is kept, nor an earlier one.
+    pub(crate) fn begins_late(&self) -> Result<bool, ToolError> {
+        Ok(self.first_of(self.numbers.first())?.is_some_and(|first| first > self.oldest))
+    }
+
+    /// Whether commits are missing between a segment and the next one.
+    pub(crate) fn is_cut(&self, segment: &WalkedSegment) -> Result<bool, ToolError> {
+        let path = segment_path(&self.folder, segment.number + 1);
+        let next = segment_header(&self.folder, segment.number + 1).map_err(ToolError::file("read", path))?;
+        Ok(next.is_some_and(|next| segment.next_commit().is_none_or(|commit| commit < next.commit)))
     }
 
     /// The first event of a segment, without reading it.
@@ -214,22 +234,6 @@ fn last_record(segment: &WalkedSegment) -> Option<(Seq, Seq)> {
     records.last()
 }
 
-/// From the id of an event, if the headers of all segments are damaged.
-fn epoch_of_events(segment: &WalkedSegment) -> Option<Epoch> {
-    #[derive(Deserialize)]
-    struct IdOnly {
-        id: Cursor,
-    }
-    let epoch = |sealed: &[u8]| {
-        let (_, _, json) = record::unseal_event(sealed).ok()?;
-        Some(serde_json::from_str::<IdOnly>(json).ok()?.id.epoch)
-    };
-    segment.parts().find_map(|part| match part {
-        WalkedPart::Record(record) => record.events()?.iter().find_map(|event| event.sealed.and_then(epoch)),
-        WalkedPart::Damage { .. } | WalkedPart::Tail { .. } => None,
-    })
-}
-
 /// Goes from segment to segment.
 struct JournalPass<'j> {
     journal: &'j ClosedJournal,
@@ -249,6 +253,10 @@ impl JournalPass<'_> {
         let is_last = number == self.journal.last.number;
         if let Some(missing) = self.before.map(|before| before + 1).filter(|missing| *missing < number) {
             self.cause = Some((DamageKind::Segment, missing, None));
+        }
+        let begins_late = |first: Seq| self.before.is_none() && self.expected.is_some_and(|e| e < first);
+        if number > 1 && segment.header.as_ref().is_ok_and(|header| begins_late(header.first)) {
+            self.cause = Some((DamageKind::Segment, number - 1, None));
         }
         self.before = Some(number);
         match &segment.header {

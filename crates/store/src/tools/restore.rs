@@ -9,9 +9,9 @@ use std::{
 use news::{Cursor, Epoch, Event, EventKind, Seq, Timestamp};
 
 use crate::{
-    identity::Identity,
+    identity,
     journal::{segment_path, sync_folder},
-    lock::JOURNAL,
+    lock::{JOURNAL, lock},
     open::new_epoch,
     record,
 };
@@ -74,7 +74,7 @@ pub fn restore(from: &Path, store: &Path, epoch: RestoredEpoch) -> Result<Restor
         }
         RestoredEpoch::Same => copy(&journal, &place, &mut report)?,
     }
-    report.before = place.replace()?;
+    report.before = place.replace(&report.epoch)?;
     Ok(report)
 }
 
@@ -90,9 +90,9 @@ pub fn restore_in_place(store: &Path, epoch: RestoredEpoch) -> Result<RestoreRep
     if epoch == RestoredEpoch::New {
         return restore(store, store, epoch);
     }
-    let _place = StorePlace::take(store)?;
+    let _lock = lock(store)?;
     let ClosedJournal { epoch, oldest, head, .. } = ClosedJournal::find(store)?;
-    Identity::renew(store, &epoch).map_err(ToolError::file("write", store))?;
+    identity::write(store, &epoch).map_err(ToolError::file("write", store))?;
     Ok(RestoreReport { epoch, oldest, head, lost: 0, damaged_places: 0, before: None })
 }
 

@@ -10,15 +10,14 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read as _},
-    os::unix::fs::FileExt as _,
+    io,
     path::{Path, PathBuf},
 };
 
 use news::Cursor;
 use serde::Deserialize;
 
-use crate::record;
+use crate::{journal::read_what_can_be, record};
 
 use super::ToolError;
 
@@ -120,12 +119,15 @@ impl FoundEvents {
     }
 
     fn add_file(&mut self, path: &Path) -> io::Result<()> {
-        let mut file = File::open(path)?;
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
         let (mut bytes, mut base) = (Vec::new(), 0_u64);
         loop {
-            let wanted = (WINDOW - bytes.len()) as u64;
-            let read = file.by_ref().take(wanted).read_to_end(&mut bytes)?;
-            let is_end = (read as u64) < wanted;
+            let (has, at) = (bytes.len(), base + bytes.len() as u64);
+            let left = usize::try_from(length - at).unwrap_or(usize::MAX);
+            bytes.resize(has + left.min(WINDOW - has), 0);
+            read_what_can_be(&file, &mut bytes[has..], at)?;
+            let is_end = base + bytes.len() as u64 == length;
             let searched = if is_end { bytes.len() } else { bytes.len() - EVENT_MAX };
             self.add_window(&bytes, searched, base);
             if is_end {
@@ -166,16 +168,10 @@ impl FoundEvents {
 impl EventPlace {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let lengths = if self.is_in_pieces { 2 * self.bytes.div_ceil(PIECE) } else { 0 };
-        let mut bytes = vec![0; self.bytes + lengths];
         let file = File::open(path)?;
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], self.at + filled as u64)? {
-                0 => break,
-                read => filled += read,
-            }
-        }
-        bytes.truncate(filled);
+        let left = usize::try_from(file.metadata()?.len().saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; left.min(self.bytes + lengths)];
+        read_what_can_be(&file, &mut bytes, self.at)?;
         if self.is_in_pieces {
             bytes = joined(&bytes);
         }

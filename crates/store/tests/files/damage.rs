@@ -304,6 +304,7 @@ fn without_a_journal_a_start_is_refused_and_changes_nothing_until_the_loss_is_ac
         fs::remove_dir_all(copy.path().join("journal")).unwrap();
         if without_identity {
             fs::remove_file(copy.path().join("identity")).unwrap();
+            fs::remove_file(copy.path().join("identity.2")).unwrap();
         }
         for _ in 0..2 {
             let error = store::open(copy.path(), &options(PER_SEGMENT)).unwrap_err();
@@ -329,6 +330,61 @@ fn without_a_journal_a_start_is_refused_and_changes_nothing_until_the_loss_is_ac
 }
 
 #[test]
+fn a_journal_alone_in_which_nothing_can_be_read_is_never_taken_for_a_new_one_and_stays_for_salvage() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("journal");
+    let (mut writer, _) = store::open(dir.path(), &options(PER_SEGMENT)).unwrap();
+    writer.append(vec![round(0, 0)]).unwrap();
+    writer.close().unwrap();
+    for others in ["identity", "log.sled", "lock"] {
+        let path = dir.path().join(others);
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+    let file = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[..130].fill(0);
+    fs::write(&file, &bytes).unwrap();
+    let error = store::open(dir.path(), &options(PER_SEGMENT)).unwrap_err();
+    assert!(matches!(error, StoreOpenError::Lost { .. }), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), bytes, "a refused start changes nothing");
+    let accepted = store::StoreOptions { accept_loss: true, ..options(PER_SEGMENT) };
+    drop(store::open(dir.path(), &accepted).unwrap());
+    assert_eq!(fs::read(journal.join("00000001.damaged")).unwrap(), bytes);
+    let mut salvaged = 0;
+    store::tools::salvage(dir.path(), |_| {
+        salvaged += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(salvaged, PER_VISIT);
+}
+
+#[test]
+fn a_last_segment_in_which_nothing_can_be_read_stays_for_salvage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = store::open(dir.path(), &options(PER_SEGMENT)).unwrap();
+    for n in 0..ROUNDS {
+        writer.append(vec![round(0, n), round(1, n)]).unwrap();
+    }
+    writer.close().unwrap();
+    let files = segments(dir.path());
+    let last = files.last().unwrap();
+    let mut bytes = fs::read(last).unwrap();
+    for at in places(&bytes).iter().map(|record| record.head.start).chain([0]) {
+        bytes[at] ^= 1;
+    }
+    fs::write(last, &bytes).unwrap();
+    let (_writer, reader) = store::open(dir.path(), &options(PER_SEGMENT)).unwrap();
+    assert!(
+        reader.notes().iter().any(|note| matches!(note, OpenNote::EndLost { .. })),
+        "{:?}",
+        reader.notes()
+    );
+    assert_eq!(reader.head(), Seq(2 * PER_VISIT * ROUNDS));
+    assert_eq!(fs::read(last.with_extension("damaged")).unwrap(), bytes);
+}
+
+#[test]
 fn a_segment_of_another_log_is_refused_by_name() {
     let original = original();
     let other = tempfile::tempdir().unwrap();
@@ -345,6 +401,51 @@ fn a_segment_of_another_log_is_refused_by_name() {
     original.check_folder(copy.path(), &BTreeSet::new(), "put right again");
 }
 
+/// Exchanges the names of two files.
+fn swap(one: &Path, other: &Path) {
+    let aside = one.with_extension("aside");
+    fs::rename(one, &aside).unwrap();
+    fs::rename(other, one).unwrap();
+    fs::rename(aside, other).unwrap();
+}
+
+#[test]
+fn a_segment_under_the_name_of_another_one_is_refused_by_name_and_costs_nothing_once_it_is_put_right() {
+    let original = original();
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(original.folder.path(), copy.path());
+    let all = segments(copy.path());
+    let (first, second, last) = (&all[0], &all[1], &all[all.len() - 1]);
+    let beyond = |number: u64| copy.path().join(format!("journal/{number:08}.segment"));
+    let refused = |names: [&Path; 2]| {
+        let opened = store::open(copy.path(), &options(PER_SEGMENT)).unwrap_err().to_string();
+        let surveyed = store::tools::survey(copy.path()).unwrap_err().to_string();
+        for error in [opened, surveyed] {
+            let has = |name: &&Path| error.contains(name.file_name().unwrap().to_str().unwrap());
+            assert!(names.iter().all(has), "{error}");
+        }
+    };
+    swap(first, second);
+    refused([first, second]);
+    swap(first, second);
+    swap(second, last);
+    refused([second, last]);
+    swap(second, last);
+    fs::copy(first, beyond(4000)).unwrap();
+    refused([&beyond(4000), first]);
+    fs::remove_file(beyond(4000)).unwrap();
+    fs::rename(last, beyond(u64::MAX)).unwrap();
+    refused([&beyond(u64::MAX), last]);
+    fs::rename(beyond(u64::MAX), last).unwrap();
+    // Other files are not the journal's, and the index of another segment is not believed.
+    for name in ["000000001.segment", "00000001.segment.bak", "copy of 00000001.segment", "+0000001.segment"]
+    {
+        fs::copy(first, first.with_file_name(name)).unwrap();
+    }
+    swap(&first.with_extension("index"), &second.with_extension("index"));
+    original.check_folder(copy.path(), &BTreeSet::new(), "put right again");
+}
+
 #[test]
 fn a_last_record_that_came_to_the_disk_in_part_was_never_announced_and_its_items_come_again() {
     let original = original();
@@ -358,7 +459,7 @@ fn a_last_record_that_came_to_the_disk_in_part_was_never_announced_and_its_items
     let bytes = fs::read(&file).unwrap();
     let last = places(&bytes).pop().unwrap();
     let operations = last.events[4].1.end..bytes.len();
-    for part in [last.head.end - 20..last.head.end, last.events[2].1.clone(), operations] {
+    for part in [last.head.end - 20..last.head.end, last.events[2].1.clone(), operations.clone()] {
         for is_announced in [false, true] {
             let copy = tempfile::tempdir().unwrap();
             copy_folder(folder, copy.path());
@@ -376,8 +477,12 @@ fn a_last_record_that_came_to_the_disk_in_part_was_never_announced_and_its_items
                 continue;
             }
             assert_eq!((reader.head().0, log.missed), (EVENTS, 0), "{part:?}");
-            let is_lost = |note: &OpenNote| matches!(note, OpenNote::EndLost { .. });
-            assert!(!reader.notes().iter().any(is_lost), "{part:?}: {:?}", reader.notes());
+            let removed = (operations.end - last.head.start) as u64;
+            assert_eq!(
+                reader.notes(),
+                [OpenNote::EndUnfinished { bytes: removed }, OpenNote::Copied],
+                "{part:?}"
+            );
             assert_eq!(reader.take_damage(), []);
             let again = writer.append(vec![round(0, ROUNDS)]).unwrap();
             assert_eq!((again[0].new, again[0].first), (5, Some(Seq(EVENTS + 1))), "{part:?}");

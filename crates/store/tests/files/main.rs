@@ -2,10 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod built;
+mod copies;
 mod damage;
 mod migration;
 mod model;
+#[path = "../support/preload.rs"]
+mod preload;
 mod retention;
+mod sectors;
 mod sizes;
+mod syncs;
+mod twice;
 #[path = "../support/visits.rs"]
 mod visits;

@@ -7,7 +7,7 @@ use news::{Cursor, Epoch, Event, EventKind, Item, Seq, SourceState, Timestamp};
 use seen::SeenSet;
 use store::{OpenNote, StoreOpenError};
 
-use crate::built::{news_in, options, read_log, segments};
+use crate::built::{copy_folder, news_in, options, read_log, segments};
 use crate::visits::{item, source, visit};
 
 const EPOCH: &str = "old1ep";
@@ -166,6 +166,53 @@ fn a_damaged_event_of_an_old_store_is_told_and_its_number_is_not_used_again() {
     assert_eq!(told, [(FIRST, 1), (FIRST + 77, 1), (last, 1)]);
     let next = writer.append(vec![visit(&source("odd"), vec![item("new", 1)], 2000)]).unwrap();
     assert_eq!(next[0].first, Some(Seq(last + 1)));
+}
+
+#[test]
+fn a_damaged_state_of_an_old_store_costs_that_state_and_no_visit_ends_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    write_old(dir.path(), SeenSet::LAYOUT);
+    let db = old_db(dir.path());
+    let mut state = db.get("sodd").unwrap().unwrap().to_vec();
+    state[9] ^= 1;
+    db.insert("sodd", state).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let (mut writer, reader) = store::open(dir.path(), &options(64)).unwrap();
+    assert!(reader.notes().contains(&OpenNote::DamagedChanges { records: 1 }), "{:?}", reader.notes());
+    assert_eq!(reader.state(&source("odd").id).unwrap(), None);
+    assert_eq!(
+        news_in(&mut writer, vec![visit(&source("odd"), items("odd"), 1000)]),
+        0,
+        "its keys are whole"
+    );
+}
+
+#[test]
+fn what_is_left_of_an_old_store_is_never_taken_for_a_store_without_anything() {
+    let original = tempfile::tempdir().unwrap();
+    write_old(original.path(), SeenSet::LAYOUT);
+    for left in [None, Some(0), Some(1), Some(95)] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(original.path(), copy.path());
+        let db = copy.path().join("log.sled/db");
+        match left {
+            None => fs::remove_file(&db).unwrap(),
+            Some(left) => fs::File::options().write(true).open(&db).unwrap().set_len(left).unwrap(),
+        }
+        for _ in 0..2 {
+            let error = store::open(copy.path(), &options(64)).unwrap_err();
+            assert!(matches!(error, StoreOpenError::Lost { .. }), "{left:?}: {error}");
+            assert_eq!(fs::metadata(&db).ok().map(|db| db.len()), left, "a refused start changes nothing");
+        }
+        let accepted = store::StoreOptions { accept_loss: true, ..options(64) };
+        let (mut writer, reader) = store::open(copy.path(), &accepted).unwrap();
+        assert!(reader.notes().contains(&OpenNote::NewEpoch), "{left:?}: {:?}", reader.notes());
+        assert_eq!(news_in(&mut writer, vec![visit(&source("odd"), vec![item("new", 1)], 1)]), 1);
+        writer.close().unwrap();
+        drop(reader);
+        store::open(copy.path(), &options(64)).unwrap();
+    }
 }
 
 #[test]

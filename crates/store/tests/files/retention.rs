@@ -10,7 +10,7 @@ use news::{HeldHost, Pause, Seq, Timestamp};
 use store::{LogReader, Retention, StoreOptions};
 
 use crate::{
-    built::{news_in, options, segments},
+    built::{news_in, options, read_log, segments},
     visits::{all, item, source, visit},
 };
 
@@ -164,4 +164,40 @@ fn a_reader_beside_retention_and_new_segments_gets_whole_pages_and_is_told_of_no
     });
     assert!(read > 1000, "{read} events were read");
     assert_eq!(reader.take_damage(), []);
+}
+
+#[test]
+fn what_a_damaged_or_deleted_segment_knew_of_a_source_is_written_again_when_its_turn_comes() {
+    for is_deleted in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, reader) = store::open(dir.path(), &keeping(128)).unwrap();
+        let quiet = || (0..40).map(|n| item(&format!("quiet {n}"), 1)).collect();
+        assert_eq!(news_in(&mut writer, vec![visit(&source("quiet"), quiet(), 1)]), 40);
+        let mut append = |range: std::ops::Range<u32>| {
+            for n in range {
+                writer.append(vec![visit(&source("a"), vec![item(&format!("{n}"), 1)], n.into())]).unwrap();
+                while writer.retain(None).unwrap().more {}
+            }
+        };
+        append(0..100);
+        let first = &segments(dir.path())[0];
+        if is_deleted {
+            fs::remove_file(first).unwrap();
+        } else {
+            let mut bytes = fs::read(first).unwrap();
+            // The header of the first record.
+            bytes[70] ^= 1;
+            fs::write(first, bytes).unwrap();
+        }
+        append(100..250);
+        assert!(!first.exists(), "its turn has come");
+        assert_eq!(read_log(&reader).events.len(), 128);
+        writer.close().unwrap();
+        drop(reader);
+        let notes = |store: &std::path::Path| store::open(store, &keeping(128)).unwrap().1.notes().to_vec();
+        assert_eq!(notes(dir.path()), []);
+        fs::remove_dir_all(dir.path().join("log.sled")).unwrap();
+        let (mut writer, _reader) = store::open(dir.path(), &keeping(128)).unwrap();
+        assert_eq!(news_in(&mut writer, vec![visit(&source("quiet"), quiet(), 1000)]), 0, "{is_deleted}");
+    }
 }

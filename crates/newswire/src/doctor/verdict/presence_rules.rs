@@ -157,7 +157,7 @@ pub(super) fn recording_paused(evidence: &Evidence) -> Option<DoctorVerdict> {
     let first = vitals.recording_paused.first()?;
     let since = duration(first.since_ms_ago);
     let line = format!(
-        "recording is paused since {since}: {}; what is recorded is still served",
+        "recording has been paused for {since}: {}; what is recorded is still served",
         whole(&first.detail)
     );
     Some(match first.reason.as_str() {

@@ -462,7 +462,7 @@ fn a_pause_of_recording_is_reported_unless_something_hangs() {
     expect(
         &full,
         VerdictCode::DiskFull,
-        &["recording is paused since 9s: 3 of 9 are free; what is recorded"],
+        &["recording has been paused for 9s: 3 of 9 are free; what is recorded"],
     );
     let inodes = expect(&pause("disk-inodes"), VerdictCode::DiskFull, &["3 of 9 are free"]);
     assert!(inodes.next[0].starts_with("df -i /d;"), "{inodes:?}");
