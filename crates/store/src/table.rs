@@ -365,9 +365,9 @@ impl Table {
 }
 
 impl Drop for Table {
-    /// If the disk has failed, sled is never dropped: it would flush, and may wait for ever.
+    /// If the disk has failed, or fails now, sled is never dropped: it would flush, and may panic or wait for ever.
     fn drop(&mut self) {
-        if self.has_failed.load(Ordering::Acquire) {
+        if self.has_failed.load(Ordering::Acquire) || caught(|| self.db.flush()).is_err() {
             mem::forget(self.db.clone());
         }
     }
