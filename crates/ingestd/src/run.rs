@@ -421,6 +421,10 @@ fn log_note(note: &OpenNote) {
             records,
             "records of the journal are damaged: the states of some sources may be older than their last visit"
         ),
+        OpenNote::Strays { segments } => tracing::warn!(
+            ?segments,
+            "files of the journal are copies of other segments; they were renamed to .copy-N, and can be removed"
+        ),
         // Recording is paused, which says it.
         OpenNote::Copied => {}
         OpenNote::NewEpoch => tracing::warn!("the log is empty and has a new epoch, as ordered"),

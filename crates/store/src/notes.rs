@@ -27,6 +27,11 @@ pub enum OpenNote {
         /// How many.
         records: u64,
     },
+    /// Files of the journal are copies of segments that are there, too. They were given other names, and nothing is lost.
+    Strays {
+        /// The numbers that their names had.
+        segments: Vec<u64>,
+    },
     /// The files are a copy of another store, or were restored.
     Copied,
     /// The log is empty and has a new epoch, as the caller has accepted.
