@@ -41,6 +41,12 @@ impl Identity {
         Epoch::try_new(field(&text, "epoch")?).ok()
     }
 
+    /// Whether it is there and says that the files are where they were written. Changes nothing.
+    pub(crate) fn is_original(store: &Path) -> bool {
+        let inode = read(store).ok().and_then(|text| field(&text, "inode")?.parse::<u64>().ok());
+        inode.is_some_and(|inode| fs::metadata(file(store)).is_ok_and(|found| found.ino() == inode))
+    }
+
     /// Reads it, and writes it if it is missing or of another epoch.
     pub(crate) fn check(store: &Path, epoch: &Epoch) -> io::Result<Self> {
         let text = read(store)?;

@@ -47,7 +47,7 @@ pub(super) struct ImportLogArgs {
 /// Arguments of `newswire log salvage`.
 #[derive(Debug, Args)]
 pub(super) struct SalvageArgs {
-    /// Folder of the damaged store, or a part of it
+    /// Folder of the damaged store, a folder in it, or one of its files
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// File to write; - or none: standard output

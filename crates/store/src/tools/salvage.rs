@@ -45,7 +45,8 @@ pub struct SalvageReport {
     pub broken: u64,
 }
 
-/// Calls `write` with the JSON of each event that is found in the files below `folder`, in the order of its number, each once;
+/// Calls `write` with the JSON of each event that is found in the files below `folder`, or in the file of that name, in the order of its number,
+/// each once;
 /// if there are several logs, one after the other. Among them can be events that retention had removed.
 ///
 /// # Errors
@@ -54,11 +55,14 @@ pub fn salvage(
     folder: &Path,
     mut write: impl FnMut(&str) -> io::Result<()>,
 ) -> Result<SalvageReport, ToolError> {
-    if !folder.is_dir() {
-        return Err(ToolError::NoStore(folder.to_owned()));
-    }
     let mut found = FoundEvents::default();
-    found.add_folder(folder)?;
+    if folder.is_dir() {
+        found.add_folder(folder)?;
+    } else if folder.is_file() {
+        found.try_file(folder.to_owned());
+    } else {
+        return Err(ToolError::NothingThere(folder.to_owned()));
+    }
     let mut report = SalvageReport { files: found.files.len() as u64, ..found.report };
     let broken = found.broken.keys().filter(|id| !found.places.contains_key(*id)).count();
     report.broken = broken as u64;
@@ -102,13 +106,17 @@ impl FoundEvents {
             if kind.is_dir() {
                 self.add_folder(&path)?;
             } else if kind.is_file() {
-                self.files.push(path.clone());
-                if let Err(error) = self.add_file(&path) {
-                    self.report.unreadable.push((path, error.to_string()));
-                }
+                self.try_file(path);
             }
         }
         Ok(())
+    }
+
+    fn try_file(&mut self, path: PathBuf) {
+        self.files.push(path.clone());
+        if let Err(error) = self.add_file(&path) {
+            self.report.unreadable.push((path, error.to_string()));
+        }
     }
 
     fn add_file(&mut self, path: &Path) -> io::Result<()> {

@@ -14,3 +14,4 @@ mod syncs;
 mod twice;
 #[path = "../support/visits.rs"]
 mod visits;
+mod whole;
