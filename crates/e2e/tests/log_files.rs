@@ -453,6 +453,44 @@ async fn an_import_refuses_what_it_cannot_make_a_log_of_names_the_line_and_takes
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_not_whole_is_restored_only_if_the_loss_is_accepted() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = recorded(&origin).await;
+    log(&stack, &["backup", "missing/copy"]).assert_exit(2);
+    log(&stack, &["backup", "data/copy"]).assert_exit(2);
+    log(&stack, &["backup", "copy"]).assert_exit(0);
+    stop(&mut stack).await;
+    let verified = log(&stack, &["verify"]);
+    assert!(
+        verified.assert_exit(0).text().contains("has all events that other files know"),
+        "{}",
+        verified.text()
+    );
+    let verified = log(&stack, &["verify", "--store", "copy"]);
+    assert!(
+        verified.assert_exit(0).text().contains("all is there that the backup has"),
+        "{}",
+        verified.text()
+    );
+    // As an archive that was cut off.
+    fs::remove_file(stack.path("copy/backup")).unwrap();
+    let verified = log(&stack, &["verify", "--store", "copy"]);
+    assert!(verified.assert_exit(1).text().contains("neither `identity`"), "{}", verified.text());
+    let refused = log(&stack, &["restore", "copy"]);
+    assert!(refused.assert_exit(1).err.contains("nothing was restored"), "{}", refused.err);
+    assert!(refused.err.contains("--accept-loss") && !stack.path("data.before-restore-1").exists());
+    fs::create_dir(stack.path("data.new")).unwrap();
+    let accepted = log(&stack, &["restore", "copy", "--accept-loss"]);
+    assert!(accepted.assert_exit(0).err.contains("newswire log verify --store copy"), "{}", accepted.err);
+    assert!(stack.path("data.new").exists() && stack.path("data.before-restore-1").exists());
+    log(&stack, &["restore", "data"]).assert_exit(2);
+    // The newest events.
+    fs::remove_file(stack.path("data.before-restore-1/journal/00000001.segment")).unwrap();
+    log(&stack, &["verify", "--store", "data.before-restore-1"]).assert_exit(1);
+    assert_eq!(start(&mut stack, 10).await["head"], 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_its_journal_is_refused_unless_the_loss_is_accepted_once() {
     let origin = Origin::start().await.unwrap();
     let mut stack = recorded(&origin).await;

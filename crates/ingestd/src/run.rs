@@ -432,6 +432,10 @@ fn log_note(note: &OpenNote) {
             "one of the files `identity` and `identity.2` was missing or damaged, and was written again from the other one; \
              check the disk"
         ),
+        OpenNote::Strays { segments } => tracing::warn!(
+            ?segments,
+            "files of the journal are copies of other segments; they were renamed to .copy-N, and can be removed"
+        ),
         // Recording is paused, which says it.
         OpenNote::Copied => {}
         OpenNote::NewEpoch => tracing::warn!("the log is empty and has a new epoch, as ordered"),

@@ -31,7 +31,8 @@ pub(crate) struct LogArgs {
 
 #[derive(Debug, Subcommand)]
 enum LogCommand {
-    /// Read all segments and check every checksum; changes nothing, and may run beside the daemon
+    /// Read all segments, check every checksum, and compare them with what other files know of the log; changes nothing, and
+    /// may run beside the daemon
     Verify(show::VerifyLogArgs),
     /// Show how many events and bytes each source has; changes nothing, and may run beside the daemon
     Stats(show::StatsArgs),
@@ -49,7 +50,7 @@ enum LogCommand {
     Backup(copies::BackupArgs),
     /// Put a backup or a copied store in place of the store, or decide about a store that is a copy. The daemon must be
     /// stopped. The log begins a new epoch: clients that were ahead of the copy are answered with `reset` and miss nothing
-    /// silently
+    /// silently. A copy that is not whole is refused
     Restore(copies::RestoreArgs),
 }
 
@@ -62,6 +63,9 @@ struct LogFiles {
 }
 
 pub(crate) async fn run(arguments: LogArgs) -> anyhow::Result<Exit> {
+    // A copy of sled that cannot be opened tells nothing; it is no fault of this program.
+    daemon::panics::expect_if(store::is_in_sled);
+    daemon::panics::install();
     let config = arguments.file.load()?.config;
     let is_other = arguments.store.as_ref().is_some_and(|store| *store != config.store.path);
     let store = arguments.store.unwrap_or_else(|| config.store.path.clone());
@@ -88,7 +92,10 @@ fn failed(error: ToolError) -> anyhow::Error {
         ToolError::Output(error) => error.into(),
         ToolError::NoStore(_)
         | ToolError::NotEmpty(_)
-        | ToolError::InTheWay(_)
+        | ToolError::NothingThere(_)
+        | ToolError::IsTheStore(_)
+        | ToolError::NoParent(_)
+        | ToolError::InsideStore { .. }
         | ToolError::OtherEpoch { .. }
         | ToolError::AboveHead { .. }
         | ToolError::OtherLog { .. } => UsageError(whole(&error.to_string())).into(),

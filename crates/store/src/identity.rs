@@ -123,6 +123,11 @@ pub(crate) fn epoch(store: &Path) -> Option<Epoch> {
     NAMES.iter().find_map(|name| Epoch::try_new(field(&read(&store.join(name)).ok()??, "epoch")?).ok())
 }
 
+/// Whether one of the files says that they are where they were written, and none that they are not. Changes nothing.
+pub(crate) fn is_original(store: &Path) -> bool {
+    epoch(store).is_some_and(|epoch| find(store, &epoch).is_ok_and(|found| found != FoundIdentity::Copied))
+}
+
 /// Writes both: what is here is the original.
 pub(crate) fn write(store: &Path, epoch: &Epoch) -> io::Result<()> {
     write_files(store, epoch, |metadata| (metadata.ino(), born(metadata)))

@@ -22,12 +22,12 @@ mod walk;
 mod writer;
 
 pub use open::MisplacedSegment;
-pub(crate) use open::{JournalScan, ScanError, remains, scan, set_aside_all};
+pub(crate) use open::{JournalScan, ScanError, SegmentFiles, remains, scan, set_aside_all};
 pub(crate) use reader::{EventCursor, EventMeta, FoundEvent};
 pub(crate) use record::{BadSegment, CommitRecord, NewRecordEvent, Operation};
 pub(crate) use segment::{JournalFiles, is_unreadable, read_file, read_what_can_be, segment_name};
 pub(crate) use walk::{
-    IndexState, WalkedPart, WalkedRecord, WalkedSegment, epoch_of_events, segment_header, segment_numbers,
-    segment_path,
+    IndexState, WalkedPart, WalkedRecord, WalkedSegment, epoch_of_events, index_ends, segment_header,
+    segment_numbers, segment_path,
 };
 pub(crate) use writer::{JournalWriter, SegmentLimits, create_folders, has_too_many_files, sync_folder};

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{MetadataExt as _, fchown},
     path::Path,
+    time::SystemTime,
 };
 
 use crate::options::StoreOpenError;
@@ -17,7 +18,30 @@ pub(crate) const SLED: &str = "log.sled";
 /// The lock on the folder; held as long as this exists.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+    /// What the file had, and its date: both come back, unless this process has changed the store.
+    before: Option<(Vec<u8>, SystemTime)>,
+}
+
+impl Lock {
+    /// The file names this process also when it has ended.
+    pub(crate) fn keep_name(&mut self) {
+        self.before = None;
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let Some((text, modified)) = self.before.take() else { return };
+        let mut come_back = || {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+            self.file.write_all(&text)?;
+            self.file.set_modified(modified)
+        };
+        // Nothing depends on it.
+        come_back().ok();
+    }
 }
 
 /// A file that root makes belongs to the owner of the folder, who must be able to write it later.
@@ -54,8 +78,11 @@ pub(crate) fn lock(path: &Path) -> Result<Lock, StoreOpenError> {
     }
     let name =
         std::env::current_exe().ok().and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
+    let mut text = Vec::new();
+    (&file).take(256).read_to_end(&mut text).map_err(io)?;
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).map_err(io)?;
     file.set_len(0).map_err(io)?;
     file.rewind().map_err(io)?;
     writeln!(file, "process {} ({})", std::process::id(), name.unwrap_or_default()).map_err(io)?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file, before: Some((text, modified)) })
 }

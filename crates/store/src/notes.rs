@@ -37,6 +37,11 @@ pub enum OpenNote {
     },
     /// One of the two files that say that the store is no copy was missing or damaged. It was written again.
     IdentityRepaired,
+    /// Files of the journal are copies of segments that are there, too. They were given other names, and nothing is lost.
+    Strays {
+        /// The numbers that their names had.
+        segments: Vec<u64>,
+    },
     /// The files are a copy of another store, or of an older state of this one.
     Copied,
     /// The log is empty and has a new epoch, as the caller has accepted.

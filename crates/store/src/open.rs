@@ -65,7 +65,7 @@ const LOCK_DELAY: Duration = Duration::from_millis(20);
 pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader), StoreOpenError> {
     let io = |source| StoreOpenError::Io { path: path.to_owned(), source };
     journal::create_folders(path).map_err(io)?;
-    let lock = lock(path)?;
+    let mut lock = lock(path)?;
     let mut opening = Opening { path, options, notes: Vec::new() };
     let (journal, table, unjournalled) = opening.open_both()?;
     let is_new = journal.is_new();
@@ -79,6 +79,7 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<(LogWriter, LogReader
         FoundIdentity::Repaired => opening.notes.push(OpenNote::IdentityRepaired),
         FoundIdentity::Copied => opening.notes.push(OpenNote::Copied),
     }
+    lock.keep_name();
     migrate::remove_old(path).map_err(io)?;
     let shared = Arc::new(SharedLog::new(table, &journal, identity, (oldest, head), opening.notes));
     shared.note_missing_segments();
@@ -162,6 +163,9 @@ impl Opening<'_> {
             None => self.migrate()?,
         };
         let Some(mut scanned) = scanned else { return self.begin() };
+        if !scanned.strays.is_empty() {
+            self.notes.push(OpenNote::Strays { segments: scanned.strays.clone() });
+        }
         let table = self.open_table(&mut scanned)?;
         let AppliedCommits { commit, head, .. } = table.applied();
         let next = scanned.next();
@@ -180,7 +184,7 @@ impl Opening<'_> {
             ScanError::File { path, source } => StoreOpenError::Unreadable { path, source },
             ScanError::Newer(layout) => StoreOpenError::Newer { path: self.path.to_owned(), layout },
             ScanError::Misplaced(segment) => StoreOpenError::Misplaced(segment),
-            mixed @ ScanError::Mixed(..) => self.damaged(&mixed),
+            mixed @ ScanError::Mixed { .. } => self.damaged(&mixed),
         })?;
         // If no header of a segment is whole, another file may say it.
         let with_epoch = |mut scanned: JournalScan| {

@@ -5,7 +5,7 @@
 //! any file ──► salvage
 //! ```
 //!
-//! Only segments are read, and sled never: what is read is not changed, not even by a lock. A record is whole or it is not
+//! Only segments are read, and of sled only a copy: what is read is not changed, not even by a lock. A record is whole or it is not
 //! there, so that a store can be read while a daemon writes to it: what is read then ends at a whole record.
 
 mod backup;
@@ -15,7 +15,9 @@ mod import;
 mod reading;
 mod restore;
 mod salvage;
+mod states;
 mod survey;
+mod witness;
 
 use std::{io, path::PathBuf};
 
@@ -29,9 +31,10 @@ pub use backup::{
 pub use export::{ExportReport, export};
 pub use import::{ImportedEvent, StoreImport};
 pub use reading::{DamageKind, DamagedPlace};
-pub use restore::{RestoreReport, RestoredEpoch, restore, restore_in_place};
+pub use restore::{RestoreOptions, RestoreReport, RestoredEpoch, restore, restore_in_place};
 pub use salvage::{SalvageReport, salvage};
 pub use survey::{SourceEvents, StoreSurvey, survey};
+pub use witness::EndWitness;
 
 /// Why a command on the files of a store failed. The text ends with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,9 @@ pub enum ToolError {
     /// There is nothing to read.
     #[error("there is no store in {0}; set store.path, or name the folder")]
     NoStore(PathBuf),
+    /// There is neither a folder nor a file.
+    #[error("{0} is neither a folder nor a file; name the folder of a damaged store, or a file of it")]
+    NothingThere(PathBuf),
     /// It has no journal.
     #[error(
         "the store in {0} has no journal: if it is of an earlier version, newswire-ingestd brings it into the layout of \
@@ -62,12 +68,38 @@ pub enum ToolError {
     /// There is something where a new store should come.
     #[error("{0} is not empty; name an empty folder or a new one, or move this one away")]
     NotEmpty(PathBuf),
-    /// There is something where the new store is made before it is put in place.
+    /// What is to be restored from is where it should come.
+    #[error("{0} is the store itself; leave FROM out to decide about a store that is a copy")]
+    IsTheStore(PathBuf),
+    /// What is to be restored is not all there.
     #[error(
-        "{0} is in the way: the new store is made there; move it away (after an interrupted restore, it can be the store \
-         that was there before)"
+        "{path} is not whole, and nothing was restored: {what}; restore another copy, or add --accept-loss to go on without \
+         what is missing"
     )]
-    InTheWay(PathBuf),
+    NotWhole {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
+    /// The folder that a backup would come into is missing.
+    #[error(
+        "{0} does not exist, so no backup was begun in it; mount the disk that should be there, or create the folder"
+    )]
+    NoParent(PathBuf),
+    /// The backup would come into the store.
+    #[error("{path} is in the store {store}; name a folder elsewhere, best on another disk")]
+    InsideStore {
+        /// The folder.
+        path: PathBuf,
+        /// The store.
+        store: PathBuf,
+    },
+    /// A backup cannot go on from one of which it is not known what it has.
+    #[error(
+        "the file `backup` in {0} is damaged; name another folder, or move this one away: a new backup is whole"
+    )]
+    DamagedManifest(PathBuf),
     /// The id to begin after is of another log.
     #[error("the id is of the epoch {asked}, and the log is {epoch}; take an id of this log")]
     OtherEpoch {

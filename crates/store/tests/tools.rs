@@ -107,6 +107,8 @@ fn a_whole_store_has_no_damage_and_its_counts_are_those_of_the_log() {
 fn every_changed_byte_of_a_segment_is_found_and_costs_one_record_at_most() {
     let dir = tempfile::tempdir().unwrap();
     let events = fill(dir.path());
+    // Each survey would compare with it.
+    fs::remove_dir_all(dir.path().join("log.sled")).unwrap();
     let [path] = &segments(dir.path())[..] else { panic!("one segment") };
     let whole = fs::read(path).unwrap();
     let length = whole.len();
@@ -339,6 +341,7 @@ fn salvage_finds_the_events_of_a_journal_whatever_else_is_damaged() {
     };
     assert_eq!(tools::salvage(path, write).unwrap().files, 1);
     assert_eq!(of_a_file, events, "a part of the folder is enough");
+    assert_eq!(salvaged(&dir.path().join("journal")), events);
 }
 
 fn salvaged(path: &Path) -> Vec<Event> {
@@ -451,29 +454,31 @@ fn a_restore_with_the_same_epoch_continues_it() {
 }
 
 #[test]
-fn what_is_where_a_new_store_is_made_stays_unless_it_is_an_interrupted_draft() {
+fn a_new_store_is_made_where_nothing_is_and_a_draft_stays_only_while_its_process_lives() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, new) = (dir.path().join("data"), dir.path().join("data.new"));
+    let store = dir.path().join("data");
     fill(&store);
-    let kept = fill(&new);
-    for restored in [
-        tools::restore(&new, &store, RestoredEpoch::New).map(drop),
-        tools::restore_in_place(&store, RestoredEpoch::New).map(drop),
-        StoreImport::begin(&store).map(drop),
-    ] {
-        let error = restored.unwrap_err();
-        assert!(error.to_string().starts_with(&format!("{} is in the way", new.display())), "{error}");
-        assert_eq!(export(&new).0, kept);
-    }
-    fs::rename(&new, dir.path().join("from")).unwrap();
+    let others = ["data.new", "data.draft-1", "data.draft-3"].map(|name| dir.path().join(name));
+    let kept = others.each_ref().map(|path| fill(path));
     // As an interrupted draft is.
-    fs::create_dir(&new).unwrap();
-    fs::write(new.join("draft"), "").unwrap();
-    fs::create_dir(new.join("journal")).unwrap();
-    fs::write(new.join("journal/00000001.segment"), "half").unwrap();
-    tools::restore(&dir.path().join("from"), &store, RestoredEpoch::Same).unwrap();
-    assert_eq!(export(&store).0, kept);
-    assert!(!new.exists() && !store.join("draft").exists());
+    let interrupted = dir.path().join("data.draft-2");
+    fs::create_dir_all(interrupted.join("journal")).unwrap();
+    fs::write(interrupted.join("draft"), "").unwrap();
+    fs::write(interrupted.join("journal/00000001.segment"), "half").unwrap();
+    // As another process makes one.
+    let foreign = dir.path().join("data.draft-4");
+    fs::create_dir(&foreign).unwrap();
+    let marker = fs::File::create(foreign.join("draft")).unwrap();
+    marker.lock().unwrap();
+    tools::restore(&others[0], &store, RestoredEpoch::Same).unwrap();
+    tools::restore_in_place(&store, RestoredEpoch::New).unwrap();
+    let import = StoreImport::begin(&dir.path().join("imported")).unwrap();
+    assert!(dir.path().join("imported.draft-1").exists());
+    drop(import);
+    assert!(!dir.path().join("imported.draft-1").exists(), "what fails leaves no draft");
+    assert_eq!(export(&dir.path().join("data.before-restore-2")).0, kept[0]);
+    assert_eq!(others.map(|path| export(&path).0), kept, "what is there stays");
+    assert!(!interrupted.exists() && foreign.exists() && !store.join("draft").exists());
 }
 
 #[test]
@@ -541,7 +546,7 @@ fn what_root_makes_in_the_folder_of_a_store_belongs_to_the_user_of_the_daemon() 
 }
 
 fn back_up(store: &Path, to: &Path) -> tools::BackupReport {
-    let mut target = FolderBackup::open(to).unwrap();
+    let mut target = FolderBackup::open(to, store).unwrap();
     tools::backup(store, &mut target, None, Timestamp::from_millis(7)).unwrap()
 }
 
@@ -570,7 +575,7 @@ fn a_backup_copies_what_is_new_and_a_right_segment_is_never_replaced_by_a_damage
         (DaemonLog { epoch, head: Seq(181) }, false),
         (DaemonLog { epoch: news::Epoch::try_new("other1").unwrap(), head: Seq(1) }, false),
     ] {
-        let mut target = FolderBackup::open(&to).unwrap();
+        let mut target = FolderBackup::open(&to, &store).unwrap();
         let made = tools::backup(&store, &mut target, Some(daemon), Timestamp::from_millis(8));
         assert_eq!(made.is_ok(), is_right, "{made:?}");
     }
@@ -585,10 +590,10 @@ fn a_backup_copies_what_is_new_and_a_right_segment_is_never_replaced_by_a_damage
     // Another log does not come into the same folder, nor into one that has something else.
     let other = dir.path().join("other");
     fill(&other);
-    let mut target = FolderBackup::open(&to).unwrap();
+    let mut target = FolderBackup::open(&to, &store).unwrap();
     let refused = tools::backup(&other, &mut target, None, Timestamp::from_millis(7));
     assert!(matches!(refused, Err(ToolError::OtherLog { .. })));
-    assert!(matches!(FolderBackup::open(&other), Err(ToolError::NotEmpty(_))));
+    assert!(matches!(FolderBackup::open(&other, &store), Err(ToolError::NotEmpty(_))));
 }
 
 /// A store with several segments and its backup.
@@ -634,7 +639,7 @@ fn an_older_state_of_a_store_does_not_replace_a_newer_backup() {
     let (dir, store, to, events) = backed_up();
     let last = segments(&store).pop().unwrap();
     fs::remove_file(last).unwrap();
-    let mut target = FolderBackup::open(&to).unwrap();
+    let mut target = FolderBackup::open(&to, &store).unwrap();
     let refused = tools::backup(&store, &mut target, None, Timestamp::from_millis(8)).unwrap_err();
     let text = refused.to_string();
     assert!(text.contains("up to 260") && text.contains("another folder"), "{text}");
@@ -713,6 +718,8 @@ fn a_copy_of_the_files_of_a_store_that_is_written_to_opens_and_has_all_that_was_
         });
         for (copy, kept) in copied {
             assert_has(&export(&copy).0, kept);
+            let found = survey(&copy);
+            assert!(found.places.iter().all(|place| place.kind == DamageKind::End), "{found:?}");
             let (_writer, reader) = store::open(&copy, &options).unwrap();
             assert!(reader.notes().contains(&OpenNote::Copied), "{:?}", reader.notes());
             assert_has(&all(&reader), kept);

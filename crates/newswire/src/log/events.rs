@@ -31,7 +31,7 @@ pub(super) struct ExportLogArgs {
 /// Arguments of `newswire log salvage`.
 #[derive(Debug, Args)]
 pub(super) struct SalvageArgs {
-    /// Folder of the damaged store, or a folder or file of it
+    /// Folder of the damaged store, a folder in it, or one of its files
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// File to write; - or none: standard output

@@ -3,7 +3,7 @@
 use clap::Args;
 use daemon::Exit;
 use serde_json::json;
-use store::tools::{DamagedPlace, StoreSurvey, survey};
+use store::tools::{EndWitness, StoreSurvey, survey};
 
 use super::{LogFiles, counted, failed};
 use crate::out::{self, Paint, safe};
@@ -49,23 +49,45 @@ pub(super) fn verify(files: &LogFiles, arguments: &VerifyLogArgs) -> anyhow::Res
     }
     head(files, &survey)?;
     for place in &survey.places {
-        out::stdout_line(&format!("{}  {}", Paint::for_stdout().bad("damaged"), damage(place)))?;
+        let place = safe(&place.to_string());
+        out::stdout_line(&format!("{}  {place}", Paint::for_stdout().bad("damaged")))?;
     }
     let more = survey.damaged_places - survey.places.len() as u64;
     if more > 0 {
         out::stdout_line(&format!("and {more} more places"))?;
     }
-    out::stdout_line(&if survey.damaged_places == 0 {
-        "every checksum is right".to_owned()
-    } else {
-        format!(
-            "{} damaged, {} lost; readers are told a gap for them. A backup may have them (newswire log restore), and \
-             `newswire log salvage` finds what can still be read",
-            counted(survey.damaged_places, "place"),
-            counted(survey.lost_events, "event")
-        )
-    })?;
+    out::stdout_line(&conclusion(&survey))?;
     Ok(exit)
+}
+
+fn conclusion(survey: &StoreSurvey) -> String {
+    let StoreSurvey { damaged_places, lost_events, end, known_head, .. } = survey;
+    match (*damaged_places, *lost_events) {
+        (0, _) => match end {
+            EndWitness::Backup => {
+                "every checksum is right, and all is there that the backup has written".to_owned()
+            }
+            EndWitness::States => {
+                "every checksum is right, and the log has all events that other files know".to_owned()
+            }
+            EndWitness::NewerStates => format!(
+                "every checksum is right; the states of sources know events up to {known_head}: the copy was made while the \
+                 daemon ran, or the end of the log is missing"
+            ),
+            EndWitness::None => {
+                "every checksum is right; no other file tells whether there were newer events".to_owned()
+            }
+        },
+        (places, 0) => {
+            format!("{} not as it was written, no event is known to be lost", counted(places, "place"))
+        }
+        (places, events) => format!(
+            "{} damaged, {} lost: readers are told a gap of so many. A backup may have them (newswire log restore), and \
+             `newswire log salvage` finds what can still be read",
+            counted(places, "place"),
+            counted(events, "event")
+        ),
+    }
 }
 
 pub(super) fn stats(files: &LogFiles, arguments: &StatsArgs) -> anyhow::Result<Exit> {
@@ -111,16 +133,4 @@ fn head(files: &LogFiles, survey: &StoreSurvey) -> anyhow::Result<()> {
         out::stdout_line(&line)?;
     }
     Ok(())
-}
-
-/// Where, what, and what is lost.
-fn damage(place: &DamagedPlace) -> String {
-    let at = place.at.map_or(String::new(), |at| format!(", byte {at}"));
-    let of = place.source.as_ref().map_or(String::new(), |source| format!(" of {source}"));
-    let lost = match place.first {
-        Some(first) if place.events == 1 => format!(": event {first}{of} is lost"),
-        Some(first) => format!(": events {first} to {}{of} are lost", first.0 + place.events - 1),
-        None => String::new(),
-    };
-    format!("segment {}{at}: {}{lost}", place.segment, place.kind.sentence())
 }

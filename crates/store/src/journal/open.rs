@@ -1,7 +1,7 @@
 //! Finds what a journal has. Changes nothing.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io,
     ops::Range,
@@ -36,6 +36,19 @@ pub(crate) struct JournalScan {
     /// Segments without a header and without a record: the last one if its header never came to the disk, and those in which
     /// nothing can be read.
     pub(super) without_records: Vec<u64>,
+    /// Files that are copies of other segments. They are not read.
+    pub(crate) strays: Vec<u64>,
+}
+
+/// What has the name of a segment in the folder of a journal, by its number.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentFiles {
+    /// The segments, in order.
+    pub(crate) numbers: Vec<u64>,
+    /// Copies of segments that are there under their own names, too.
+    pub(crate) strays: Vec<u64>,
+    /// What is no file.
+    pub(crate) not_files: Vec<u64>,
 }
 
 /// The last record of the last segment, if parts of it are not what was written.
@@ -75,6 +88,9 @@ impl MisplacedSegment {
     }
 }
 
+/// What is wrong with a folder, a pipe or a link to nothing in place of a file.
+const NOT_A_FILE: &str = "it is no file, and no link to one";
+
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScanError {
@@ -82,8 +98,12 @@ pub(crate) enum ScanError {
     File { path: PathBuf, source: io::Error },
     #[error("a newer version of this program wrote it (layout {0})")]
     Newer(u16),
-    #[error("it has segments of different logs ({0} and {1})")]
-    Mixed(Epoch, Epoch),
+    #[error(
+        "{} is of the log {epoch}, and the segments before it are of {before}: a copying tool has mixed two logs; move away \
+         the files of one of them",
+        path.display()
+    )]
+    Mixed { path: PathBuf, epoch: Epoch, before: Epoch },
     #[error(transparent)]
     Misplaced(#[from] MisplacedSegment),
 }
@@ -98,7 +118,8 @@ impl JournalScan {
         };
         match &self.epoch {
             Some(epoch) if *epoch != header.epoch => {
-                return Err(ScanError::Mixed(epoch.clone(), header.epoch));
+                let path = self.folder.join(segment_name(number));
+                return Err(ScanError::Mixed { path, epoch: header.epoch, before: epoch.clone() });
             }
             _ => self.epoch = Some(header.epoch.clone()),
         }
@@ -198,13 +219,57 @@ pub(super) fn set_aside(folder: &Path, number: u64) -> io::Result<()> {
     }
 }
 
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> ScanError + use<> {
+    let path = path.to_owned();
+    |source| ScanError::File { path, source }
+}
+
+impl SegmentFiles {
+    /// Looks at the names in a folder, and at the headers behind them.
+    pub(crate) fn find(folder: &Path) -> Result<Self, ScanError> {
+        let mut found = Self::default();
+        let mut headers = BTreeMap::new();
+        for number in numbers(folder).map_err(failed(folder))? {
+            let path = folder.join(segment_name(number));
+            // Never opens what is none: to open a pipe can take for ever.
+            let is_file = match fs::metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => path.symlink_metadata().is_err(),
+                metadata => metadata.map_err(failed(&path))?.is_file(),
+            };
+            if !is_file {
+                found.not_files.push(number);
+                continue;
+            }
+            found.numbers.push(number);
+            headers.insert(number, header_of(&path)?);
+        }
+        let is_stray = |number: &u64| {
+            let Some(Some(header)) = headers.get(number).filter(|_| headers.len() > 1) else { return false };
+            let of = headers.get(&header.number).and_then(Option::as_ref);
+            header.number != *number && of.is_some_and(|of| of == header)
+        };
+        (found.strays, found.numbers) = found.numbers.iter().partition(|number| is_stray(number));
+        Ok(found)
+    }
+}
+
+/// `None` if it is damaged, or the file was removed just now.
+fn header_of(path: &Path) -> Result<Option<SegmentHeader>, ScanError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed(path))?,
+    };
+    let begin = read_file_up_to(&file, SEGMENT_HEADER as u64).map_err(failed(path))?;
+    Ok(SegmentHeader::decode(&begin).ok())
+}
+
 /// Looks into a folder; `None` if it has no segments. Reads the last segment, and those without an index.
 pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        |source| ScanError::File { path, source }
-    };
-    let numbers = numbers(folder).map_err(failed(folder))?;
+    let SegmentFiles { numbers, strays, not_files } = SegmentFiles::find(folder)?;
+    if let Some(number) = not_files.first().copied() {
+        let path = folder.join(segment_name(number));
+        return Err(ScanError::File { path, source: io::Error::other(NOT_A_FILE) });
+    }
     let Some(last) = numbers.last().copied() else { return Ok(None) };
     let mut scanned = JournalScan {
         epoch: None,
@@ -214,6 +279,7 @@ pub(crate) fn scan(folder: &Path) -> Result<Option<JournalScan>, ScanError> {
         without_index: Vec::new(),
         torn: None,
         without_records: Vec::new(),
+        strays,
     };
     for number in numbers {
         let path = folder.join(segment_name(number));

@@ -82,6 +82,21 @@ pub(crate) fn segment_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(segment_name(number))
 }
 
+/// What the indexes of missing segments say: the number of the segment, and its last event.
+pub(crate) fn index_ends(folder: &Path) -> io::Result<Vec<(u64, Seq)>> {
+    let mut ends = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".index")?.parse().ok());
+        let Some(number) = number.filter(|number| !segment_path(folder, *number).is_file()) else { continue };
+        let Some((segment, _)) = fs::read(&path).ok().and_then(|bytes| decode_index(number, &bytes)) else {
+            continue;
+        };
+        ends.push((number, Seq(segment.next_event.0.saturating_sub(1))));
+    }
+    Ok(ends)
+}
+
 /// The header of a segment; `None` if it is damaged, or the file is gone.
 pub(crate) fn segment_header(folder: &Path, number: u64) -> io::Result<Option<SegmentHeader>> {
     let file = match File::open(segment_path(folder, number)) {

@@ -41,11 +41,23 @@ pub(crate) struct JournalWriter {
 impl JournalWriter {
     /// Begins a journal in an empty folder, or in one that does not exist. Its first event has this number.
     pub(crate) fn create(folder: &Path, epoch: Epoch, first: Seq, limits: SegmentLimits) -> io::Result<Self> {
+        Self::create_behind(0, folder, epoch, first, limits)
+    }
+
+    /// As [`Self::create`], with segments whose numbers come after this one.
+    pub(crate) fn create_behind(
+        number: u64,
+        folder: &Path,
+        epoch: Epoch,
+        first: Seq,
+        limits: SegmentLimits,
+    ) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         sync_folder(folder.parent().unwrap_or(folder))?;
-        let (file, segment) = begin_segment(folder, &epoch, Segment::empty(1, 1, first))?;
+        let number = number + 1;
+        let (file, segment) = begin_segment(folder, &epoch, Segment::empty(number, 1, first))?;
         let journal = JournalFiles::new(epoch, folder.to_owned(), VecDeque::from([segment]));
-        journal.set_last(1, &file);
+        journal.set_last(number, &file);
         Ok(Self { journal: Arc::new(journal), file, limits, totals: OwnerTotals::new(), removed_end: 0 })
     }
 
@@ -57,7 +69,10 @@ impl JournalWriter {
         (commit, first): (u64, Seq),
         limits: SegmentLimits,
     ) -> io::Result<Self> {
-        let JournalScan { folder, mut segments, without_index, without_records, .. } = scanned;
+        let JournalScan { folder, mut segments, without_index, without_records, strays, .. } = scanned;
+        for stray in strays {
+            rename_copy(&folder, stray)?;
+        }
         let last = segments.back().map_or(0, |last| last.number);
         // Its number is the next one, whether it was the last of these or not.
         let unfinished = without_records.last().copied().filter(|unfinished| *unfinished > last);
@@ -227,6 +242,14 @@ impl JournalWriter {
         }
         sync_folder(folder)
     }
+}
+
+/// Renames the copy of a segment to what no segment is called: the next segment may need its own.
+fn rename_copy(folder: &Path, stray: u64) -> io::Result<()> {
+    let names = (1..u32::MAX).map(|n| folder.join(format!("{stray:08}.copy-{n}")));
+    let is_free = |path: &std::path::PathBuf| path.symlink_metadata().is_err();
+    let free = { names }.find(is_free).ok_or_else(|| io::Error::from(io::ErrorKind::AlreadyExists))?;
+    fs::rename(folder.join(segment_name(stray)), free)
 }
 
 /// Its file has its header, and its folder has its file, before anything depends on it.

@@ -110,18 +110,60 @@ pub trait BackupTarget {
     fn name(&self) -> PathBuf;
 }
 
+/// The file of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ManifestFile {
+    Missing,
+    /// It is not what was written, or cannot be read.
+    Damaged,
+    Whole(BackupManifest),
+}
+
+/// What is in the file.
+#[derive(Serialize, Deserialize)]
+struct SealedManifest {
+    #[serde(flatten)]
+    manifest: BackupManifest,
+    /// CRC-32C of the manifest as JSON without white space. Earlier versions have not written it.
+    #[serde(default)]
+    crc32c: Option<u32>,
+}
+
+impl ManifestFile {
+    pub(super) fn read(folder: &Path) -> Self {
+        match fs::read(folder.join(MANIFEST)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Missing,
+            bytes => bytes.ok().and_then(|bytes| whole(&bytes)).map_or(Self::Damaged, Self::Whole),
+        }
+    }
+}
+
+fn whole(bytes: &[u8]) -> Option<BackupManifest> {
+    let SealedManifest { manifest, crc32c } = serde_json::from_slice(bytes).ok()?;
+    let is_right = crc32c.is_none_or(|crc32c| crc32c == manifest.checksum());
+    (is_right && manifest.layout == LAYOUT).then_some(manifest)
+}
+
 impl BackupManifest {
     /// Of the backup in this folder; `None` if there is none, or its manifest is damaged.
     #[must_use]
     pub fn read(folder: &Path) -> Option<Self> {
-        let manifest: Self = serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()?;
-        (manifest.layout == LAYOUT).then_some(manifest)
+        match ManifestFile::read(folder) {
+            ManifestFile::Whole(manifest) => Some(manifest),
+            ManifestFile::Missing | ManifestFile::Damaged => None,
+        }
     }
 
-    /// As it is in its file.
+    /// As it is in its file, with a checksum.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("every field of a manifest has a JSON form") + "\n"
+        let sealed = SealedManifest { manifest: self.clone(), crc32c: Some(self.checksum()) };
+        serde_json::to_string_pretty(&sealed).expect("every field of a manifest has a JSON form") + "\n"
+    }
+
+    fn checksum(&self) -> u32 {
+        let text = serde_json::to_vec(self).expect("every field of a manifest has a JSON form");
+        crc32c::crc32c(&text)
     }
 }
 
@@ -265,12 +307,25 @@ pub struct FolderBackup {
 }
 
 impl FolderBackup {
-    /// Opens a folder with a backup, or an empty or new one.
+    /// Opens a folder with a backup of the store `store`, or an empty or new one.
     ///
     /// # Errors
-    /// [`ToolError`] if it has something else, or cannot be used.
-    pub fn open(folder: &Path) -> Result<Self, ToolError> {
-        let before = BackupManifest::read(folder);
+    /// [`ToolError`] if it has something else, is in the store, or cannot be used.
+    pub fn open(folder: &Path, store: &Path) -> Result<Self, ToolError> {
+        let Ok(store) = fs::canonicalize(store) else { return Err(ToolError::NoStore(store.to_owned())) };
+        // A disk that is not mounted has no folders.
+        let parent =
+            folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let found = fs::canonicalize(folder).or_else(|_| fs::canonicalize(parent));
+        let Ok(found) = found else { return Err(ToolError::NoParent(parent.to_owned())) };
+        if found.starts_with(&store) {
+            return Err(ToolError::InsideStore { path: folder.to_owned(), store });
+        }
+        let before = match ManifestFile::read(folder) {
+            ManifestFile::Missing => None,
+            ManifestFile::Damaged => return Err(ToolError::DamagedManifest(folder.to_owned())),
+            ManifestFile::Whole(manifest) => Some(manifest),
+        };
         let journal = folder.join(JOURNAL);
         let names = [OsString::from(JOURNAL), Path::new(MANIFEST).with_extension(UNFINISHED).into()];
         let others = match fs::read_dir(folder) {
@@ -330,9 +385,16 @@ impl BackupTarget for FolderBackup {
 /// The file has the bytes, or what it had before.
 fn write_at_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension(UNFINISHED);
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    if let Err(error) = write() {
+        // Part of a file on a full disk is of no use.
+        fs::remove_file(&new).ok();
+        return Err(error);
+    }
     sync_folder(path.parent().unwrap_or(path))
 }

@@ -49,12 +49,12 @@ impl StoreImport {
     /// # Errors
     /// [`ToolError`] if there is something, or it cannot be written.
     pub fn begin(store: &Path) -> Result<Self, ToolError> {
-        let place = StorePlace::take(store)?;
+        let mut place = StorePlace::take(store)?;
         if !place.is_empty()? {
             return Err(ToolError::NotEmpty(store.to_owned()));
         }
         let epoch = new_epoch();
-        let draft = DraftJournal::begin(&place, epoch.clone(), Seq(1))?;
+        let draft = DraftJournal::begin(&mut place, epoch.clone(), Seq(1), 0)?;
         let recorded = Timestamp::from_millis(i64::MIN);
         let (seen, read) = Default::default();
         Ok(Self { place, draft, epoch, next: Seq(1), recorded, seen, read })
@@ -103,7 +103,7 @@ impl StoreImport {
         }
         let count = self.draft.count;
         self.draft.finish()?;
-        self.place.replace(&self.epoch)?;
+        self.place.replace()?;
         Ok(count)
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the journal of a store that is not open, in order, and finds what is damaged.
 
 use std::{
+    fmt, io,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -12,8 +13,8 @@ use serde::Serialize;
 use crate::{
     MisplacedSegment,
     journal::{
-        BadSegment, Operation, WalkedPart, WalkedRecord, WalkedSegment, segment_header, segment_numbers,
-        segment_path,
+        BadSegment, Operation, ScanError, SegmentFiles, WalkedPart, WalkedRecord, WalkedSegment,
+        segment_header, segment_path,
     },
     lock::JOURNAL,
 };
@@ -48,6 +49,18 @@ pub enum DamageKind {
     Index,
     /// Bytes behind the last record: a write was cut off, which loses nothing, or the last record is damaged.
     End,
+    /// There is a folder, or a link to nothing, in place of the file of a segment.
+    NotAFile,
+    /// The file is a copy of another segment.
+    Copy,
+    /// The newest events are missing.
+    Head,
+    /// The file is not what the backup has written.
+    Changed,
+    /// The file `backup` is not what was written, or is of another log.
+    Manifest,
+    /// Neither of the files is there that say what a store or a backup has.
+    Unnamed,
 }
 
 impl DamageKind {
@@ -61,14 +74,35 @@ impl DamageKind {
             Self::Missing => "events are missing here; a start has found that they were lost",
             Self::Segment => "the file is missing",
             Self::Header => "the header of the file is damaged; what follows it is not",
-            Self::Epoch => "the file is of another log",
+            Self::Epoch => {
+                "the file is of another log: a copying tool has mixed two, or left it from before a restore; move it away"
+            }
             Self::Changes => "the changes of source states in a record are damaged; its events are not",
             Self::Index => "the index of the segment is damaged; the next start makes it again",
             Self::End => {
                 "the last bytes are no whole record: a write was cut off, which loses nothing, or the last record is damaged; \
                  the next start tells which"
             }
+            Self::NotAFile => "there is no file, but a folder or a link to nothing",
+            Self::Copy => {
+                "the file is a copy of another segment, which is there, too: nothing is lost, and it can be removed"
+            }
+            Self::Head => "the end of the log is missing: other files know newer events",
+            Self::Changed => "the file is not what the backup had written",
+            Self::Manifest => {
+                "the file `backup` is damaged or of another log, and so it is not known what the backup should have"
+            }
+            Self::Unnamed => {
+                "there is neither `identity`, as in a store, nor `backup`, which a backup has once it is complete: more may be \
+                 missing, as in an archive that was cut off"
+            }
         }
+    }
+
+    /// Whether all events of the log can be there nevertheless, or the log had lost them itself.
+    #[must_use]
+    pub fn is_as_the_log_was(self) -> bool {
+        matches!(self, Self::Missing | Self::Header | Self::Index | Self::End | Self::Copy)
     }
 }
 
@@ -77,7 +111,7 @@ impl DamageKind {
 pub struct DamagedPlace {
     /// What is wrong.
     pub kind: DamageKind,
-    /// The number of the segment.
+    /// The number of the segment; 0 if it is in no segment.
     pub segment: u64,
     /// Where in its file, in bytes.
     pub at: Option<u64>,
@@ -87,6 +121,30 @@ pub struct DamagedPlace {
     pub events: u64,
     /// Their source, if that can be told.
     pub source: Option<SourceId>,
+}
+
+impl fmt::Display for DamagedPlace {
+    /// Where, what, and what is lost.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.segment > 0 {
+            write!(f, "segment {}", self.segment)?;
+            if let Some(at) = self.at {
+                write!(f, ", byte {at}")?;
+            }
+            f.write_str(": ")?;
+        }
+        f.write_str(self.kind.sentence())?;
+        let Some(first) = self.first else { return Ok(()) };
+        if self.events == 1 {
+            write!(f, ": event {first}")?;
+        } else {
+            write!(f, ": events {first} to {}", first.0 + self.events - 1)?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, " of {source}")?;
+        }
+        f.write_str(if self.events == 1 { " is lost" } else { " are lost" })
+    }
 }
 
 /// What a journal has in one place.
@@ -111,6 +169,10 @@ pub(crate) enum LogPart<'a> {
 pub(crate) struct ClosedJournal {
     pub(crate) folder: PathBuf,
     pub(crate) numbers: Vec<u64>,
+    /// Files that are copies of other segments. They are not read.
+    pub(crate) copies: Vec<u64>,
+    /// Segments in whose place there is no file.
+    pub(crate) not_files: Vec<u64>,
     pub(crate) epoch: Epoch,
     pub(crate) oldest: Seq,
     pub(crate) head: Seq,
@@ -121,10 +183,10 @@ impl ClosedJournal {
     /// Finds out what there is.
     pub(crate) fn find(store: &Path) -> Result<Self, ToolError> {
         let folder = store.join(JOURNAL);
-        let numbers = segment_numbers(&folder).map_err(ToolError::file("read", &folder))?;
         if !store.is_dir() {
             return Err(ToolError::NoStore(store.to_owned()));
         }
+        let SegmentFiles { numbers, strays, not_files } = segment_files(&folder)?;
         let (mut epoch, mut oldest, mut next, mut first, mut last) = (None, None, None, Seq(1), None);
         for number in numbers.iter().rev().copied() {
             let is_needed = epoch.is_none() || oldest.is_none() || Some(number) == numbers.first().copied();
@@ -158,7 +220,7 @@ impl ClosedJournal {
         let head = Seq(next.map_or(0, |next| next.0.saturating_sub(1)));
         // The last record says what retention had removed; if the first segment has less, it is not the first one.
         let oldest = oldest.unwrap_or(first).min(head.next());
-        Ok(Self { folder, numbers, epoch, oldest, head, last })
+        Ok(Self { folder, numbers, copies: strays, not_files, epoch, oldest, head, last })
     }
 
     /// Reads it from this event on, or all of it with [`Seq::NONE`].
@@ -187,6 +249,15 @@ impl ClosedJournal {
         Ok(())
     }
 
+    pub(super) fn why_missing(&self, number: u64) -> DamageKind {
+        if self.not_files.contains(&number) { DamageKind::NotAFile } else { DamageKind::Segment }
+    }
+
+    /// The number of the last segment.
+    pub(crate) fn last(&self) -> u64 {
+        self.last.number
+    }
+
     /// Whether the first segment does not have the oldest event that is kept, nor an earlier one.
     pub(crate) fn begins_late(&self) -> Result<bool, ToolError> {
         Ok(self.first_of(self.numbers.first())?.is_some_and(|first| first > self.oldest))
@@ -206,6 +277,16 @@ impl ClosedJournal {
         let header = header.map_err(ToolError::file("read", segment_path(&self.folder, number)))?;
         Ok(header.map(|header| header.first))
     }
+}
+
+fn segment_files(folder: &Path) -> Result<SegmentFiles, ToolError> {
+    SegmentFiles::find(folder).map_err(|error| match error {
+        ScanError::File { path, source } => ToolError::File { attempt: "read", path, source },
+        // It has not looked at more than the headers.
+        other => {
+            ToolError::File { attempt: "read", path: folder.to_owned(), source: io::Error::other(other) }
+        }
+    })
 }
 
 fn read(folder: &Path, number: u64) -> Result<Option<WalkedSegment>, ToolError> {
@@ -252,11 +333,11 @@ impl JournalPass<'_> {
         let number = segment.number;
         let is_last = number == self.journal.last.number;
         if let Some(missing) = self.before.map(|before| before + 1).filter(|missing| *missing < number) {
-            self.cause = Some((DamageKind::Segment, missing, None));
+            self.cause = Some((self.journal.why_missing(missing), missing, None));
         }
         let begins_late = |first: Seq| self.before.is_none() && self.expected.is_some_and(|e| e < first);
         if number > 1 && segment.header.as_ref().is_ok_and(|header| begins_late(header.first)) {
-            self.cause = Some((DamageKind::Segment, number - 1, None));
+            self.cause = Some((self.journal.why_missing(number - 1), number - 1, None));
         }
         self.before = Some(number);
         match &segment.header {

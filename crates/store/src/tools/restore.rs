@@ -18,10 +18,13 @@ use crate::{
 
 use super::{
     ToolError,
-    backup::BackupManifest,
     draft::{DraftJournal, StorePlace},
-    reading::{ClosedJournal, LogPart},
+    reading::{ClosedJournal, DamagedPlace, LogPart},
+    survey::{StoreSurvey, survey},
 };
+
+/// So many places are named in an error.
+const PLACES_NAMED: usize = 5;
 
 /// Which epoch the restored log has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,21 @@ pub enum RestoredEpoch {
     New,
     /// That of the copy. Right only if no client has been ahead of it.
     Same,
+}
+
+/// How a store is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreOptions {
+    /// Which epoch the log has then.
+    pub epoch: RestoredEpoch,
+    /// Whether a copy that is not whole is restored, instead of being refused.
+    pub accept_loss: bool,
+}
+
+impl From<RestoredEpoch> for RestoreOptions {
+    fn from(epoch: RestoredEpoch) -> Self {
+        Self { epoch, accept_loss: false }
+    }
 }
 
 /// What was restored.
@@ -53,29 +71,58 @@ pub struct RestoreReport {
 ///
 /// # Errors
 /// [`ToolError`]; the store is as it was then.
-pub fn restore(from: &Path, store: &Path, epoch: RestoredEpoch) -> Result<RestoreReport, ToolError> {
-    let place = StorePlace::take(store)?;
+pub fn restore(
+    from: &Path,
+    store: &Path,
+    options: impl Into<RestoreOptions>,
+) -> Result<RestoreReport, ToolError> {
+    if let (Ok(found), Ok(of_store)) = (fs::canonicalize(from), fs::canonicalize(store))
+        && found == of_store
+    {
+        return Err(ToolError::IsTheStore(from.to_owned()));
+    }
+    restore_from(from, store, options.into())
+}
+
+fn restore_from(from: &Path, store: &Path, options: RestoreOptions) -> Result<RestoreReport, ToolError> {
+    let mut place = StorePlace::take(store)?;
+    let survey = survey(from)?;
+    if !options.accept_loss {
+        check_whole(from, &survey)?;
+    }
     let journal = ClosedJournal::find(from)?;
     let mut report = RestoreReport {
         epoch: journal.epoch.clone(),
         oldest: journal.oldest,
         head: journal.head,
-        lost: 0,
-        damaged_places: 0,
+        lost: survey.lost_events,
+        damaged_places: survey.damaged_places,
         before: None,
     };
-    // What a backup is known to have, and has no more.
-    let promised = BackupManifest::read(from).filter(|manifest| manifest.epoch == journal.epoch);
-    report.lost += promised.map_or(0, |manifest| manifest.head.0.saturating_sub(journal.head.0));
-    match epoch {
+    match options.epoch {
         RestoredEpoch::New => {
             report.epoch = new_epoch();
-            write_anew(&journal, &place, &mut report)?;
+            write_anew(&journal, &mut place, &mut report)?;
         }
-        RestoredEpoch::Same => copy(&journal, &place, &mut report)?,
+        RestoredEpoch::Same => copy(&journal, &mut place)?,
     }
-    report.before = place.replace(&report.epoch)?;
+    report.before = place.replace()?;
     Ok(report)
+}
+
+/// Names what is missing, beside what the log itself had lost.
+fn check_whole(from: &Path, survey: &StoreSurvey) -> Result<(), ToolError> {
+    let missing = |place: &&DamagedPlace| !place.kind.is_as_the_log_was();
+    let count = survey.places.iter().filter(missing).count();
+    if count == 0 {
+        return Ok(());
+    }
+    let mut what: Vec<_> =
+        survey.places.iter().filter(missing).take(PLACES_NAMED).map(ToString::to_string).collect();
+    if count > PLACES_NAMED {
+        what.push(format!("and {} more places, which `newswire log verify` names", count - PLACES_NAMED));
+    }
+    Err(ToolError::NotWhole { path: from.to_owned(), what: what.join("; ") })
 }
 
 /// Decides about a copied store where it is: with a new epoch, it is written anew; with the same one, it is accepted as the
@@ -83,12 +130,16 @@ pub fn restore(from: &Path, store: &Path, epoch: RestoredEpoch) -> Result<Restor
 ///
 /// # Errors
 /// [`ToolError`]; the store is as it was then.
-pub fn restore_in_place(store: &Path, epoch: RestoredEpoch) -> Result<RestoreReport, ToolError> {
+pub fn restore_in_place(
+    store: &Path,
+    options: impl Into<RestoreOptions>,
+) -> Result<RestoreReport, ToolError> {
+    let options = options.into();
     if !store.is_dir() {
         return Err(ToolError::NoStore(store.to_owned()));
     }
-    if epoch == RestoredEpoch::New {
-        return restore(store, store, epoch);
+    if options.epoch == RestoredEpoch::New {
+        return restore_from(store, store, options);
     }
     let _lock = lock(store)?;
     let ClosedJournal { epoch, oldest, head, .. } = ClosedJournal::find(store)?;
@@ -98,13 +149,13 @@ pub fn restore_in_place(store: &Path, epoch: RestoredEpoch) -> Result<RestoreRep
 
 fn write_anew(
     journal: &ClosedJournal,
-    place: &StorePlace,
+    place: &mut StorePlace,
     report: &mut RestoreReport,
 ) -> Result<(), ToolError> {
-    let mut draft = DraftJournal::begin(place, report.epoch.clone(), journal.oldest)?;
+    let mut draft = DraftJournal::begin(place, report.epoch.clone(), journal.oldest, journal.last())?;
     journal.read(Seq::NONE, |part| {
         match part {
-            LogPart::Segment { .. } => {}
+            LogPart::Segment { .. } | LogPart::Damage(_) => {}
             LogPart::Event { seq, source, recorded, sealed } => {
                 let id = Cursor { epoch: report.epoch.clone(), seq };
                 match with_id(sealed, &id) {
@@ -115,10 +166,6 @@ fn write_anew(
                 }
             }
             LogPart::Changes(operations) => draft.add_operations(operations)?,
-            LogPart::Damage(damage) => {
-                report.lost += damage.events;
-                report.damaged_places += 1;
-            }
         }
         Ok(())
     })?;
@@ -137,10 +184,11 @@ fn with_id(sealed: &[u8], id: &Cursor) -> Option<(EventKind, String)> {
     Some((kind, event.to_json()))
 }
 
-fn copy(journal: &ClosedJournal, place: &StorePlace, report: &mut RestoreReport) -> Result<(), ToolError> {
-    place.create()?;
-    let folder = place.new.join(JOURNAL);
-    fs::create_dir_all(&folder).map_err(ToolError::file("create", &folder))?;
+fn copy(journal: &ClosedJournal, place: &mut StorePlace) -> Result<(), ToolError> {
+    let new = place.create()?;
+    identity::write(&new, &journal.epoch).map_err(ToolError::file("write", &new))?;
+    let folder = new.join(JOURNAL);
+    fs::create_dir(&folder).map_err(ToolError::file("create", &folder))?;
     journal.read(Seq::NONE, |part| {
         match part {
             LogPart::Segment { segment, is_last } => {
@@ -152,11 +200,7 @@ fn copy(journal: &ClosedJournal, place: &StorePlace, report: &mut RestoreReport)
                 });
                 written.map_err(ToolError::file("write", &path))?;
             }
-            LogPart::Damage(damage) => {
-                report.lost += damage.events;
-                report.damaged_places += 1;
-            }
-            LogPart::Event { .. } | LogPart::Changes(_) => {}
+            LogPart::Event { .. } | LogPart::Changes(_) | LogPart::Damage(_) => {}
         }
         Ok(())
     })?;

@@ -45,7 +45,8 @@ pub struct SalvageReport {
     pub broken: u64,
 }
 
-/// Calls `write` with the JSON of each event that is found in the files below `folder`, or in a file, in the order of its number, each once;
+/// Calls `write` with the JSON of each event that is found in the files below `folder`, or in the file of that name, in the order of
+/// its number, each once;
 /// if there are several logs, one after the other. Among them can be events that retention had removed.
 ///
 /// # Errors
@@ -55,12 +56,12 @@ pub fn salvage(
     mut write: impl FnMut(&str) -> io::Result<()>,
 ) -> Result<SalvageReport, ToolError> {
     let mut found = FoundEvents::default();
-    if folder.is_file() {
-        found.try_file(folder.to_owned());
-    } else if folder.is_dir() {
+    if folder.is_dir() {
         found.add_folder(folder)?;
+    } else if folder.is_file() {
+        found.try_file(folder.to_owned());
     } else {
-        return Err(ToolError::NoStore(folder.to_owned()));
+        return Err(ToolError::NothingThere(folder.to_owned()));
     }
     let mut report = SalvageReport { files: found.files.len() as u64, ..found.report };
     let broken = found.broken.keys().filter(|id| !found.places.contains_key(*id)).count();

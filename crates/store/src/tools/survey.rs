@@ -13,6 +13,7 @@ use crate::{
 use super::{
     ToolError,
     reading::{ClosedJournal, DamageKind, DamagedPlace, LogPart, place},
+    witness::{EndWitness, LogWitness},
 };
 
 /// So many damaged places are listed; the rest is counted.
@@ -45,6 +46,10 @@ pub struct StoreSurvey {
     pub damaged_places: u64,
     /// The first of them.
     pub places: Vec<DamagedPlace>,
+    /// With what the end of the log was compared.
+    pub end: EndWitness,
+    /// The newest event that is known, there or not.
+    pub known_head: Seq,
     /// What each source has, the one with most bytes first.
     pub sources: Vec<SourceEvents>,
 }
@@ -66,7 +71,9 @@ pub struct SourceEvents {
 /// # Errors
 /// [`ToolError`] if there is no journal or a file cannot be read.
 pub fn survey(store: &Path) -> Result<StoreSurvey, ToolError> {
+    let mut witness = LogWitness::of(store);
     let journal = ClosedJournal::find(store)?;
+    let (end, known_head) = witness.end(&journal);
     let mut survey = StoreSurvey {
         epoch: journal.epoch.clone(),
         oldest: journal.oldest,
@@ -80,12 +87,15 @@ pub fn survey(store: &Path) -> Result<StoreSurvey, ToolError> {
         lost_events: 0,
         damaged_places: 0,
         places: Vec::new(),
+        end,
+        known_head,
         sources: Vec::new(),
     };
     let mut sources: BTreeMap<SourceId, EventTotals> = BTreeMap::new();
     journal.read(Seq::NONE, |part| {
         match part {
             LogPart::Segment { segment, is_last } => {
+                witness.check_segment(segment.number, &segment.bytes);
                 survey.segments += 1;
                 survey.segment_bytes += segment.bytes.len() as u64;
                 let path = segment_path(&journal.folder, segment.number).with_extension("index");
@@ -108,6 +118,9 @@ pub fn survey(store: &Path) -> Result<StoreSurvey, ToolError> {
         }
         Ok(())
     })?;
+    for place in witness.places(&journal, &survey.places)? {
+        survey.add_place(place);
+    }
     survey.sources = sources
         .into_iter()
         .map(|(source, EventTotals { events, bytes })| SourceEvents { source, events, bytes })

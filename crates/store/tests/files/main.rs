@@ -15,3 +15,4 @@ mod syncs;
 mod twice;
 #[path = "../support/visits.rs"]
 mod visits;
+mod whole;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use news::{Seq, Timestamp};
 use store::{
     OpenNote,
-    tools::{self, FolderBackup, RestoredEpoch},
+    tools::{self, FolderBackup, RestoreOptions, RestoredEpoch, ToolError},
 };
 
 use crate::{
@@ -39,10 +39,14 @@ fn child() {
         Ok(())
     });
     assert!(report.unwrap().unreadable.is_empty() && salvaged >= EVENTS - lost, "{salvaged}");
-    let mut target = FolderBackup::open(&folder.join("backup")).unwrap();
+    let mut target = FolderBackup::open(&folder.join("backup"), &store).unwrap();
     assert_eq!(tools::backup(&store, &mut target, None, Timestamp::from_millis(1)).unwrap().lost, lost);
-    let restored = tools::restore(&store, &folder.join("restored"), RestoredEpoch::New).unwrap();
-    assert_eq!(restored.lost, lost);
+    let restore = |accept_loss| {
+        let options = RestoreOptions { epoch: RestoredEpoch::New, accept_loss };
+        tools::restore(&store, &folder.join("restored"), options)
+    };
+    assert!(matches!(restore(false), Err(ToolError::NotWhole { .. })));
+    assert_eq!(restore(true).unwrap().lost, lost);
     let (_writer, reader) = store::open(&store, &options(64)).unwrap();
     let log = read_log(&reader);
     assert_eq!((reader.head(), log.events.len() as u64, log.missed), (Seq(EVENTS), EVENTS - lost, lost));
