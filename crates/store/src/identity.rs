@@ -16,7 +16,7 @@
 use std::{
     fs::{self, File, Metadata},
     io::{self, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant, UNIX_EPOCH},
@@ -26,7 +26,6 @@ use news::Epoch;
 
 use crate::{
     journal::{has_too_many_files, is_unreadable, sync_folder},
-    lock::leave_to_owner,
     record::STORE_LAYOUT,
 };
 
@@ -181,6 +180,16 @@ fn write_files(store: &Path, epoch: &Epoch, place: impl Fn(&Metadata) -> (u64, S
 )]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// A file that root makes belongs to the owner of the folder, who must be able to write it later.
+pub(crate) fn leave_to_owner(file: &File, folder: &Path) -> io::Result<()> {
+    let (owner, of_file) = (fs::metadata(folder)?, file.metadata()?);
+    if of_file.uid() == 0 && owner.uid() != 0 {
+        // Not every root may; then it is as good as it can be.
+        fchown(file, Some(owner.uid()), Some(owner.gid())).ok();
+    }
+    Ok(())
 }
 
 /// Not the id itself, which is not for others.

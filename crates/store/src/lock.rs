@@ -2,13 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, fchown},
+    io::{Read as _, Seek as _, Write as _},
     path::Path,
     time::SystemTime,
 };
 
-use crate::options::StoreOpenError;
+use crate::{identity::leave_to_owner, options::StoreOpenError};
 
 /// The folder of the journal.
 pub(crate) const JOURNAL: &str = "journal";
@@ -42,16 +41,6 @@ impl Drop for Lock {
         // Nothing depends on it.
         come_back().ok();
     }
-}
-
-/// A file that root makes belongs to the owner of the folder, who must be able to write it later.
-pub(crate) fn leave_to_owner(file: &File, folder: &Path) -> io::Result<()> {
-    let (owner, of_file) = (fs::metadata(folder)?, file.metadata()?);
-    if of_file.uid() == 0 && owner.uid() != 0 {
-        // Not every root may; then it is as good as it can be.
-        fchown(file, Some(owner.uid()), Some(owner.gid())).ok();
-    }
-    Ok(())
 }
 
 /// Locks a folder, for this process.
