@@ -131,15 +131,14 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<DoctorVerdict> {
     let free = reported.and_then(|store| store.free_bytes).or_else(|| disk.map(|disk| disk.free_bytes));
     let free = free.filter(|free| *free < FREE_BYTES_MIN);
     let inodes = disk.and_then(|disk| disk.free_inodes).filter(|inodes| *inodes == 0);
-    let what = match (free, inodes) {
-        (Some(free), _) => format!("has {} left", bytes(free)),
-        (None, Some(_)) => "has no inodes left".to_owned(),
+    let (what, mut next) = match (free, inodes) {
+        (Some(free), _) => (format!("has {} left", bytes(free)), free_space(&path)),
+        (None, Some(_)) => ("has no inodes left".to_owned(), free_inodes(&path)),
         (None, None) => return None,
     };
     let dead =
         if evidence.ingestd.presence == Presence::Absent { "; newswire-ingestd does not run" } else { "" };
     let line = format!("the disk of {} {what}: nothing can be recorded{dead}", safe(&path));
-    let mut next = free_space(&path);
     next.extend((!dead.is_empty()).then(|| start(&evidence.ingestd)));
     Some(DoctorVerdict::new(VerdictCode::DiskFull, line, next))
 }
@@ -149,6 +148,10 @@ fn free_space(store: &str) -> Vec<String> {
         format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", safe(store)),
         "lower store.retention_bytes if the store itself uses most of it".to_owned(),
     ]
+}
+
+fn free_inodes(store: &str) -> Vec<String> {
+    vec![format!("df -i {0}; du --inodes -x {0} | sort -n | tail   # remove some files", safe(store))]
 }
 
 /// No visits begin, although the daemon runs. A hang explains more: a pause of recording keeps no client waiting.
@@ -162,10 +165,7 @@ pub(super) fn recording_paused(evidence: &Evidence) -> Option<DoctorVerdict> {
     );
     Some(match first.reason.as_str() {
         "disk-space" => DoctorVerdict::new(VerdictCode::DiskFull, line, free_space(&vitals.store.path)),
-        "disk-inodes" => {
-            let next = format!("df -i {0}; du --inodes -x {0} | sort -n | tail", safe(&vitals.store.path));
-            DoctorVerdict::new(VerdictCode::DiskFull, line, [next])
-        }
+        "disk-inodes" => DoctorVerdict::new(VerdictCode::DiskFull, line, free_inodes(&vitals.store.path)),
         reason => {
             let next =
                 format!("look up {} in deploy/OPERATIONS.md, section Recording is paused", safe(reason));

@@ -446,7 +446,8 @@ fn a_full_disk_takes_precedence_over_the_daemon_that_it_ended() {
         total_bytes: 1 << 31,
         free_inodes: Some(0),
     });
-    expect(&e, VerdictCode::DiskFull, &["no inodes"]);
+    let inodes = expect(&e, VerdictCode::DiskFull, &["no inodes"]);
+    assert!(inodes.next[0].starts_with("df -i /d;"), "{inodes:?}");
 }
 
 #[test]
