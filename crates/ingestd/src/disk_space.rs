@@ -159,7 +159,7 @@ impl DiskSpace {
             Err(error) => {
                 if !std::mem::replace(&mut self.is_unreadable, true) {
                     tracing::warn!(
-                        %error, path = %self.path.display(),
+                        %error, of = %self.path.display(),
                         "the free space of the disk cannot be read; until it can, recording does not pause before it is full"
                     );
                 }

@@ -80,9 +80,9 @@ impl WireLog {
     fn report(&self, damage: &DamagedEvents) {
         self.metrics.events_damaged.inc_by(damage.count);
         if let Some(bytes) = damage.too_large {
-            let id = Cursor { epoch: self.reader.epoch().clone(), seq: damage.first };
             return tracing::error!(
-                %id,
+                epoch = %self.reader.epoch(),
+                seq = damage.first.0,
                 bytes,
                 bytes_max = StoredEvent::JSON_BYTES_MAX,
                 source = damage.source.as_ref().map(tracing::field::display),
