@@ -387,7 +387,7 @@ async fn a_file_of_an_export_keeps_what_it_had_if_the_command_fails_and_what_is_
         (&["export", "kept.ndjson", "--after", "zzzzzz-1"], 2, "the id is of the epoch zzzzzz"),
         (&["export", "kept.ndjson", "--after", &above], 2, "the log ends at "),
         (&["export", "kept.ndjson", "--source", "nosuch"], 2, "the log has no event of the source nosuch; "),
-        (&["salvage", "missing", "kept.ndjson"], 2, "there is no store in missing"),
+        (&["salvage", "missing", "kept.ndjson"], 2, "missing is neither a folder nor a file"),
         (&["salvage", "empty", "kept.ndjson"], 1, "found no event in 0 files; nothing was written"),
         (&["export", "missing/x"], 1, "cannot write missing/x: No such file or directory"),
         (

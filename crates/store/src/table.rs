@@ -108,7 +108,8 @@ pub(crate) struct AppliedCommits {
 /// sled, and how far it has come.
 #[derive(Debug)]
 pub(crate) struct Table {
-    db: sled::Db,
+    /// `None` once it is dropped.
+    db: Option<sled::Db>,
     file: File,
     /// Where a failure of sled is noted, so that the next start makes it again.
     note: PathBuf,
@@ -138,7 +139,7 @@ impl Table {
         let file = File::open(folder.join("db"))?;
         let note = folder.parent().unwrap_or(folder).join(REBUILD_NOTE);
         let table = Self {
-            db,
+            db: Some(db),
             file,
             note,
             noted: OnceLock::new(),
@@ -148,7 +149,7 @@ impl Table {
             oldest: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
         };
-        if let Some(stored) = caught(|| table.db.get(APPLIED))? {
+        if let Some(stored) = caught(|| table.db().get(APPLIED))? {
             let [commit, head, oldest, flushed] =
                 table.checked("how far it has come", record::unseal_numbers(&stored))?;
             table.applied.store(commit, Ordering::Release);
@@ -157,6 +158,10 @@ impl Table {
             table.flushed.store(flushed, Ordering::Release);
         }
         Ok(table)
+    }
+
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("only the drop takes it")
     }
 
     pub(crate) fn applied(&self) -> AppliedCommits {
@@ -170,7 +175,7 @@ impl Table {
 
     /// The epoch of the log; `None` in an empty table.
     pub(crate) fn epoch(&self) -> Result<Option<Epoch>, TableError> {
-        let Some(stored) = self.watched(|| self.db.get(record::EPOCH))? else { return Ok(None) };
+        let Some(stored) = self.watched(|| self.db().get(record::EPOCH))? else { return Ok(None) };
         let epoch =
             record::unseal_epoch(&stored).and_then(|name| Epoch::try_new(name).map_err(|_| Damage::Content));
         self.checked("the epoch", epoch).map(Some)
@@ -193,16 +198,16 @@ impl Table {
     }
 
     pub(crate) fn set_epoch(&self, epoch: &Epoch) -> Result<(), TableError> {
-        self.watched(|| self.db.insert(record::EPOCH, record::seal_epoch(epoch.as_str()))).map(drop)
+        self.watched(|| self.db().insert(record::EPOCH, record::seal_epoch(epoch.as_str()))).map(drop)
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<StoredValue>, TableError> {
-        let Some(stored) = self.watched(|| self.db.get(key))? else { return Ok(None) };
+        let Some(stored) = self.watched(|| self.db().get(key))? else { return Ok(None) };
         self.whole(key, stored).map(Some)
     }
 
     fn whole(&self, key: &[u8], stored: sled::IVec) -> Result<StoredValue, TableError> {
-        let whole = self.watched(|| pieces::value(&self.db, key, stored))?;
+        let whole = self.watched(|| pieces::value(self.db(), key, stored))?;
         let split = whole.and_then(|bytes| {
             let (value, commit) = bytes.split_last_chunk().ok_or(Damage::Cut)?;
             Ok(StoredValue { value: value.to_vec(), commit: u64::from_le_bytes(*commit) })
@@ -212,7 +217,7 @@ impl Table {
 
     /// The values whose keys begin so, in the order of their keys.
     pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, StoredValue)>, TableError> {
-        let entries = self.watched(|| self.db.scan_prefix(prefix).collect::<sled::Result<Vec<_>>>())?;
+        let entries = self.watched(|| self.db().scan_prefix(prefix).collect::<sled::Result<Vec<_>>>())?;
         let whole = |(key, stored): (sled::IVec, _)| Ok((key.to_vec(), self.whole(&key, stored)?));
         entries.into_iter().map(whole).collect()
     }
@@ -239,7 +244,7 @@ impl Table {
         let is_value =
             |key: &sled::IVec| !key.starts_with(b"p") && **key != *APPLIED && **key != *record::EPOCH;
         self.watched(|| {
-            let keys = self.db.range(range).keys();
+            let keys = self.db().range(range).keys();
             keys.filter(|key| key.as_ref().map_or(true, is_value))
                 .take(limit)
                 .map(|key| Ok(key?.to_vec()))
@@ -285,18 +290,18 @@ impl Table {
                 match value {
                     Some(StoredValue { mut value, commit }) => {
                         value.extend_from_slice(&commit.to_le_bytes());
-                        entries.replace(&self.db, &key, value)?;
+                        entries.replace(self.db(), &key, value)?;
                     }
-                    None => entries.remove_from(&self.db, &key)?,
+                    None => entries.remove_from(self.db(), &key)?,
                 }
             }
             if at_once || entries.replaces_pieces() {
-                entries.replace(&self.db, APPLIED, applied)?;
-                return entries.apply_at_once(&self.db);
+                entries.replace(self.db(), APPLIED, applied)?;
+                return entries.apply_at_once(self.db());
             }
-            entries.apply_in_turn(&self.db)?;
+            entries.apply_in_turn(self.db())?;
             // After what it says is there.
-            self.db.insert(APPLIED, applied).map(drop)
+            self.db().insert(APPLIED, applied).map(drop)
         })?;
         self.applied.store(commit, Ordering::Release);
         self.head.store(head.0, Ordering::Release);
@@ -312,7 +317,7 @@ impl Table {
 
     /// Writes what was applied before to the file, so that it is still there if this process dies.
     pub(crate) fn write(&self) -> Result<(), TableError> {
-        self.watched(|| self.db.flush()).map(drop)
+        self.watched(|| self.db().flush()).map(drop)
     }
 
     /// Brings to disk what was applied before. sled's own flush does not sync its file.
@@ -365,10 +370,18 @@ impl Table {
 }
 
 impl Drop for Table {
-    /// If the disk has failed, or fails now, sled is never dropped: it would flush, and may panic or wait for ever.
+    /// sled flushes and syncs when it is dropped, and panics if that fails. If the disk has failed before, it is never
+    /// dropped: it may wait for ever.
     fn drop(&mut self) {
-        if self.has_failed.load(Ordering::Acquire) || caught(|| self.db.flush()).is_err() {
-            mem::forget(self.db.clone());
+        let db = self.db.take();
+        if self.has_failed.load(Ordering::Acquire) {
+            mem::forget(db);
+        } else {
+            caught(|| {
+                drop(db);
+                Ok(())
+            })
+            .ok();
         }
     }
 }
