@@ -63,7 +63,7 @@ struct LogFiles {
 }
 
 pub(crate) async fn run(arguments: LogArgs) -> anyhow::Result<Exit> {
-    // A copy of sled that cannot be opened tells nothing; it is no fault of this program.
+    // If sled panics on the copy of itself that `verify` opens, the journal is checked without it: that panic is not shown.
     daemon::panics::expect_if(store::is_in_sled);
     daemon::panics::install();
     let config = arguments.file.load()?.config;

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Each names the machine, its own inode and the birth of it, which a copy changes and a move within the file system does not.
-//! Both are made anew at each open, at each close and once a minute: what is written over them from an older copy names other ones.
+//! Both are made anew at each open, at each close, and once a minute while there is something to record: what is written over
+//! them from an older copy names other ones.
 //! There are two, so that damage to one of them is not taken for a copy.
 
 use std::{
