@@ -491,7 +491,7 @@ pub(crate) fn new_epoch() -> Epoch {
 
 /// Waits for sled's own lock. This process has the lock on the directory, so only a dropped database of this process can hold
 /// it: its background threads release the file a moment later. The lock of a process that has ended is free.
-fn wait_until_sled_unlocks(directory: &Path) -> io::Result<()> {
+pub(crate) fn wait_until_sled_unlocks(directory: &Path) -> io::Result<()> {
     let file = match File::open(directory.join("db")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,

@@ -417,7 +417,7 @@ mod tests {
     use news::{FeedUrl, Item, ItemEvidence, Source, SourceId, SourceState, Timestamp};
 
     use super::*;
-    use crate::{LogWriter, NewsPlan, StoreOptions, VisitRecord, lock::SLED};
+    use crate::{LogWriter, NewsPlan, StoreOptions, VisitRecord, lock::SLED, open::wait_until_sled_unlocks};
 
     fn append(writer: &mut LogWriter, now: i64) {
         let url = FeedUrl::try_new("https://example.org/feed").unwrap();
@@ -442,7 +442,9 @@ mod tests {
     }
 
     fn table(folder: &Path) -> Table {
-        Table::open(&folder.join(SLED), 1 << 20).unwrap()
+        let folder = folder.join(SLED);
+        wait_until_sled_unlocks(&folder).unwrap();
+        Table::open(&folder, 1 << 20).unwrap()
     }
 
     fn values(folder: &Path) -> BTreeMap<Vec<u8>, StoredValue> {
