@@ -8,6 +8,8 @@ pub const EX_OK: u8 = 0;
 pub const EX_FAILURE: u8 = 1;
 /// The command line (or, for a command, its configuration) is wrong.
 pub const EX_USAGE: u8 = 2;
+/// A check could not tell: what it asks for may not be looked at, or did not answer.
+pub const EX_UNKNOWN: u8 = 3;
 /// `EX_IOERR`: a file, directory, socket or port is unusable.
 pub const EX_IOERR: u8 = 74;
 /// `EX_TEMPFAIL`: another process holds the lock or the socket; a retry may work.
@@ -24,6 +26,8 @@ pub enum Exit {
     Failure,
     /// [`EX_USAGE`]
     Usage,
+    /// [`EX_UNKNOWN`]
+    Unknown,
     /// [`EX_TEMPFAIL`]
     Locked,
     /// [`EX_IOERR`]
@@ -40,6 +44,7 @@ impl Exit {
             Exit::Ok => EX_OK,
             Exit::Failure => EX_FAILURE,
             Exit::Usage => EX_USAGE,
+            Exit::Unknown => EX_UNKNOWN,
             Exit::Locked => EX_TEMPFAIL,
             Exit::Io => EX_IOERR,
             Exit::Config => EX_CONFIG,
@@ -59,7 +64,7 @@ mod tests {
 
     #[test]
     fn each_exit_code_is_the_one_that_units_and_scripts_expect() {
-        let all = [Exit::Ok, Exit::Failure, Exit::Usage, Exit::Locked, Exit::Io, Exit::Config];
-        assert_eq!(all.map(Exit::code), [0, 1, 2, 75, 74, 78]);
+        let all = [Exit::Ok, Exit::Failure, Exit::Usage, Exit::Unknown, Exit::Locked, Exit::Io, Exit::Config];
+        assert_eq!(all.map(Exit::code), [0, 1, 2, 3, 75, 74, 78]);
     }
 }

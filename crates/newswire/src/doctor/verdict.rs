@@ -21,6 +21,7 @@ use crate::out::safe;
 /// The conclusion, as a stable word. `doctor/README.md` explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[allow(dead_code, reason = "the rules for some of them follow")]
 pub(crate) enum VerdictCode {
     Healthy,
     SlowFeeds,
@@ -41,6 +42,18 @@ pub(crate) enum VerdictCode {
     OrphanListener,
     WireCut,
     ClockJumped,
+    DiskStalled,
+    Throttled,
+    MemoryPressure,
+    TasksExhausted,
+    LogBlocked,
+    HeldByDebugger,
+    StoreGone,
+    RunDirGone,
+    FeedsFailing,
+    OtherGateway,
+    ConfigurationBroken,
+    Unknown,
 }
 
 impl VerdictCode {
@@ -66,13 +79,26 @@ impl VerdictCode {
             Self::OrphanListener => "orphan-listener",
             Self::WireCut => "wire-cut",
             Self::ClockJumped => "clock-jumped",
+            Self::DiskStalled => "disk-stalled",
+            Self::Throttled => "throttled",
+            Self::MemoryPressure => "memory-pressure",
+            Self::TasksExhausted => "tasks-exhausted",
+            Self::LogBlocked => "log-blocked",
+            Self::HeldByDebugger => "held-by-debugger",
+            Self::StoreGone => "store-gone",
+            Self::RunDirGone => "run-dir-gone",
+            Self::FeedsFailing => "feeds-failing",
+            Self::OtherGateway => "other-gateway",
+            Self::ConfigurationBroken => "configuration-broken",
+            Self::Unknown => "unknown",
         }
     }
 
-    /// 0 for [`Self::Healthy`] and [`Self::SlowFeeds`], which is not a hang, else 1.
+    /// 0 for [`Self::Healthy`] and [`Self::SlowFeeds`], which is not a hang; 3 for [`Self::Unknown`]; else 1.
     pub(crate) fn exit(self) -> Exit {
         match self {
             Self::Healthy | Self::SlowFeeds => Exit::Ok,
+            Self::Unknown => Exit::Unknown,
             _ => Exit::Failure,
         }
     }
