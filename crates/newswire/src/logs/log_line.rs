@@ -61,7 +61,14 @@ impl LogLine {
         if let Some(request) = access::parse(line) {
             return request;
         }
-        let prefix = stamp::split(line, now);
+        let mut prefix = stamp::split(line, now);
+        if prefix.program.is_some() {
+            // The program's own time stands behind that of syslog, as ours does without the journal.
+            let own = stamp::split(prefix.message, now);
+            if own.time.is_some() && own.program.is_none() {
+                prefix = stamp::LinePrefix { time: own.time, message: own.message, ..prefix };
+            }
+        }
         let (level, text) = match prefix.message.split_once(' ') {
             Some((word, text)) if is_level(word) => (level_of(word), text.trim_start()),
             _ => (level_in(prefix.message), prefix.message),
@@ -186,8 +193,8 @@ fn level_in(line: &str) -> Option<Severity> {
     })
 }
 
-/// How lines of the kernel about a fault begin. They name no level.
-const FAULT_BEGINNINGS: [&str; 9] = [
+/// How lines of the kernel and of systemd about a fault begin. They name no level.
+const FAULT_BEGINNINGS: [&str; 10] = [
     "Out of memory: Kill",
     "Memory cgroup out of memory: Kill",
     "INFO: task ",
@@ -197,8 +204,9 @@ const FAULT_BEGINNINGS: [&str; 9] = [
     "Kernel panic - ",
     "general protection fault",
     "I/O error, dev ",
+    "Failed to start ",
 ];
-/// What other lines of the kernel and of systemd about a fault contain.
+/// What other such lines contain.
 const FAULT_PARTS: [&str; 11] = [
     "oom-kill:constraint=",
     " invoked oom-killer:",
@@ -293,6 +301,10 @@ mod tests {
             ),
             ("Nov 25 19:00:00 h systemd[1]: a.service: Watchdog timeout (limit 30s)!", Some(Severity::Error)),
             ("Nov 25 19:00:00 h systemd[1]: Started a.service.", None),
+            (
+                "Nov 25 19:00:00 h newswire-ingestd[7]: 2026-11-25T19:00:00Z WARN  visit failed",
+                Some(Severity::Warn),
+            ),
             ("Nov 25 19:00:00 h app[7]: ERROR: it broke", Some(Severity::Error)),
             ("2026-11-25 19:00:00,123 - app.db - ERROR - it broke", Some(Severity::Error)),
             ("ERROR:root:it broke", Some(Severity::Error)),
