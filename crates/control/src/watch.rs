@@ -71,6 +71,45 @@ pub struct ProgressReport {
     pub clock: ClockReport,
     /// Pauses of the whole process: it was stopped, suspended with the machine, or without CPU.
     pub pauses: PauseReport,
+    /// The output of its log; `None` if it has no log, or is of a version that does not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogReport>,
+}
+
+/// Where a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogOutput {
+    /// Standard error.
+    Stderr,
+    /// The journal of systemd.
+    Journal,
+}
+
+/// The lines of a log on their way to its output. A separate thread writes them; no other one waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReport {
+    /// The output.
+    pub output: LogOutput,
+    /// What waits to be written, without stack dumps.
+    pub queued_bytes: u64,
+    /// What may wait; further lines are dropped.
+    pub queued_bytes_max: u64,
+    /// Lines that were dropped since the start.
+    pub dropped: u64,
+    /// How long the present write has been waiting for the output; 0 if nothing is being written.
+    pub blocked_ms: u64,
+    /// Null if the last write succeeded.
+    pub failing: Option<LogFailure>,
+}
+
+/// The output of a log that refuses lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFailure {
+    /// The error of the operating system at the last attempt.
+    pub error: String,
+    /// For how long no write has succeeded.
+    pub lasted_ms: u64,
 }
 
 /// What something watched is.

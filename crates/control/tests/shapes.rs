@@ -32,6 +32,8 @@ const GATEWAY_WATCH: &str = r#"{"clock":{"jumps":0,"last_ms":null,"last_ms_ago":
     {"beat_ms_ago":1900,"kind":"worker","lag_ms":2,"lag_ms_max":8,"name":"worker-0","stalled":true,"tid":29518,
      "work":{"what":"GET /news","of":"127.0.0.1:9","since_ms_ago":1900}}],
     "name":"newswire-gateway","pauses":{"count":1,"last_ms":2500,"last_ms_ago":77},"pid":29508,
+    "log":{"output":"stderr","queued_bytes":700,"queued_bytes_max":1048576,"dropped":3,"blocked_ms":2100,
+     "failing":{"error":"No space left on device (os error 28)","lasted_ms":9}},
     "stalls":[{"loop":"worker-0","kind":"worker","tid":29518,"began_ms_ago":1900,"lasted_ms":null,
      "work":{"what":"GET /news","of":"127.0.0.1:9","since_ms_ago":1000},"culprit":"read at a.rs:1"}],"stalls_total":1,
     "threads":[{"tid":7,"name":"blocking-1","work":{"what":"parsing","of":"bbc","since_ms_ago":3}}],

@@ -98,6 +98,7 @@ fn watch(name: &str, pid: i32, loops: Vec<LoopReport>, vitals: Value) -> WatchRe
         stalls_total: 0,
         clock: Default::default(),
         pauses: Default::default(),
+        log: None,
     };
     let vitals = serde_json::from_value(vitals).unwrap();
     WatchReport { process: identity(name, pid), uptime_ms: 3_600_000, progress, vitals: Some(vitals) }
