@@ -12,6 +12,7 @@ mod listener;
 mod locate;
 mod part;
 mod process;
+mod resources;
 mod show;
 mod systemd;
 mod threads;
@@ -63,10 +64,13 @@ pub(crate) struct DoctorArgs {
 ///       "name", "presence" ("running" | "absent" | "unknown" | "not-asked"), "found_by", "socket",
 ///       "process": {"pid","command","state","stopped","frozen","tracer","threads","states","open_files","rss_bytes",
 ///                   "memory","uptime_ms","cpu_ms","sampled_ms","cpu_sampled_ms","run_delay_ms","tasks"},
+///       "resources": {"sampled_ms","frozen","cpu","memory","tasks","pressure","still"} (control groups, limits and
+///                     threads that did not run, sampled twice),
 ///       "health", "watch" (answers of the admin socket), "late": [..], "unit" (systemd's view),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
 ///       "others": [{"pid","command"}] },
-///     "store": {"path","free_bytes","total_bytes","free_inodes"} } }
+///     "store": {"path","free_bytes","total_bytes","free_inodes"},
+///     "pressure" (PSI of the machine): {"cpu","memory","io"} } }
 /// ```
 ///
 /// An unavailable part is `{"missing": "why"}`.

@@ -9,6 +9,10 @@ use super::{
     listener::ListenerReport,
     part::Part,
     process::{ProcessSample, Usage},
+    resources::{
+        ProcessResources, file_system::StoreFileSystem, other_gateways::OtherGateway, pressure::Pressures,
+        store_place::StorePlace,
+    },
     systemd::SystemdUnit,
     threads::Stacks,
 };
@@ -41,6 +45,11 @@ pub(crate) struct Evidence {
     pub(crate) ingestd: DaemonEvidence,
     pub(crate) gateway: DaemonEvidence,
     pub(crate) store: Part<Disk>,
+    pub(crate) file_system: Part<StoreFileSystem>,
+    pub(crate) store_place: Part<StorePlace>,
+    pub(crate) other_gateways: Vec<OtherGateway>,
+    /// Of the machine.
+    pub(crate) pressure: Part<Pressures>,
 }
 
 impl Evidence {
@@ -60,6 +69,7 @@ pub(crate) struct DaemonEvidence {
     /// Its admin socket.
     pub(crate) socket: String,
     pub(crate) process: Part<ProcessSample>,
+    pub(crate) resources: Part<ProcessResources>,
     pub(crate) health: Part<HealthReport>,
     pub(crate) watch: Part<WatchReport>,
     /// Loops whose beats were late repeatedly within a second.

@@ -18,6 +18,10 @@ use super::{
     locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
     part::Part,
     process,
+    resources::{
+        self, file_system::StoreFileSystem, kernel_files::KernelFiles, other_gateways::OtherGateway,
+        pressure::Pressures, store_place::StorePlace,
+    },
     systemd::SystemdUnits,
     threads,
 };
@@ -72,12 +76,20 @@ pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence
     }
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, gateway, store) = tokio::join!(
+    let (http, listener, ingestd, gateway, store, pressure) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         examine_daemon(options, INGESTD, ingestd, &instance, &units),
         examine_daemon(options, GATEWAY, gateway, &instance, &units),
         examine_disk(options, &loaded.config.store.path),
+        examine_pressure(options),
+    );
+    let (store_path, pid) = (absolute(&loaded.config.store.path), ingestd.pid());
+    let store_path = ingestd.ingest_vitals().map_or(store_path, |vitals| PathBuf::from(&vitals.store.path));
+    let (file_system, store_place, other_gateways) = tokio::join!(
+        examine_file_system(options, pid, &store_path),
+        examine_store_place(options, pid, &store_path),
+        find_other_gateways(options, &instance, gateway.pid()),
     );
     Evidence {
         at,
@@ -91,6 +103,10 @@ pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence
         ingestd,
         gateway,
         store,
+        file_system,
+        store_place,
+        other_gateways,
+        pressure,
     }
 }
 
@@ -209,6 +225,7 @@ async fn examine_daemon(
         found_by: found.how,
         socket: socket.display().to_string(),
         process: Part::missing("no process"),
+        resources: Part::missing("no process"),
         health: Part::missing("no process"),
         watch: Part::missing("no process"),
         late: Vec::new(),
@@ -217,8 +234,12 @@ async fn examine_daemon(
         others: found.others,
     };
     let Some(pid) = found.pid else { return daemon };
-    let (process, (health, watch, late)) =
-        tokio::join!(process::examine(pid, options.quick), query(options, &socket));
+    let (process, resources, (health, watch, late)) = tokio::join!(
+        process::examine(pid, options.quick),
+        resources::examine(pid, options.quick),
+        query(options, &socket)
+    );
+    daemon.resources = resources;
     (daemon.process, daemon.health, daemon.watch, daemon.late) = (process, health, watch, late);
     daemon.stacks = match options.stacks {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
@@ -245,6 +266,60 @@ async fn query(
         let why = http::no_answer_within(within);
         (Part::timed_out(why.clone()), Part::timed_out(why), Vec::new())
     })
+}
+
+/// Where the store is mounted, and whether its file system takes changes.
+async fn examine_file_system(
+    options: &GatherOptions,
+    pid: Option<i32>,
+    store: &Path,
+) -> Part<StoreFileSystem> {
+    if options.target != DoctorTarget::Both && pid.is_none() {
+        return Part::not_asked();
+    }
+    let path = store.to_path_buf();
+    let found = resources::abandonable(move || {
+        let existing = path.canonicalize().unwrap_or(path);
+        StoreFileSystem::of(&KernelFiles::below("/"), pid, &existing)
+    });
+    let Some(Some(mut found)) = found.await else {
+        return Part::missing("the kernel did not report its mount");
+    };
+    found.probe(store).await;
+    Part::Found(found)
+}
+
+/// Whether the running daemon has the store of that path open.
+async fn examine_store_place(options: &GatherOptions, pid: Option<i32>, store: &Path) -> Part<StorePlace> {
+    let Some(pid) = pid else { return Part::missing("no process") };
+    if matches!(options.target, DoctorTarget::Url { .. }) {
+        return Part::not_asked();
+    }
+    let store = store.to_path_buf();
+    match resources::abandonable(move || StorePlace::of(pid, &store)).await {
+        Some(place) => Part::from_result(place),
+        None => Part::timed_out("its file system did not answer in time"),
+    }
+}
+
+async fn find_other_gateways(
+    options: &GatherOptions,
+    instance: &Instance,
+    gateway: Option<i32>,
+) -> Vec<OtherGateway> {
+    match options.target {
+        DoctorTarget::Both if !options.quick => {
+            resources::other_gateways::examine(&instance.run_dir, gateway).await
+        }
+        _ => Vec::new(),
+    }
+}
+
+async fn examine_pressure(options: &GatherOptions) -> Part<Pressures> {
+    match options.target {
+        DoctorTarget::Url { .. } => Part::not_asked(),
+        _ => resources::pressure_of_machine(options.quick).await,
+    }
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.

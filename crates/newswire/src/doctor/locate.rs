@@ -185,7 +185,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// `--config FILE` or `--config=FILE`.
-fn config_of(arguments: &[String]) -> Option<&str> {
+pub(crate) fn config_of(arguments: &[String]) -> Option<&str> {
     let mut arguments = arguments.iter();
     arguments
         .find_map(|argument| match argument.strip_prefix("--config") {

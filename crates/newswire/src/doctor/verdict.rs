@@ -5,6 +5,7 @@
 
 mod presence_rules;
 mod progress_rules;
+mod resource_rules;
 #[cfg(test)]
 mod tests;
 
@@ -145,17 +146,26 @@ const RULES: &[Rule] = &[
     presence_rules::gateway_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
+    resource_rules::elsewhere,
+    resource_rules::throttled,
+    resource_rules::memory_pressure,
+    resource_rules::disk_stalled,
     progress_rules::loop_stalled,
+    resource_rules::blocked_from_outside,
+    resource_rules::tasks_exhausted,
     progress_rules::pool_exhausted,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
     progress_rules::descriptors_exhausted,
     progress_rules::does_not_answer,
+    resource_rules::store_gone,
+    resource_rules::run_dir_gone,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    resource_rules::other_gateway,
     progress_rules::clock_jumped,
     progress_rules::slow_feeds,
 ];

@@ -4,7 +4,7 @@ use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, exit_log_hint,
     name_and_pid, restart, safe, start,
 };
-use crate::doctor::listener::Owner;
+use crate::doctor::{listener::Owner, resources::freezer::FrozenGroup};
 use crate::out::whole;
 
 /// A process that has run for less may still be starting.
@@ -109,15 +109,25 @@ fn stopped(daemon: &DaemonEvidence) -> Option<String> {
         _ if process.stopped => Some(format!(
             "{who} is stopped by a signal (SIGSTOP, or a terminal); the kernel does not record who sent it and when"
         )),
+        _ if let Some(frozen) = frozen(daemon) => {
+            Some(format!("{who} is frozen by its control group {}", safe(&frozen.group)))
+        }
         _ if process.frozen => Some(format!("{who} is frozen by its control group")),
         _ => None,
     }
+}
+
+fn frozen(daemon: &DaemonEvidence) -> Option<&FrozenGroup> {
+    daemon.resources.get()?.frozen.as_ref()
 }
 
 fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
     let Some(process) = daemon.process.get() else { return Vec::new() };
     match (process.tracer, process.frozen) {
         (Some(tracer), _) if process.stopped => vec![format!("end the debugger: kill {tracer}")],
+        _ if let Some(frozen) = frozen(daemon) => {
+            vec![format!("{}   # it continues where it stopped", safe(&frozen.thaw()))]
+        }
         (_, true) => vec!["docker unpause CONTAINER, or systemctl thaw UNIT".to_owned()],
         _ => vec![format!("kill -CONT {}   # it continues where it stopped", process.pid)],
     }
