@@ -404,11 +404,51 @@ pub struct StoreReport {
     pub last_commit_took_ms: Option<u64>,
     /// How long the current commit has been running.
     pub committing_ms: Option<u64>,
+    /// What the disk does for the store at this moment.
+    #[serde(default)]
+    pub disk: Option<DiskWorkReport>,
+    /// What took the disk at least a second in the last minute; none if nothing did.
+    #[serde(default)]
+    pub slow_disk: Option<SlowDiskReport>,
     /// Visits that wait to be recorded.
     pub queued: u64,
     /// When a part of the log could not be read last.
     #[serde(default)]
     pub last_read_failure_ms_ago: Option<u64>,
+}
+
+/// What the disk does for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskWorkReport {
+    /// What it is.
+    pub phase: DiskWorkPhase,
+    /// For how long.
+    pub since_ms: u64,
+}
+
+/// A kind of work of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskWorkPhase {
+    /// A commit is written.
+    Write,
+    /// A commit is synced.
+    Sync,
+    /// The files of sled are written and synced, in the background.
+    Sled,
+}
+
+/// Writes and syncs that took at least a second and ended in the last minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowDiskReport {
+    /// How many.
+    pub count: u64,
+    /// All of them together.
+    pub total_ms: u64,
+    /// The slowest.
+    pub slowest_ms: u64,
+    /// When the slowest ended.
+    pub slowest_ms_ago: u64,
 }
 
 /// File descriptors of a process.

@@ -51,7 +51,9 @@ const INGEST_WATCH: &str = r#"{"clock":{"jumps":1,"last_ms":-4000,"last_ms_ago":
     "since_ms_ago":1981,"source":"silent-herald","waiting_for":null}],"epoch":"e69io1","head":88,"oldest":1,
     "open_files":{"max":20000,"used":39},"outage":false,"overdue":0,"store":{"bytes":58977,"committing_ms":null,
     "free_bytes":68807434240,"last_commit_ms_ago":413,"last_commit_took_ms":2,
-    "last_read_failure_ms_ago":null,"path":"/var/lib/newswire","queued":0},
+    "last_read_failure_ms_ago":null,"path":"/var/lib/newswire","queued":0,
+    "disk":{"phase":"sync","since_ms":12},
+    "slow_disk":{"count":2,"total_ms":6000,"slowest_ms":3100,"slowest_ms_ago":900}},
     "wire":{"sent":"e69io1-88","subscribers":1}}}"#;
 
 #[test]

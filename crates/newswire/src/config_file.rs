@@ -48,7 +48,10 @@ impl ConfigFile {
     pub(crate) fn load_in_part(&self) -> Result<ConfigInPart, UsageError> {
         let (loaded, complaints) =
             daemon::config::load_in_part(self.config.as_deref(), daemon::config::environment());
-        if self.config.as_deref().is_some_and(|file| !file.exists() && file.symlink_metadata().is_err_and(is_missing))
+        if self
+            .config
+            .as_deref()
+            .is_some_and(|file| !file.exists() && file.symlink_metadata().is_err_and(is_missing))
         {
             return Err(UsageError(complaints.to_string()));
         }
@@ -88,7 +91,8 @@ mod tests {
         let file = folder.path().join("newswire.toml");
         let named = ConfigFile { config: Some(file.clone()) };
         assert!(named.load_in_part().is_err());
-        std::fs::write(&file, "[daemon]\nrun_dir = \"/run/here\"\n[gateway]\nlisten = 17\nno_such = \n").unwrap();
+        std::fs::write(&file, "[daemon]\nrun_dir = \"/run/here\"\n[gateway]\nlisten = 17\nno_such = \n")
+            .unwrap();
         assert!(named.load().is_err());
         let part = named.load_in_part().unwrap();
         assert_eq!(part.loaded.config.daemon.run_dir, PathBuf::from("/run/here"));

@@ -183,8 +183,11 @@ async fn probe_sockets(
                         return found;
                     }
                     Some(pid) => {
-                        let command = Process::new(pid).map(|process| process::command(&process)).unwrap_or_default();
-                        found.why.push(format!("{name} is held by pid {pid} ({command}), which is another program"));
+                        let command =
+                            Process::new(pid).map(|process| process::command(&process)).unwrap_or_default();
+                        found.why.push(format!(
+                            "{name} is held by pid {pid} ({command}), which is another program"
+                        ));
                         found.foreign.get_or_insert(OtherProcess { pid, command });
                     }
                     None => {
@@ -287,7 +290,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// `--config FILE` or `--config=FILE`.
-fn config_of(arguments: &[String]) -> Option<&str> {
+pub(crate) fn config_of(arguments: &[String]) -> Option<&str> {
     let mut arguments = arguments.iter();
     arguments
         .find_map(|argument| match argument.strip_prefix("--config") {
@@ -305,12 +308,21 @@ mod tests {
     use super::{super::program::GATEWAY, *};
 
     /// As [`super::locate`], but for a process that runs a test.
-    async fn locate(program: &'static str, instance: &Instance, unit: Option<&SystemdUnit>) -> LocatedProcess {
+    async fn locate(
+        program: &'static str,
+        instance: &Instance,
+        unit: Option<&SystemdUnit>,
+    ) -> LocatedProcess {
         locate_running(program, instance, unit, |_| true).await
     }
 
     fn instance(folder: &Path) -> Instance {
-        Instance { run_dir: folder.to_path_buf(), gateway_dir: folder.to_path_buf(), config: None, is_whole: true }
+        Instance {
+            run_dir: folder.to_path_buf(),
+            gateway_dir: folder.to_path_buf(),
+            config: None,
+            is_whole: true,
+        }
     }
 
     #[tokio::test]

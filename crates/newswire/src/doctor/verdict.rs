@@ -7,6 +7,7 @@ mod next;
 mod presence_rules;
 mod progress_rules;
 pub(super) mod proof;
+mod resource_rules;
 #[cfg(test)]
 mod tests;
 
@@ -154,18 +155,27 @@ const RULES: &[Rule] = &[
     presence_rules::gateway_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
+    resource_rules::elsewhere,
+    resource_rules::throttled,
+    resource_rules::memory_pressure,
+    resource_rules::disk_stalled,
     progress_rules::loop_stalled,
+    resource_rules::blocked_from_outside,
+    resource_rules::tasks_exhausted,
     progress_rules::pool_exhausted,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
     progress_rules::descriptors_exhausted,
     progress_rules::does_not_answer,
+    resource_rules::store_gone,
+    resource_rules::run_dir_gone,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     progress_rules::loop_moves,
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    resource_rules::other_gateway,
     progress_rules::clock_jumped,
     progress_rules::slow_feeds,
 ];
@@ -213,17 +223,15 @@ fn prove(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdict {
         more => format!("; and {more} more, in the section proof"),
     };
     let reasons = reasons.into_iter().take(REASONS_MAX).cloned().collect::<Vec<_>>().join("; ");
-    let line = format!("whether all is well could not be told ({}): {reasons}{more}{seen}", first.part.as_str());
+    let line =
+        format!("whether all is well could not be told ({}): {reasons}{more}{seen}", first.part.as_str());
     let next = distinct(&unknown, |entry| entry.remedy.as_ref()).into_iter().take(REASONS_MAX).cloned();
     let next: Vec<_> = next.chain(found.next).collect();
     DoctorVerdict::new(VerdictCode::Unknown, line, next)
 }
 
 /// Texts of the entries without repetitions, in their order.
-fn distinct(
-    entries: &[ProofEntry],
-    text: impl Fn(&ProofEntry) -> Option<&String>,
-) -> Vec<&String> {
+fn distinct(entries: &[ProofEntry], text: impl Fn(&ProofEntry) -> Option<&String>) -> Vec<&String> {
     let mut texts: Vec<&String> = Vec::new();
     for text in entries.iter().filter_map(text) {
         if !texts.contains(&text) {

@@ -16,6 +16,9 @@ use crate::doctor::{
     listener::{ListenerReport, Owner, Socket},
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
+    resources::{
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_place::StorePlace,
+    },
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
 };
@@ -70,6 +73,10 @@ fn healthy() -> Evidence {
             total_bytes: 1 << 41,
             free_inodes: Some(1000),
         }),
+        file_system: Part::Found(StoreFileSystem::default()),
+        store_place: Part::Found(StorePlace::InPlace),
+        other_gateways: Vec::new(),
+        pressure: Part::Found(Pressures::default()),
     }
 }
 
@@ -182,6 +189,7 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
             open_files: Some(Usage { used: 20, max: 1024 }),
             ..ProcessSample::default()
         }),
+        resources: Part::Found(ProcessResources { sampled_ms: 1_000, ..ProcessResources::default() }),
         health: Part::Found(HealthReport {
             process: identity(name, pid),
             uptime_ms: 3_600_000,
