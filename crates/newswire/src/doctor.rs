@@ -16,6 +16,8 @@ mod show;
 mod systemd;
 mod threads;
 mod verdict;
+mod waits;
+mod within;
 
 use anyhow::Context as _;
 use clap::Args;

@@ -19,7 +19,7 @@ use super::{
     part::Part,
     process,
     systemd::SystemdUnits,
-    threads,
+    threads, within,
 };
 
 /// How long each request to the public server may take.
@@ -27,6 +27,8 @@ const HTTP_WITHIN: Duration = Duration::from_secs(5);
 /// The same with `--quick`.
 const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
+/// How long looking through the sockets of all processes may take.
+const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -181,9 +183,9 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
         }
         Ok(address) => {
             let address = *address;
-            match tokio::task::spawn_blocking(move || listener::at(address)).await {
-                Ok(listener) => Part::from_result(listener),
-                Err(error) => Part::missing(error.to_string()),
+            match within::later(LISTENER_WITHIN, move || listener::at(address)).await {
+                Some(listener) => Part::from_result(listener),
+                None => Part::timed_out(http::no_answer_within(LISTENER_WITHIN)),
             }
         }
     }

@@ -16,6 +16,7 @@ use super::{
     evidence::{OtherProcess, Presence},
     listener, process,
     systemd::SystemdUnit,
+    within,
 };
 
 /// How long connecting may take. It does not wait for the process, unless the queue of the socket is full.
@@ -155,9 +156,8 @@ fn runs(process: &Process, program: &str) -> bool {
     };
     process.exe().map_or_else(
         |_| {
-            process
-                .cmdline()
-                .is_ok_and(|arguments| arguments.first().is_some_and(|argument| named(argument.into())))
+            let arguments = process::arguments(process.pid()).unwrap_or_default();
+            arguments.first().is_some_and(|argument| named(argument.into()))
         },
         named,
     )
@@ -165,8 +165,11 @@ fn runs(process: &Process, program: &str) -> bool {
 
 /// Whether a process runs with the configuration of the instance, according to its command line and environment.
 fn belongs_to(process: &Process, instance: &Instance) -> bool {
-    let (Ok(folder), Ok(arguments)) = (process.cwd(), process.cmdline()) else { return false };
-    let variable = process.environ().ok().and_then(|all| all.get(OsStr::new("NEWSWIRE_CONFIG")).cloned());
+    let (Ok(folder), Some(arguments)) = (process.cwd(), process::arguments(process.pid())) else {
+        return false;
+    };
+    let variable = within::through_memory(process.pid(), Process::environ)
+        .and_then(|all| all.get(OsStr::new("NEWSWIRE_CONFIG")).cloned());
     let config = config_of(&arguments).map(PathBuf::from).or_else(|| variable.map(PathBuf::from));
     let config = config.map(|path| folder.join(path)).or_else(|| {
         let system = PathBuf::from(daemon::config::SYSTEM_FILE);
