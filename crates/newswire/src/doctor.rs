@@ -20,6 +20,8 @@ mod show;
 mod systemd;
 mod threads;
 mod verdict;
+mod waits;
+mod within;
 
 use std::path::PathBuf;
 

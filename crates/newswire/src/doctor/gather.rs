@@ -24,7 +24,7 @@ use super::{
     },
     settle,
     systemd::SystemdUnits,
-    threads,
+    threads, within,
 };
 use crate::config_file::ConfigInPart;
 
@@ -35,6 +35,8 @@ const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Time between the two reports of a process.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+/// How long looking through the sockets of all processes may take.
+const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -254,9 +256,9 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
         }
         Ok(address) => {
             let address = *address;
-            match tokio::task::spawn_blocking(move || listener::at(address)).await {
-                Ok(listener) => Part::from_result(listener),
-                Err(error) => Part::missing(error.to_string()),
+            match within::later(LISTENER_WITHIN, move || listener::at(address)).await {
+                Some(listener) => Part::from_result(listener),
+                None => Part::timed_out(http::no_answer_within(LISTENER_WITHIN)),
             }
         }
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{abandonable, freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles};
-use crate::doctor::{admin, locate, part::Part, process, program};
+use crate::doctor::{admin, locate, part::Part, process, program, within};
 
 /// So many are looked at.
 const GATEWAYS_MAX: usize = 16;
@@ -85,9 +85,9 @@ fn find(run_dir: &Path, except: Option<i32>) -> Vec<FoundGateway> {
 
 /// `None` if it belongs to another daemon, or its configuration cannot be read.
 fn of_daemon(process: &Process, run_dir: &Path) -> Option<FoundGateway> {
-    let (folder, arguments) = (process.cwd().ok()?, process.cmdline().ok()?);
+    let (folder, arguments) = (process.cwd().ok()?, process::arguments(process.pid())?);
     let text = |text: std::ffi::OsString| text.into_string().ok();
-    let environment = process.environ().ok()?.into_iter();
+    let environment = within::through_memory(process.pid(), Process::environ)?.into_iter();
     let environment: Vec<_> =
         environment.filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
     let variable = environment.iter().find(|(name, _)| name == "NEWSWIRE_CONFIG").map(|(_, value)| value);
