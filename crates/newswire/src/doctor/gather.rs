@@ -27,6 +27,11 @@ const HTTP_WITHIN: Duration = Duration::from_secs(5);
 /// The same with `--quick`.
 const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
+/// How long after a report that may show a hang the process is asked again.
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(1_200);
+/// The same with `--quick`; each report may take half a second.
+const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
+
 /// How long the file system may take to report its free space.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -234,7 +239,8 @@ async fn query(
 ) -> (Part<HealthReport>, Part<WatchReport>, Vec<admin::LateLoop>) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let requests = async {
-        let (health, watch) = tokio::join!(admin::health(socket), admin::watch(socket));
+        let pause = if options.quick { QUICK_SECOND_LOOK_AFTER } else { SECOND_LOOK_AFTER };
+        let (health, watch) = tokio::join!(admin::health(socket), admin::watch_twice(socket, pause));
         let late = match watch.get() {
             Some(watch) if !options.quick => admin::late_loops(socket, watch).await,
             _ => Vec::new(),

@@ -7,10 +7,12 @@ mod presence_rules;
 mod progress_rules;
 #[cfg(test)]
 mod tests;
+mod watch_rules;
 
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
+pub(crate) use self::watch_rules::{is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence},
     part::{MissingCause, Part},
@@ -146,11 +148,14 @@ const RULES: &[Rule] = &[
     presence_rules::daemon_dead,
     presence_rules::draining,
     progress_rules::loop_stalled,
+    watch_rules::watchdog_blocked,
     progress_rules::pool_exhausted,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
     progress_rules::descriptors_exhausted,
     progress_rules::does_not_answer,
+    watch_rules::listener_mute,
+    watch_rules::observer_blocked,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     presence_rules::starting,

@@ -4,12 +4,12 @@ use control::watch::{BusySource, LoopReport, TaskReport, WatchKind};
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
-    presence_rules::is_starting, restart, safe, task_text,
+    presence_rules::is_starting, restart, safe, task_text, watch_rules::is_stalled,
 };
 use crate::doctor::{admin::LateLoop, part::MissingCause};
 
 /// A loop that has beaten since then is not blocked, even if the watchdog, on a busy machine, has not noticed that yet.
-const BEATS_AGAIN_MS: u64 = 500;
+pub(super) const BEATS_AGAIN_MS: u64 = 500;
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
 /// A feed that takes longer to answer is slow.
@@ -38,7 +38,7 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
             .progress
             .loops
             .iter()
-            .filter(|l| l.stalled && l.beat_ms_ago >= BEATS_AGAIN_MS)
+            .filter(|l| is_stalled(watch, l))
             .filter(|l| !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
         loops.max_by_key(|l| l.beat_ms_ago).cloned()
     };
@@ -66,7 +66,7 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next))
 }
 
-fn report_bug() -> String {
+pub(super) fn report_bug() -> String {
     "report this function as a bug: it must not block".to_owned()
 }
 
@@ -142,7 +142,8 @@ fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
 pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
     let daemon = &evidence.ingestd;
     let watch = daemon.watch.get()?;
-    let recorder = watch.progress.loops.iter().find(|l| l.kind == WatchKind::Recorder && l.stalled);
+    let is_blocked = |l: &&LoopReport| l.stalled || is_stalled(watch, l);
+    let recorder = watch.progress.loops.iter().filter(is_blocked).find(|l| l.kind == WatchKind::Recorder);
     let store = daemon.ingest_vitals().map(|vitals| &vitals.store);
     let in_progress = store.and_then(|store| store.committing_ms).filter(|ms| *ms > COMMIT_SLOW_MS);
     let queued = store
