@@ -35,6 +35,8 @@ const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Time between the two reports of a process.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+/// The same with `--quick`, after a report that may show a hang.
+const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
@@ -331,7 +333,13 @@ async fn examine_daemon(
 async fn query(options: &GatherOptions, socket: &Path, daemon: &mut DaemonEvidence) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let began = Instant::now();
-    let requests = async { tokio::join!(admin::health(socket), admin::watch(socket)) };
+    let watch = async {
+        match options.quick {
+            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER).await,
+            false => admin::watch(socket).await,
+        }
+    };
+    let requests = async { tokio::join!(admin::health(socket), watch) };
     let (health, watch) = tokio::time::timeout(within, requests).await.unwrap_or_else(|_| {
         let why = http::no_answer_within(within);
         (Part::timed_out(why.clone()), Part::timed_out(why))

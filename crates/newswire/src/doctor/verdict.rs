@@ -10,10 +10,12 @@ pub(super) mod proof;
 mod resource_rules;
 #[cfg(test)]
 mod tests;
+mod watch_rules;
 
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
+pub(crate) use self::watch_rules::{is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence, Target},
     proof_entry::ProofEntry,
@@ -162,6 +164,7 @@ const RULES: &[Rule] = &[
     progress_rules::loop_stalled,
     resource_rules::blocked_from_outside,
     resource_rules::tasks_exhausted,
+    watch_rules::watchdog_blocked,
     progress_rules::pool_exhausted,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
@@ -169,6 +172,8 @@ const RULES: &[Rule] = &[
     progress_rules::does_not_answer,
     resource_rules::store_gone,
     resource_rules::run_dir_gone,
+    watch_rules::listener_mute,
+    watch_rules::observer_blocked,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     progress_rules::loop_moves,

@@ -1,9 +1,12 @@
 //! Each verdict from made-up evidence, and which one takes precedence if two would fit.
 
+mod watching;
+
 use control::{
     GatewayVitals, HealthReport, IngestVitals, ProcessIdentity, ProcessVitals, WatchReport,
     watch::{
-        LoopReport, ProgressReport, RecordingPauseReport, SourcesReport, TaskReport, WatchKind, WireReport,
+        LoopReport, ProgressReport, RecordingPauseReport, SourcesReport, TaskReport, WatchKind,
+        WatchdogReport, WireReport,
     },
 };
 use serde_json::{Value, json};
@@ -100,12 +103,8 @@ fn identity(name: &str, pid: i32) -> ProcessIdentity {
 fn watch(name: &str, pid: i32, loops: Vec<LoopReport>, vitals: Value) -> WatchReport {
     let progress = ProgressReport {
         loops,
-        threads: Vec::new(),
-        stalls: Vec::new(),
-        stalls_total: 0,
-        clock: Default::default(),
-        pauses: Default::default(),
-        log: None,
+        watchdog: Some(WatchdogReport { tid: pid + 50, looked_ms_ago: 120 }),
+        ..ProgressReport::default()
     };
     let vitals = serde_json::from_value(vitals).unwrap();
     WatchReport { process: identity(name, pid), uptime_ms: 3_600_000, progress, vitals: Some(vitals) }
