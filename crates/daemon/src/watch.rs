@@ -13,6 +13,7 @@
 mod detector;
 mod dump;
 mod metrics;
+mod recorded;
 mod report;
 mod watchdog;
 
