@@ -23,8 +23,11 @@ use daemon::Exit;
 use serde_json::json;
 use url::Url;
 
+use std::time::Duration;
+
 use crate::{
     config_file::{ConfigFile, UsageError},
+    logs,
     out::{self, Paint},
 };
 
@@ -43,6 +46,9 @@ pub(crate) struct DoctorArgs {
     /// Examine only what a gateway answers at this URL [default: both processes of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
+    /// Also print what both processes did in this time, from their black boxes, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = logs::since, conflicts_with = "url")]
+    since: Option<Duration>,
     /// Do not capture the stacks of threads
     #[arg(long)]
     no_stacks: bool,
@@ -65,6 +71,9 @@ pub(crate) struct DoctorArgs {
 ///                   "memory","uptime_ms","cpu_ms","sampled_ms","cpu_sampled_ms","run_delay_ms","tasks"},
 ///       "health", "watch" (answers of the admin socket), "late": [..], "unit" (systemd's view),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
+///       "black_box": {"path","process": {"pid","version","started_wall_ms","boot_id",..},"running","written_ms_ago",
+///                     "watchdog_looked_ms_before","dropped","damaged","end": {"how","exit","error"},"stalls": [..],
+///                     "records": [{"at","ms_ago","seq","event",..}],"previous" (the same of the run before, or null)},
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"} } }
 /// ```
@@ -74,6 +83,7 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
     let options = gather::GatherOptions {
         quick: arguments.quick,
         stacks: !arguments.no_stacks && !arguments.quick,
+        since: arguments.since,
         target: target(&arguments)?,
     };
     let loaded = arguments.file.load()?;
@@ -88,7 +98,9 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
         let report = json!({ "verdict": verdict, "evidence": evidence });
         out::stdout_line(&serde_json::to_string(&report).context("write the evidence")?)?;
     } else {
-        for line in show::lines(&evidence, &verdict, Paint::for_stdout()) {
+        let detail =
+            arguments.since.map_or(show::BlackBoxDetail::IfItTellsMore, |_| show::BlackBoxDetail::Asked);
+        for line in show::lines(&evidence, &verdict, detail, Paint::for_stdout()) {
             out::stdout_line(&line)?;
         }
     }

@@ -18,9 +18,9 @@ const LOOPS_MAX: usize = 64;
 /// How often all stacks are recorded at most: capturing them stops each thread for a moment.
 const STACKS_EVERY_MS: u64 = 30_000;
 /// Threads in a record of all stacks.
-const THREADS_MAX: usize = 48;
+const THREADS_MAX: usize = 40;
 /// Longest text of a frame, characters.
-const FRAME_CHARS_MAX: usize = 160;
+const FRAME_CHARS_MAX: usize = 300;
 /// Longest stack on one line, characters.
 const STACK_CHARS_MAX: usize = 2_000;
 

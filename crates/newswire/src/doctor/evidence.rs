@@ -3,6 +3,8 @@
 use control::{GatewayVitals, HealthReport, IngestVitals, WatchReport, watch::SourcesReport};
 use serde::Serialize;
 
+use crate::black_box::BlackBoxReport;
+
 use super::{
     admin::LateLoop,
     http,
@@ -66,6 +68,8 @@ pub(crate) struct DaemonEvidence {
     pub(crate) late: Vec<LateLoop>,
     pub(crate) unit: Part<SystemdUnit>,
     pub(crate) stacks: Part<Stacks>,
+    /// What it did last, from its file.
+    pub(crate) black_box: Part<BlackBoxReport>,
     /// Processes of the same program that belong to another configuration.
     pub(crate) others: Vec<OtherProcess>,
 }

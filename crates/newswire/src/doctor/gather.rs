@@ -11,6 +11,8 @@ use daemon::{Clock, config::Loaded};
 use news::Timestamp;
 use tokio::time::Instant;
 
+use crate::black_box::{self, BlackBoxReport};
+
 use super::{
     admin,
     evidence::{DaemonEvidence, Disk, Evidence, Presence},
@@ -34,6 +36,8 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct GatherOptions {
     pub(crate) quick: bool,
     pub(crate) stacks: bool,
+    /// How far back the black boxes are read; `None`: the last minute.
+    pub(crate) since: Option<Duration>,
     pub(crate) target: DoctorTarget,
 }
 
@@ -214,12 +218,20 @@ async fn examine_daemon(
         late: Vec::new(),
         unit: units.of(name),
         stacks: Part::missing("no process"),
+        black_box: Part::not_asked(),
         others: found.others,
     };
-    let Some(pid) = found.pid else { return daemon };
-    let (process, (health, watch, late)) =
-        tokio::join!(process::examine(pid, options.quick), query(options, &socket));
+    let Some(pid) = found.pid else {
+        daemon.black_box = read_black_box(options, &daemon, &socket).await;
+        return daemon;
+    };
+    let (process, (health, watch, late), black_box) = tokio::join!(
+        process::examine(pid, options.quick),
+        query(options, &socket),
+        read_black_box(options, &daemon, &socket)
+    );
     (daemon.process, daemon.health, daemon.watch, daemon.late) = (process, health, watch, late);
+    daemon.black_box = black_box;
     daemon.stacks = match options.stacks {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
         true => threads::capture(Some(pid), &socket, daemon.watch.get()).await,
@@ -245,6 +257,24 @@ async fn query(
         let why = http::no_answer_within(within);
         (Part::timed_out(why.clone()), Part::timed_out(why), Vec::new())
     })
+}
+
+/// The file is next to the admin socket. A quick check of a process that runs does not need it.
+async fn read_black_box(
+    options: &GatherOptions,
+    daemon: &DaemonEvidence,
+    socket: &Path,
+) -> Part<BlackBoxReport> {
+    let is_asked = daemon.presence != Presence::NotAsked && !(options.quick && daemon.is_running());
+    if !is_asked || socket.as_os_str().is_empty() {
+        return Part::not_asked();
+    }
+    let file = if daemon.name == GATEWAY {
+        control::black_box::GATEWAY_FILE
+    } else {
+        control::black_box::INGESTD_FILE
+    };
+    Part::from_result(black_box::read(socket.with_file_name(file), options.since).await)
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.

@@ -4,7 +4,7 @@ use control::watch::{BusySource, LoopReport, TaskReport, WatchKind};
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
-    presence_rules::is_starting, restart, safe, task_text,
+    presence_rules::is_starting, restart, safe, stalled_before, task_text,
 };
 use crate::doctor::{admin::LateLoop, part::MissingCause};
 
@@ -234,9 +234,10 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
         _ => "",
     };
     let line = format!(
-        "{} does not answer on its admin socket{disk}{}",
+        "{} does not answer on its admin socket{disk}{}{}",
         name_and_pid(daemon),
-        first_busy_thread(daemon)
+        first_busy_thread(daemon),
+        stalled_before(daemon)
     );
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
 }
