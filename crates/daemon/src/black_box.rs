@@ -35,6 +35,8 @@ use crate::watch::millis;
 const QUEUE_RECORDS: usize = 2_048;
 /// How long the end of the process waits for the last records to be written.
 const LAST_WRITE_MAX: Duration = Duration::from_millis(300);
+/// The same when the process has no time left.
+const LAST_MOMENT_MS: u64 = 100;
 /// A task that occupies its thread for longer is recorded, and so is a beat that is this late, milliseconds.
 pub(crate) const LONG_MS: u64 = 10;
 /// Records of long tasks in [`BURST_MS`]; of further ones only the number is kept.
@@ -70,6 +72,7 @@ struct BlackBoxState {
     watchdog_boot_ms: AtomicU64,
     is_ready: AtomicBool,
     is_ending: AtomicBool,
+    has_ended: AtomicBool,
     thread: OnceLock<std::thread::Thread>,
     counts: OnceLock<Box<ReadCounts>>,
     /// When the current burst of long tasks began, and how many there were.
@@ -170,16 +173,20 @@ pub struct BlackBoxEnd {
 impl BlackBoxEnd {
     /// Records how the process ends, and waits a moment until everything is written.
     pub fn end(self, exit: u8) {
-        self.black_box.end(exit);
+        self.black_box.end(exit, None);
         // An error means that all is written; a disk that takes longer keeps no process.
         self.ended.recv_timeout(LAST_WRITE_MAX).ok();
     }
 }
 
-/// Records that this process ends in a moment, by itself and not in order.
-pub(crate) fn end_soon(exit: u8) {
-    if let Some(black_box) = CURRENT.get() {
-        black_box.end(exit);
+/// Records that this process ends now and why, and waits a moment until that is written. Blocks.
+#[expect(clippy::disallowed_methods, reason = "on the thread that ends the process")]
+pub(crate) fn end_now(exit: u8, why: &str) {
+    let Some(black_box) = CURRENT.get() else { return };
+    black_box.end(exit, Some(why.into()));
+    let began_ms = boot_ms();
+    while !black_box.0.has_ended.load(Relaxed) && boot_ms() - began_ms < LAST_MOMENT_MS {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -196,6 +203,7 @@ impl BlackBox {
             watchdog_boot_ms: AtomicU64::new(0),
             is_ready: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             thread: OnceLock::new(),
             counts: OnceLock::new(),
             burst_ms: AtomicU64::new(0),
@@ -240,8 +248,8 @@ impl BlackBox {
         self.0.failed_writes.load(Relaxed)
     }
 
-    fn end(&self, exit: u8) {
-        self.record(BlackBoxEvent::Ended { exit, error: None });
+    fn end(&self, exit: u8, error: Option<Arc<str>>) {
+        self.record(BlackBoxEvent::Ended { exit, error });
         self.0.is_ending.store(true, Relaxed);
         if let Some(thread) = self.0.thread.get() {
             thread.unpark();

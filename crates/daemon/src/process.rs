@@ -148,7 +148,7 @@ fn end_now(exit: Exit, why: &'static str) -> ! {
         // An error means that the line is written, or that the time is over.
         written.recv_timeout(LAST_LINE_MAX).ok();
     }
-    black_box::end_soon(exit.code());
+    black_box::end_now(exit.code(), why);
     std::process::exit(i32::from(exit.code()))
 }
 

@@ -572,7 +572,8 @@ async fn history(fixture: &DrillFixture) -> String {
     let config = fixture.stack.write_config("doctor.toml", &[]).unwrap();
     let mut doctor = tokio::process::Command::new(Binary::Newswire.path().unwrap());
     doctor.args(["doctor", "--since", "10m", "--config"]).arg(config).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(VERDICT_WITHIN * 2, doctor.output()).await.expect("it answers").unwrap();
+    let output =
+        tokio::time::timeout(VERDICT_WITHIN * 2, doctor.output()).await.expect("it answers").unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -605,12 +606,17 @@ async fn a_process_killed_in_the_middle_of_a_stall_leaves_its_frame_and_its_last
     assert!(is_named(line, function, file), "{line}");
     log_line(&format!("| killed in a stall | gateway-dead | {function} | {:.1} |", took.as_secs_f64()));
     let printed = history(&fixture).await;
-    for expected in ["STALL of worker-", "all stacks: ", "lags at most: ", "clients 0", "log INFO  ready", " end "] {
+    for expected in
+        ["STALL of worker-", "all stacks: ", "lags at most: ", "clients 0", "log INFO  ready", " end "]
+    {
         assert!(printed.contains(expected), "{expected} is missing in:\n{printed}");
     }
     // The ingestion daemon runs; its clock was set, and the ages of what happened before are right all the same.
     assert!(printed.contains("the wall clock was set ahead by 24h"), "{printed}");
-    assert!(printed.contains("committed 1 visits in ") || printed.contains("committed 2 visits in "), "{printed}");
+    assert!(
+        printed.contains("committed 1 visits in ") || printed.contains("committed 2 visits in "),
+        "{printed}"
+    );
     assert!(printed.contains("visit of feed-0 ended: new, "), "{printed}");
 
     // After a restart, the file of the run before tells it.
@@ -637,7 +643,9 @@ async fn what_frozen_processes_did_before_and_how_an_orderly_end_went_is_told() 
     }
     let printed = history(&fixture).await;
     assert!(printed.contains("VERDICT gateway-stopped"), "{printed}");
-    for expected in ["black box of newswire-ingestd", "black box of newswire-gateway", "log INFO  ready", "written"] {
+    for expected in
+        ["black box of newswire-ingestd", "black box of newswire-gateway", "log INFO  ready", "written"]
+    {
         assert!(printed.contains(expected), "{expected} is missing in:\n{printed}");
     }
     for program in [Binary::Ingestd, Binary::Gateway] {
@@ -645,7 +653,9 @@ async fn what_frozen_processes_did_before_and_how_an_orderly_end_went_is_told() 
     }
     let process = fixture.stack.process(Binary::Gateway).unwrap();
     process.signal(Signal::TERM).unwrap();
-    wait_for("the gateway to end", SEEN_WITHIN, async || (!process.is_running()).then_some(())).await.unwrap();
+    wait_for("the gateway to end", SEEN_WITHIN, async || (!process.is_running()).then_some(()))
+        .await
+        .unwrap();
     let (report, _) = fixture.doctor().await;
     let line = report["verdict"]["line"].as_str().unwrap();
     assert_eq!(report["verdict"]["code"], "gateway-dead", "{line}");

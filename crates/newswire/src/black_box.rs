@@ -28,8 +28,10 @@ pub(crate) use self::describe::describe;
 
 /// How long the disk may take to return the files.
 const READ_WITHIN: Duration = Duration::from_secs(1);
-/// A process that started this much earlier or later than the one of the file is another one with the same pid.
-const SAME_START_MS: u64 = 5_000;
+/// A process that started longer before its file is another one with the same pid: on a busy machine a start takes a while.
+const START_MS_MAX: u64 = 60_000;
+/// The clock of the kernel ticks a hundred times a second.
+const TICK_MS: u64 = 20;
 /// How much is told without `--since`: the minute before the last sign of life.
 const LAST_MINUTE: Duration = Duration::from_secs(60);
 /// Records in one report.
@@ -206,7 +208,10 @@ fn is_running(header: &BlackBoxHeader, now: &Moment) -> bool {
         (stat.state != 'Z').then(|| stat.starttime.saturating_mul(1000) / procfs::ticks_per_second())
     };
     header.boot_id == now.boot_id
-        && started_ms().is_some_and(|started| started.abs_diff(header.started_boot_ms) < SAME_START_MS)
+        && started_ms().is_some_and(|started| {
+            let file = header.started_boot_ms;
+            started <= file + TICK_MS && file <= started.saturating_add(START_MS_MAX)
+        })
 }
 
 impl TimedRecord {

@@ -21,8 +21,9 @@ const PULSE_EVERY_MS: u64 = 500;
 const COUNT_EVERY_MS: u64 = 5_000;
 /// How often the thread makes sure that the file is still there, and tries again to make it if it is not.
 const LOOK_EVERY_MS: u64 = 1_000;
-/// How long the directory may be missing at the start: the sockets make it.
-const DIRECTORY_WITHIN_MS: u64 = 10_000;
+/// How long the file may be missing at the start: the sockets make its directory, and a process that shares it with another
+/// one ends soon, with an error of its own.
+const START_MS_MAX: u64 = 10_000;
 
 pub(super) struct BlackBoxWriter {
     black_box: BlackBox,
@@ -80,6 +81,7 @@ impl BlackBoxWriter {
                 Err(error) => self.failed(&error),
             }
             if is_ending {
+                self.black_box.0.has_ended.store(true, Relaxed);
                 return;
             }
             std::thread::park_timeout(WRITE_EVERY);
@@ -121,8 +123,7 @@ impl BlackBoxWriter {
 
     /// A missing directory at the start is no failure: the sockets make it.
     fn open(&mut self, now: u64) -> io::Result<()> {
-        let is_young = now < self.header.started_boot_ms + DIRECTORY_WITHIN_MS;
-        if is_young && self.path.parent().is_some_and(|directory| !directory.exists()) {
+        if self.is_young(now) && self.path.parent().is_some_and(|directory| !directory.exists()) {
             self.look_due_ms = 0;
             return Ok(());
         }
@@ -134,6 +135,10 @@ impl BlackBoxWriter {
         Ok(())
     }
 
+    fn is_young(&self, now: u64) -> bool {
+        now < self.header.started_boot_ms + START_MS_MAX
+    }
+
     fn succeeded(&mut self) {
         if self.file.is_some() && std::mem::take(&mut self.is_told) {
             tracing::info!(path = %self.path.display(), "the black box is written again");
@@ -142,7 +147,8 @@ impl BlackBoxWriter {
 
     fn failed(&mut self, error: &io::Error) {
         self.black_box.0.failed_writes.fetch_add(1, Relaxed);
-        if !std::mem::replace(&mut self.is_told, true) {
+        let is_starting = !self.black_box.0.is_ready.load(Relaxed) && self.is_young(boot_ms());
+        if !is_starting && !std::mem::replace(&mut self.is_told, true) {
             tracing::warn!(
                 path = %self.path.display(), %error,
                 "the black box cannot be written: after a crash, newswire doctor cannot say what happened before"
@@ -186,7 +192,9 @@ impl BlackBoxWriter {
             BlackBoxEvent::Log { level, text } if level == "ERROR" => {
                 self.last_error = Some(Arc::clone(text))
             }
-            BlackBoxEvent::Ended { error, .. } => error.clone_from(&self.last_error),
+            BlackBoxEvent::Ended { error: error @ None, exit } if *exit != 0 => {
+                error.clone_from(&self.last_error);
+            }
             _ => {}
         }
     }
