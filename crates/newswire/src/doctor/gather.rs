@@ -10,6 +10,8 @@ use daemon::Clock;
 use news::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
+use crate::black_box::{self, BlackBoxReport};
+
 use super::{
     admin,
     evidence::{Configured, DaemonEvidence, Disk, Evidence, Presence, Target},
@@ -46,6 +48,8 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct GatherOptions {
     pub(crate) quick: bool,
     pub(crate) stacks: bool,
+    /// How far back the black boxes are read; `None`: the last minute.
+    pub(crate) since: Option<Duration>,
     pub(crate) target: DoctorTarget,
 }
 
@@ -297,12 +301,17 @@ async fn examine_daemon(
         late: Vec::new(),
         unit: units.of(name),
         stacks: Part::missing("no process"),
+        black_box: Part::not_asked(),
         others: found.others,
         foreign: found.foreign,
         denied: found.denied,
         may_end: settle::may_end(found.pid),
     };
-    if !is_asked || (found.pid.is_none() && found.presence == Presence::Absent) {
+    if !is_asked {
+        return daemon;
+    }
+    if found.pid.is_none() && found.presence == Presence::Absent {
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket).await;
         return daemon;
     }
     let from_outside = async {
@@ -318,9 +327,11 @@ async fn examine_daemon(
             }
         }
     };
-    let ((process, resources, watchdog_ran), ()) =
-        tokio::join!(from_outside, query(options, &socket, &mut daemon));
+    let black_box = read_black_box(options, name, daemon.presence, &socket);
+    let ((process, resources, watchdog_ran), (), black_box) =
+        tokio::join!(from_outside, query(options, &socket, &mut daemon), black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
+    daemon.black_box = black_box;
     daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
         true => threads::capture(found.pid, &socket, daemon.watch.get()).await,
@@ -418,6 +429,22 @@ async fn examine_pressure(options: &GatherOptions) -> Part<Pressures> {
         DoctorTarget::Url { .. } => Part::not_asked(),
         _ => resources::pressure_of_machine(options.quick).await,
     }
+}
+
+/// The file is next to the admin socket. A quick check of a process that runs does not need it.
+async fn read_black_box(
+    options: &GatherOptions,
+    name: &str,
+    presence: Presence,
+    socket: &Path,
+) -> Part<BlackBoxReport> {
+    let is_asked = presence != Presence::NotAsked && !(options.quick && presence == Presence::Running);
+    if !is_asked || socket.as_os_str().is_empty() {
+        return Part::not_asked();
+    }
+    let file =
+        if name == GATEWAY { control::black_box::GATEWAY_FILE } else { control::black_box::INGESTD_FILE };
+    Part::from_result(black_box::read(socket.with_file_name(file), options.since).await)
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.

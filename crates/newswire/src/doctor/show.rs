@@ -1,9 +1,11 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
+mod black_boxes;
 mod processes;
 
 use std::time::Duration;
 
+pub(crate) use self::black_boxes::BlackBoxDetail;
 use super::{
     evidence::{DaemonEvidence, Evidence},
     http::HttpProbes,
@@ -62,7 +64,12 @@ impl ReportWriter {
 }
 
 /// The whole report.
-pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(
+    evidence: &Evidence,
+    verdict: &DoctorVerdict,
+    history: BlackBoxDetail,
+    paint: Paint,
+) -> Vec<String> {
     let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
@@ -78,6 +85,9 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
         }
     }
     proof(&mut page, evidence);
+    for daemon in evidence.daemons() {
+        black_boxes::show(&mut page, daemon, history);
+    }
     page.lines.push(String::new());
     let took = format!("took {}, at {}", duration(evidence.took_ms), evidence.at);
     page.lines.push(paint.dim(&took));

@@ -270,6 +270,19 @@ fn with_configuration(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdic
     verdict
 }
 
+/// `; it was killed 5s ago in the middle of a stall: …`, from the black box of a process that does not run.
+fn last_words(daemon: &DaemonEvidence) -> String {
+    let ending = daemon.black_box.get().and_then(|report| report.last.ending());
+    ending.map(|ending| format!("; {ending}")).unwrap_or_default()
+}
+
+/// What was stalled when a process that does not answer last wrote its black box.
+fn stalled_before(daemon: &DaemonEvidence) -> String {
+    let last = daemon.black_box.get().map(|report| &report.last).filter(|last| last.running);
+    let stalled = last.and_then(|last| Some((last.stalled()?, duration(last.written_ms_ago))));
+    stalled.map(|(stall, ago)| format!("; {ago} ago {stall}")).unwrap_or_default()
+}
+
 const BUNDLE: &str = "newswire bundle --since 30m   # first: a restart destroys the evidence";
 
 fn bundle() -> String {

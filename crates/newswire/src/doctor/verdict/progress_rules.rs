@@ -9,7 +9,7 @@ use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
     next::{quoted, restart, restart_in_order},
     presence_rules::is_starting,
-    safe, task_text,
+    safe, stalled_before, task_text,
     watch_rules::is_stalled,
 };
 use crate::doctor::{admin::LateLoop, evidence::Target, part::MissingCause};
@@ -286,9 +286,10 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
         _ => "",
     };
     let line = format!(
-        "{} does not answer on its admin socket{disk}{}",
+        "{} does not answer on its admin socket{disk}{}{}",
         name_and_pid(daemon),
-        first_busy_thread(daemon)
+        first_busy_thread(daemon),
+        stalled_before(daemon)
     );
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
 }

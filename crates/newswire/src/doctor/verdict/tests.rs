@@ -22,6 +22,7 @@ use crate::doctor::{
     resources::{
         ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_place::StorePlace,
     },
+    show::BlackBoxDetail,
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
 };
@@ -201,6 +202,7 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
         late: Vec::new(),
         unit: Part::missing("no systemd"),
         stacks: Part::not_asked(),
+        black_box: Part::not_asked(),
         others: Vec::new(),
         foreign: None,
         denied: false,
@@ -510,8 +512,13 @@ fn a_pause_of_recording_is_reported_unless_something_hangs() {
         detail: long.clone(),
     }];
     expect(&copied, VerdictCode::RecordingPaused, &[&long]);
-    let page =
-        crate::doctor::show::lines(&copied, &conclude(&copied), crate::out::Paint::for_stdout()).join("\n");
+    let page = crate::doctor::show::lines(
+        &copied,
+        &conclude(&copied),
+        BlackBoxDetail::Asked,
+        crate::out::Paint::for_stdout(),
+    )
+    .join("\n");
     assert_eq!(page.matches(&long).count(), 2, "{page}");
     let mut hangs = full;
     ingest_vitals(&mut hangs).store.committing_ms = Some(4_000);
@@ -759,4 +766,26 @@ fn an_unreadable_report_of_another_version_is_part_of_the_verdict() {
     let missing = "newswire-gateway is version 9.1.0, this tool is 0.1.0: missing field `clients`".to_owned();
     e.gateway.watch = Part::Missing { missing, cause: MissingCause::OtherVersion };
     expect(&e, VerdictCode::Healthy, &["its own report is unreadable", "version 9.1.0, this tool is 0.1.0"]);
+}
+
+#[test]
+fn a_process_that_was_killed_in_a_stall_is_dead_and_its_black_box_names_the_frame() {
+    let blocked = "worker-0 had been blocked for 12s in gateway::read at src/read.rs:7";
+    let mut evidence = healthy();
+    kill(&mut evidence.gateway);
+    evidence.http = refused();
+    evidence.listener = Part::missing("none");
+    evidence.gateway.black_box = Part::Found(crate::black_box::tests::killed_in_a_stall());
+    let verdict = conclude(&evidence);
+    assert_eq!(verdict.code, VerdictCode::GatewayDead);
+    assert!(verdict.line.contains("it was killed 5s ago in the middle of a stall"), "{}", verdict.line);
+    assert!(verdict.line.contains(blocked), "{}", verdict.line);
+    kill(&mut evidence.ingestd);
+    let verdict = conclude(&evidence);
+    assert_eq!(verdict.code, VerdictCode::NotRunning);
+    assert!(verdict.line.contains(blocked), "{}", verdict.line);
+    // Of a process that runs, the box is only asked if it does not answer.
+    let mut evidence = healthy();
+    evidence.gateway.black_box = Part::Found(crate::black_box::tests::killed_in_a_stall());
+    assert_eq!(conclude(&evidence).code, VerdictCode::Healthy);
 }
