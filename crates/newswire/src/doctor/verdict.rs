@@ -3,6 +3,7 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod feed_rules;
 mod presence_rules;
 mod progress_rules;
 #[cfg(test)]
@@ -156,8 +157,9 @@ const RULES: &[Rule] = &[
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    feed_rules::feeds_failing,
     progress_rules::clock_jumped,
-    progress_rules::slow_feeds,
+    feed_rules::slow_feeds,
 ];
 
 /// Applies the rules.
