@@ -233,6 +233,7 @@ impl DaemonParts {
             metrics: self.metrics.clone(),
             recording: self.recording.clone(),
             path: config.store.path.clone(),
+            slots: config.fetch.in_flight,
             queued: Box::new(queued),
         })
     }

@@ -27,7 +27,10 @@ use super::{
 use crate::{
     documents::FetchedDocument,
     messages::Stop,
-    status::{activity::Activity, registry::SourceEntry},
+    status::{
+        activity::Activity,
+        registry::{EndedVisit, SourceEntry},
+    },
     websub::{
         messages::{SourceVisited, VisitFindings},
         subscription,
@@ -190,6 +193,8 @@ impl SourceActor {
         log_quiet(&report.source, &before, &after);
         log_certificate(&report.source, &before, &after);
         self.entry.set_state(after);
+        let waited_ms = u32::try_from(outcome.waited.as_millis()).unwrap_or(u32::MAX);
+        self.entry.set_ended(EndedVisit { trouble: outcome.trouble, waited_ms });
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         let found = appended.new.saturating_add(appended.updated);
         let visit = VisitFindings { started, found, is_healthy: status.is_healthy() };

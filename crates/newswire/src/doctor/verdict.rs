@@ -3,6 +3,7 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod feed_rules;
 mod next;
 mod presence_rules;
 mod progress_rules;
@@ -180,9 +181,10 @@ const RULES: &[Rule] = &[
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    feed_rules::feeds_failing,
     resource_rules::other_gateway,
     progress_rules::clock_jumped,
-    progress_rules::slow_feeds,
+    feed_rules::slow_feeds,
 ];
 
 /// Applies the rules. What they find well must be proved.

@@ -31,7 +31,7 @@ const INGESTD: i32 = 100;
 const GATEWAY: i32 = 200;
 
 /// Both processes run without any problem.
-fn healthy() -> Evidence {
+pub(super) fn healthy() -> Evidence {
     let loops =
         vec![beating("worker-0", WatchKind::Worker, 201, 40), beating("pool", WatchKind::Pool, 0, 400)];
     let vitals = json!({
@@ -217,7 +217,7 @@ fn kill(daemon: &mut DaemonEvidence) {
         (Part::missing("no process"), Part::missing("no process"), Part::missing("no process"));
 }
 
-fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
+pub(super) fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
     match &mut daemon.process {
         Part::Found(process) => process,
         Part::Missing { .. } => panic!("it is not running"),
@@ -242,14 +242,14 @@ fn wire(evidence: &mut Evidence) -> &mut WireReport {
     gateway_vitals(evidence).wire.as_mut().unwrap()
 }
 
-fn ingest_vitals(evidence: &mut Evidence) -> &mut IngestVitals {
+pub(super) fn ingest_vitals(evidence: &mut Evidence) -> &mut IngestVitals {
     match watched(&mut evidence.ingestd).vitals.as_mut().unwrap() {
         ProcessVitals::Ingest(vitals) => vitals,
         ProcessVitals::Gateway(_) => panic!("it is not an ingestion daemon"),
     }
 }
 
-fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
+pub(super) fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
     ingest_vitals(evidence).sources.as_mut().unwrap()
 }
 
@@ -441,6 +441,18 @@ fn a_slow_commit_is_store_slow_unless_the_disk_is_full() {
     expect(&e, VerdictCode::StoreSlow, &["4.5s so far"]);
     ingest_vitals(&mut e).store.free_bytes = Some(4096);
     expect(&e, VerdictCode::DiskFull, &["/d", "4.0 KiB left"]);
+}
+
+#[test]
+fn a_recorder_that_works_again_is_not_slow_by_0_ms() {
+    let mut e = healthy();
+    stall(&mut e.ingestd, "recorder", 0);
+    expect(&e, VerdictCode::Healthy, &[]);
+    stall(&mut e.ingestd, "recorder", 1_200);
+    expect(&e, VerdictCode::StoreSlow, &["1.2s so far"]);
+    stall(&mut e.ingestd, "recorder", 0);
+    ingest_vitals(&mut e).store.committing_ms = Some(3_000);
+    expect(&e, VerdictCode::StoreSlow, &["3s so far"]);
 }
 
 #[test]
@@ -730,7 +742,7 @@ fn slow_feeds_are_not_a_hang() {
     sources(&mut e).busiest = serde_json::from_value(busiest).unwrap();
     expect(&e, VerdictCode::SlowFeeds, &["no hang: 2 feeds are slow, the slowest bbc for 25s"]);
     ingest_vitals(&mut e).outage = true;
-    expect(&e, VerdictCode::SlowFeeds, &["network"]);
+    expect(&e, VerdictCode::FeedsFailing, &["network"]);
     stall(&mut e.ingestd, "arbiter", 2_000);
     expect(&e, VerdictCode::EventLoopBlocked, &[]);
 }
