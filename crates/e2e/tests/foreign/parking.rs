@@ -104,7 +104,9 @@ impl Trap {
     fn set(process: Pid, spot: Spot) -> anyhow::Result<Self> {
         let breakpoints = match spot.functions {
             [] => Vec::new(),
-            functions => Image::of_program(process)?.first_of(functions)?,
+            functions => Image::of_program(process)?
+                .first_of(functions)
+                .or_else(|missing| Image::of_libc(process)?.first_of(functions).map_err(|_| missing))?,
         };
         let threads = threads_named(process, spot.thread)?;
         anyhow::ensure!(!threads.is_empty(), "{process} has threads named {}", spot.thread);
@@ -407,4 +409,10 @@ impl Image {
         let at = code.windows(2).position(|pair| pair == [0x0f, 0x05]).context("it makes the call")?;
         Ok(function + u64::try_from(at)?)
     }
+}
+
+/// The id of the first thread of that name.
+pub(crate) fn thread_named(process: u32, name: &str) -> anyhow::Result<u32> {
+    let threads = threads_named(Pid::from_raw(i32::try_from(process)?), name)?;
+    Ok(u32::try_from(threads.first().context("the process has this thread")?.as_raw())?)
 }
