@@ -15,7 +15,6 @@ use tokio::{
 
 use crate::row::{DoctorRun, Expected, Patient, SETTLED, SOON};
 
-const FINE: Expected<'static> = Expected::fault(&["healthy", "slow-feeds"], &[]);
 /// Which runs of the 100 are made of which kind.
 const UNDER_LOAD: usize = 40;
 const WITH_SLOW_FEEDS: usize = 15;
@@ -28,7 +27,7 @@ const AFTER_A_SLEEP: usize = 12;
 async fn runs(patient: &Patient, what: &str, count: usize) -> anyhow::Result<()> {
     let began = Instant::now();
     for number in 1..=count {
-        patient.expect(&format!("{what}, run {number} of {count}"), FINE).await?;
+        patient.expect(&format!("{what}, run {number} of {count}"), Expected::FINE).await?;
     }
     log_line(&format!("{what}: {count} runs, {:.0} s", began.elapsed().as_secs_f64()));
     Ok(())
@@ -81,9 +80,9 @@ async fn right_after_a_start() -> anyhow::Result<()> {
         let mut patient = Patient::prepared(20).await?;
         patient.stack.start(Ingestd)?;
         patient.stack.start(Gateway)?;
-        patient.expect(&format!("right after start, run {number}"), FINE).await?;
+        patient.expect(&format!("right after start, run {number}"), Expected::FINE).await?;
         patient.stack.wait_serving().await?;
-        patient.expect(&format!("right after start, serving, run {number}"), FINE).await?;
+        patient.expect(&format!("right after start, serving, run {number}"), Expected::FINE).await?;
     }
     Ok(())
 }
@@ -96,7 +95,7 @@ async fn after_a_reload() -> anyhow::Result<()> {
         for program in [Ingestd, Gateway] {
             patient.stack.process(program)?.signal(Signal::HUP)?;
         }
-        patient.expect(&format!("after a reload, run {number}"), FINE).await?;
+        patient.expect(&format!("after a reload, run {number}"), Expected::FINE).await?;
     }
     Ok(())
 }
@@ -114,7 +113,7 @@ async fn while_the_gateway_drains() -> anyhow::Result<()> {
     patient.stack.process(Gateway)?.signal(Signal::TERM)?;
     sleep(SETTLED).await;
     for number in 1..=IN_A_DRAIN {
-        let diagnosis = patient.expect(&format!("while draining, run {number}"), FINE).await;
+        let diagnosis = patient.expect(&format!("while draining, run {number}"), Expected::FINE).await;
         anyhow::ensure!(patient.stack.process(Gateway)?.is_running(), "the drain ended before the test");
         diagnosis?;
     }
@@ -132,10 +131,14 @@ async fn after_both_slept() -> anyhow::Result<()> {
         patient.resume(Gateway)?;
         patient.resume(Ingestd)?;
         for again in 1..=3 {
-            patient.expect(&format!("after a sleep of both, run {number}.{again}"), FINE).await?;
+            patient.expect(&format!("after a sleep of both, run {number}.{again}"), Expected::FINE).await?;
         }
         patient
-            .expect_of(&format!("after a sleep of both, --quick, run {number}"), quick.clone(), FINE)
+            .expect_of(
+                &format!("after a sleep of both, --quick, run {number}"),
+                quick.clone(),
+                Expected::FINE,
+            )
             .await?;
     }
     Ok(())

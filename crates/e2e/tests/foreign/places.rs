@@ -32,7 +32,7 @@ async fn second_gateway(patient: &Patient) -> anyhow::Result<ChildProcess> {
 async fn the_second_gateway_is_stopped() -> anyhow::Result<()> {
     let patient = Patient::well().await?;
     let second = second_gateway(&patient).await?;
-    patient.expect("second gateway, both are well", Expected::HEALTHY).await?;
+    patient.expect("second gateway, both are well", Expected::FINE).await?;
     second.signal(Signal::STOP)?;
     wait_state(second.id(), "T").await?;
     let expected = Expected::fault(&["other-gateway"], &["gateway"]);

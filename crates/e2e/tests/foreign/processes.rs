@@ -42,7 +42,7 @@ async fn after_a_stop_of_both_both_are_well() -> anyhow::Result<()> {
         sleep(Duration::from_secs(6)).await;
         patient.resume(Gateway)?;
         patient.resume(Ingestd)?;
-        patient.expect(&format!("6 s SIGSTOP of both, then CONT, run {number}"), Expected::HEALTHY).await?;
+        patient.expect(&format!("6 s SIGSTOP of both, then CONT, run {number}"), Expected::FINE).await?;
     }
     Ok(())
 }
@@ -179,7 +179,7 @@ async fn a_program_is_replaced_on_disk_and_its_worker_is_blocked() -> anyhow::Re
 async fn a_program_is_replaced_on_disk_and_stopped() -> anyhow::Result<()> {
     let (mut patient, copy) = with_a_copy_of_the_gateway().await?;
     replace(&copy)?;
-    patient.expect("binary replaced on disk while running, well", Expected::HEALTHY).await?;
+    patient.expect("binary replaced on disk while running, well", Expected::FINE).await?;
     patient.stop(Gateway).await?;
     patient.expect("binary replaced on disk + SIGSTOP", GATEWAY_STOPPED).await.map(drop)
 }
@@ -201,7 +201,7 @@ async fn the_same_user_sees_a_blocked_main_thread() -> anyhow::Result<()> {
     patient.stack.set_start_options(Ingestd, options);
     patient.stack.start_both().await?;
     let doctor = DoctorRun { user: Some(id), ..DoctorRun::default() };
-    patient.expect_of("same user, well", doctor.clone(), Expected::HEALTHY).await?;
+    patient.expect_of("same user, well", doctor.clone(), Expected::FINE).await?;
     park_main(&mut patient).await?;
     sleep(SETTLED).await;
     let expected = Expected::fault(&["event-loop-blocked"], &["set_activity"]);

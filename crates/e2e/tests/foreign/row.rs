@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// Deadline of the doctor, whatever hangs; no hang of these tests ends by itself.
-const DOCTOR_WITHIN: Duration = Duration::from_secs(60);
+/// Deadline of the doctor, whatever hangs; no hang of these tests ends by itself. The table has what it took.
+const DOCTOR_WITHIN: Duration = Duration::from_secs(180);
 /// Deadline for a machine to have a processor to spare; other tests may take all of it.
 const SPARE_WITHIN: Duration = Duration::from_secs(120);
 /// Deadline of anything that a test prepares.
@@ -34,8 +34,8 @@ pub(crate) struct Expected<'a> {
 }
 
 impl<'a> Expected<'a> {
-    /// Exit code 0.
-    pub(crate) const HEALTHY: Self = Self { codes: &["healthy"], says: &[] };
+    /// Exit code 0. On a machine that others use, the feeds of the test may be slow, too.
+    pub(crate) const FINE: Self = Self { codes: &["healthy", "slow-feeds"], says: &[] };
     /// Exit code 0 as well.
     pub(crate) const SLOW_FEEDS: Self = Self { codes: &["slow-feeds"], says: &[] };
     /// A mistake on the command line, exit code 2: no verdict.
