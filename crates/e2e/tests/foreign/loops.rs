@@ -264,9 +264,9 @@ async fn the_recorder() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_thread_that_writes_the_table() -> anyhow::Result<()> {
-    let spot = Spot::in_call("store-flush", &["pwrite64", "pwrite"]);
+    let spot = Spot::in_call("sled-io", &["pwrite64"]);
     let expected = Expected::fault(&["store-slow", "disk-stalled", "event-loop-blocked"], &[]);
-    row("in store-flush: pwrite", (Ingestd, spot, Hold::Futex, Lure::Article), expected).await
+    row("in sled-io thread: pwrite", (Ingestd, spot, Hold::Futex, Lure::Article), expected).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
