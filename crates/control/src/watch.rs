@@ -71,6 +71,45 @@ pub struct ProgressReport {
     pub clock: ClockReport,
     /// Pauses of the whole process: it was stopped, suspended with the machine, or without CPU.
     pub pauses: PauseReport,
+    /// The output of its log; `None` if it has no log, or is of a version that does not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogReport>,
+}
+
+/// Where a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogOutput {
+    /// Standard error.
+    Stderr,
+    /// The journal of systemd.
+    Journal,
+}
+
+/// The lines of a log on their way to its output. A separate thread writes them; no other one waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReport {
+    /// The output.
+    pub output: LogOutput,
+    /// What waits to be written, without stack dumps.
+    pub queued_bytes: u64,
+    /// What may wait; further lines are dropped.
+    pub queued_bytes_max: u64,
+    /// Lines that were dropped since the start.
+    pub dropped: u64,
+    /// How long the present write has been waiting for the output; 0 if nothing is being written.
+    pub blocked_ms: u64,
+    /// Null if the last write succeeded.
+    pub failing: Option<LogFailure>,
+}
+
+/// The output of a log that refuses lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFailure {
+    /// The error of the operating system at the last attempt.
+    pub error: String,
+    /// For how long no write has succeeded.
+    pub lasted_ms: u64,
 }
 
 /// What something watched is.
@@ -365,11 +404,51 @@ pub struct StoreReport {
     pub last_commit_took_ms: Option<u64>,
     /// How long the current commit has been running.
     pub committing_ms: Option<u64>,
+    /// What the disk does for the store at this moment.
+    #[serde(default)]
+    pub disk: Option<DiskWorkReport>,
+    /// What took the disk at least a second in the last minute; none if nothing did.
+    #[serde(default)]
+    pub slow_disk: Option<SlowDiskReport>,
     /// Visits that wait to be recorded.
     pub queued: u64,
     /// When a part of the log could not be read last.
     #[serde(default)]
     pub last_read_failure_ms_ago: Option<u64>,
+}
+
+/// What the disk does for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskWorkReport {
+    /// What it is.
+    pub phase: DiskWorkPhase,
+    /// For how long.
+    pub since_ms: u64,
+}
+
+/// A kind of work of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskWorkPhase {
+    /// A commit is written.
+    Write,
+    /// A commit is synced.
+    Sync,
+    /// The files of sled are written and synced, in the background.
+    Sled,
+}
+
+/// Writes and syncs that took at least a second and ended in the last minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowDiskReport {
+    /// How many.
+    pub count: u64,
+    /// All of them together.
+    pub total_ms: u64,
+    /// The slowest.
+    pub slowest_ms: u64,
+    /// When the slowest ended.
+    pub slowest_ms_ago: u64,
 }
 
 /// File descriptors of a process.

@@ -31,7 +31,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::work::{self, CurrentTask};
 
-pub(crate) use self::dump::{DUMP_TARGET, stacks_text};
+pub(crate) use self::dump::stacks_text;
 pub use self::report::StalledLoop;
 pub use self::watchdog::WatchHandle;
 pub use control::watch::WatchKind;

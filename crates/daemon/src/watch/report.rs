@@ -14,6 +14,7 @@ use serde_json::Value;
 use stacks::StackDump;
 
 use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, now_ms};
+use crate::logs;
 use crate::work::{self, BusyWorker, CurrentTask};
 
 /// An event loop, pool or thread without progress, for `/ready`.
@@ -75,6 +76,7 @@ impl Watch {
             stalls_total: history.stalls_total,
             clock: history.clock_jumps.clock_report(now),
             pauses: history.pauses.pause_report(now),
+            log: logs::report(),
         }
     }
 

@@ -52,6 +52,7 @@ impl<T> From<Result<T, ControlError>> for Part<T> {
         };
         let cause = match &error {
             ControlError::Timeout { .. } => MissingCause::TimedOut,
+            ControlError::Denied(_) => MissingCause::Denied,
             ControlError::Shape { .. }
             | ControlError::NotJson { .. }
             | ControlError::Status { status: 404, .. } => MissingCause::OtherVersion,
@@ -61,10 +62,10 @@ impl<T> From<Result<T, ControlError>> for Part<T> {
     }
 }
 
-/// Samples the loops of a process, if one of them was late lately: a single late beat is not starvation.
+/// Samples the loops of a process, if one of them is stalled or was late lately: a single late beat is not starvation.
 pub(crate) async fn late_loops(socket: &Path, first: &WatchReport) -> Vec<LateLoop> {
-    let loops: Vec<_> = first.progress.loops.iter().filter(|l| has_regular_beats(l) && !l.stalled).collect();
-    if loops.iter().all(|l| l.lag_ms_max < LATE_MS) {
+    let loops: Vec<_> = first.progress.loops.iter().filter(|l| has_regular_beats(l)).collect();
+    if loops.iter().all(|l| l.lag_ms_max < LATE_MS && !l.stalled) {
         return Vec::new();
     }
     let began = Instant::now();

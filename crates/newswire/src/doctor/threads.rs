@@ -7,10 +7,13 @@ use control::{WatchReport, watch::TaskReport};
 use serde::Serialize;
 use stacks::{StackDump, StackFrame, ThreadStack};
 
-use super::{admin, part::Part};
+use super::{admin, part::Part, within};
 
 /// Threads that observe the others; the last two run because of our requests. None of them is ever the culprit.
 const OBSERVERS: [&str; 3] = ["watchdog", "stacks", "vitals"];
+
+/// How long a capture from outside may take; it has a deadline of its own, but not if the memory of the process is locked.
+const OUTSIDE_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// All threads, the most suspicious first.
 #[derive(Clone, Debug, Serialize)]
@@ -71,8 +74,10 @@ pub(crate) async fn capture(pid: Option<i32>, socket: &Path, watch: Option<&Watc
 
 async fn from_outside(pid: Option<i32>) -> Result<StackDump, String> {
     let pid = pid.ok_or("its process is unknown")?;
-    let captured = tokio::task::spawn_blocking(move || stacks::of_process(pid)).await;
-    captured.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    match within::later(OUTSIDE_WITHIN, move || stacks::of_process(pid)).await {
+        Some(captured) => captured.map_err(|error| error.to_string()),
+        None => Err(format!("its memory cannot be read: no answer within {OUTSIDE_WITHIN:?}")),
+    }
 }
 
 /// Adds the stacks from outside of threads that did not answer inside.
