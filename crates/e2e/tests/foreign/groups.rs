@@ -178,6 +178,17 @@ async fn the_daemon_may_begin_no_thread() -> anyhow::Result<()> {
     without_tasks(Ingestd).await
 }
 
+/// Limits a group to its own memory and little more: what the kernel keeps of files must go.
+fn leave_little_memory(group: &Group) -> anyhow::Result<()> {
+    let own = group.counter("memory.stat", "rss");
+    // The least that the kernel takes; of what it keeps for itself, nothing tells from outside.
+    let limit = (1..200_u64).map(|number| own + number * (256 << 10));
+    let taken =
+        limit.into_iter().find(|bytes| group.set("memory.limit_in_bytes", &bytes.to_string()).is_ok());
+    anyhow::ensure!(taken.is_some(), "the kernel takes no limit above {own} bytes");
+    Ok(())
+}
+
 /// Both at work, the program in a group of the memory controller from its start.
 async fn in_a_memory_group(program: Binary) -> anyhow::Result<Option<(Patient, Group)>> {
     let Some(group) = Group::new("memory") else { return Ok(None) };
@@ -189,10 +200,7 @@ async fn in_a_memory_group(program: Binary) -> anyhow::Result<Option<(Patient, G
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_kernel_ends_a_daemon_that_is_over_its_memory() -> anyhow::Result<()> {
     let Some((mut patient, group)) = in_a_memory_group(Ingestd).await? else { return Ok(()) };
-    // Its own memory and little more; what the kernel keeps of files must go.
-    let own = group.counter("memory.stat", "rss") + (1 << 20);
-    let limited = async || group.set("memory.limit_in_bytes", &own.to_string()).ok();
-    wait_for("the limit to be taken", SOON, limited).await?;
+    leave_little_memory(&group)?;
     for number in 0..2 {
         patient.origin.publish_article(&format!("feed-{number}"), "A long one", 6 << 20);
     }
@@ -211,9 +219,7 @@ async fn a_gateway_that_gets_no_memory_waits_for_it() -> anyhow::Result<()> {
         log_line("SKIPPED: this kernel cannot leave a group without memory");
         return Ok(());
     }
-    let own = group.counter("memory.stat", "rss") + (64 << 10);
-    let limited = async || group.set("memory.limit_in_bytes", &own.to_string()).ok();
-    wait_for("the limit to be taken", SOON, limited).await?;
+    leave_little_memory(&group)?;
     let streams: Vec<_> = (0..200).map(|_| patient.stack.subscribe("/news/stream?snapshot=1000")).collect();
     let out_of_memory = async || (group.counter("memory.oom_control", "under_oom") == 1).then_some(());
     wait_for("the group to be out of memory", SOON, out_of_memory).await?;
