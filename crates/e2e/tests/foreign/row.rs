@@ -111,7 +111,7 @@ impl Diagnosis {
     fn root(&self) -> String {
         let chains = self.json["evidence"]["waits"].as_array().map(Vec::as_slice).unwrap_or_default();
         let links = chains.iter().flat_map(|chain| chain["links"].as_array().into_iter().flatten());
-        let of_evidence = links.filter(|link| link["root"] == true).find_map(|link| link["text"].as_str());
+        let of_evidence = links.filter(|link| link["root"] == true).find_map(|link| link["says"].as_str());
         let of_line = self.line().split_once("root: ").map(|(_, root)| root);
         let root = self.json["verdict"]["root"].as_str().or(of_line).or(of_evidence).unwrap_or("–");
         root.replace('|', "/")
