@@ -217,8 +217,9 @@ async fn a_journal_that_takes_nothing() -> anyhow::Result<()> {
     );
     let mut options = through_shell(&script);
     options.through.splice(0..0, ["unshare", "--mount"].map(str::to_owned));
-    patient.stack.set("log.format", "\"journald\"");
-    patient.stack.set("log.level", "\"debug\"");
+    for (key, value) in [("FORMAT", "journald"), ("LEVEL", "debug")] {
+        options.environment.push((format!("NEWSWIRE_LOG__{key}"), value.to_owned()));
+    }
     patient.stack.set_start_options(Ingestd, options);
     patient.stack.start_both().await?;
     for number in 0..200 {
