@@ -92,7 +92,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, gateway, store, complaints) = tokio::join!(
+    let (http, listener, ingestd, mut gateway, store, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         examine_daemon(options, INGESTD, ingestd, &instance, &units),
@@ -100,6 +100,10 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         examine_disk(options, &loaded.config.store.path),
         complaints(options, config),
     );
+    // A user who may not look at the sockets still sees which process answers.
+    if let Some(answers) = gateway_that_answers(&gateway, &http) {
+        gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
+    }
     let mut evidence = Evidence {
         at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -119,6 +123,14 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     };
     settle::presence(&mut evidence, is_nowhere);
     evidence
+}
+
+/// The gateway by the id in its public answer, if it could not be found otherwise because this user may not look.
+fn gateway_that_answers(gateway: &DaemonEvidence, http: &Part<http::HttpProbes>) -> Option<LocatedProcess> {
+    let pid = http.get()?.health()?.pid?;
+    let is_hidden = gateway.presence == Presence::Unknown && gateway.denied;
+    (is_hidden && program::of(pid) == Some(GATEWAY))
+        .then(|| LocatedProcess::that_answers(pid, &gateway.found_by))
 }
 
 fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<String>) -> Configured {

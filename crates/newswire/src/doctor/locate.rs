@@ -57,6 +57,11 @@ impl LocatedProcess {
         Self::at(pid, "given by --pid")
     }
 
+    /// By the id in its public answer, although this user may not look at its sockets.
+    pub(crate) fn that_answers(pid: i32, why: &str) -> Self {
+        Self { denied: true, ..Self::at(pid, format!("answers at its address; {why}")) }
+    }
+
     pub(crate) fn not_asked() -> Self {
         Self {
             presence: Presence::NotAsked,
@@ -183,8 +188,11 @@ async fn probe_sockets(
                         return found;
                     }
                     Some(pid) => {
-                        let command = Process::new(pid).map(|process| process::command(&process)).unwrap_or_default();
-                        found.why.push(format!("{name} is held by pid {pid} ({command}), which is another program"));
+                        let command =
+                            Process::new(pid).map(|process| process::command(&process)).unwrap_or_default();
+                        found.why.push(format!(
+                            "{name} is held by pid {pid} ({command}), which is another program"
+                        ));
                         found.foreign.get_or_insert(OtherProcess { pid, command });
                     }
                     None => {
@@ -305,12 +313,21 @@ mod tests {
     use super::{super::program::GATEWAY, *};
 
     /// As [`super::locate`], but for a process that runs a test.
-    async fn locate(program: &'static str, instance: &Instance, unit: Option<&SystemdUnit>) -> LocatedProcess {
+    async fn locate(
+        program: &'static str,
+        instance: &Instance,
+        unit: Option<&SystemdUnit>,
+    ) -> LocatedProcess {
         locate_running(program, instance, unit, |_| true).await
     }
 
     fn instance(folder: &Path) -> Instance {
-        Instance { run_dir: folder.to_path_buf(), gateway_dir: folder.to_path_buf(), config: None, is_whole: true }
+        Instance {
+            run_dir: folder.to_path_buf(),
+            gateway_dir: folder.to_path_buf(),
+            config: None,
+            is_whole: true,
+        }
     }
 
     #[tokio::test]

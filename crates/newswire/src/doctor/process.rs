@@ -85,7 +85,8 @@ const WATCHDOG: &str = "watchdog";
 /// Whether the watchdog of a process runs, as the kernel counts: it begins to wait again and again. A loop that never waits
 /// does not count. `None` if it has no such thread, or has ended.
 pub(crate) async fn watchdog_runs(pid: i32) -> Option<bool> {
-    let thread = Proc::new(pid).ok()?.tasks().ok()?.flatten().find(|t| t.stat().is_ok_and(|s| s.comm == WATCHDOG))?;
+    let thread =
+        Proc::new(pid).ok()?.tasks().ok()?.flatten().find(|t| t.stat().is_ok_and(|s| s.comm == WATCHDOG))?;
     let waits = || thread.status().ok()?.voluntary_ctxt_switches;
     let before = waits()?;
     let until = Instant::now() + WATCHDOG_WITHIN;
@@ -168,7 +169,13 @@ fn sample(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
     let group = group_of(&process);
     let facts = ProcessSample {
         pid,
-        inner_pids: status.as_ref().and_then(|status| status.nspid.clone()).into_iter().flatten().skip(1).collect(),
+        inner_pids: status
+            .as_ref()
+            .and_then(|status| status.nspid.clone())
+            .into_iter()
+            .flatten()
+            .skip(1)
+            .collect(),
         command: command(&process),
         state: stat.state,
         stopped: matches!(stat.state, 'T' | 't'),

@@ -18,7 +18,10 @@ pub(super) fn presence(evidence: &mut Evidence, is_nowhere: [bool; 2]) {
     let http = evidence.http.get();
     let refused = http.is_some_and(|http| http.probes.iter().all(|probe| probe.connect_ms.is_none()));
     if is_nowhere[1] && refused && is_hidden(&evidence.gateway) {
-        settle(&mut evidence.gateway, "no process of that name runs on this machine, and its address refuses connections");
+        settle(
+            &mut evidence.gateway,
+            "no process of that name runs on this machine, and its address refuses connections",
+        );
     }
     let lost = http.and_then(|http| http.ready.get()).and_then(|ready| ready.wire.connected) == Some(false);
     let is_gateway_absent = evidence.gateway.presence == Presence::Absent;

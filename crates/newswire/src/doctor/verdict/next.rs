@@ -19,7 +19,10 @@ fn restarted_by(daemon: &DaemonEvidence, kill: &str) -> String {
     match (daemon.unit.get(), daemon.pid()) {
         (Some(unit), _) => format!("{sudo}systemctl restart {}", quoted(&unit.id)),
         // The first process of a container ends with it.
-        (None, Some(1)) => format!("docker restart CONTAINER, or kubectl delete pod POD   # the container of {}", daemon.name),
+        (None, Some(1)) => format!(
+            "docker restart CONTAINER, or kubectl delete pod POD   # the container of {}",
+            daemon.name
+        ),
         (None, Some(pid)) => format!("{sudo}{kill} {pid}   # then start {} as usual", daemon.name),
         (None, None) => start(daemon),
     }
@@ -62,10 +65,9 @@ pub(super) fn look_again(evidence: &Evidence) -> String {
 pub(super) fn look_with_rights(evidence: &Evidence) -> String {
     let doctor = format!("sudo {}   # root may look at everything", doctor(evidence));
     match &evidence.run_dir_group {
-        Some(group) => format!(
-            "{doctor}; without root: sudo usermod -aG {} \"$USER\", then log in again",
-            quoted(group)
-        ),
+        Some(group) => {
+            format!("{doctor}; without root: sudo usermod -aG {} \"$USER\", then log in again", quoted(group))
+        }
         None => doctor,
     }
 }

@@ -79,7 +79,8 @@ pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
     let line = format!("{other}, a gateway of another configuration, holds {address}, and {gateway_state}");
     let examine = owner.map(|owner| format!("newswire doctor --pid {}   # the other gateway", owner.pid));
     let next = examine.into_iter().chain([
-        "newswire config show | grep gateway.listen   # two gateways need two addresses: change one of them".to_owned(),
+        "newswire config show | grep gateway.listen   # two gateways need two addresses: change one of them"
+            .to_owned(),
         match evidence.gateway.pid() {
             Some(_) => restart(&evidence.gateway),
             None => start(&evidence.gateway),
@@ -293,7 +294,10 @@ pub(super) fn starting(evidence: &Evidence) -> Option<DoctorVerdict> {
     let wait = if reasons.is_empty() { "not ready yet".to_owned() } else { reasons };
     let line =
         format!("{} started {} ago: {wait}", name_and_pid(young), duration(young.uptime_ms().unwrap_or(0)));
-    Some(DoctorVerdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]).passing())
+    Some(
+        DoctorVerdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()])
+            .passing(),
+    )
 }
 
 pub(super) fn is_starting(daemon: &DaemonEvidence) -> bool {

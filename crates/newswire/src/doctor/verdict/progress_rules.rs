@@ -40,7 +40,8 @@ const BUSIEST_MAX: usize = 50;
 /// The loop that has been stalled for the longest time, and is still stalled at the second look.
 pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
     let stalled = |daemon: &'_ DaemonEvidence| {
-        let loops = stalled_loops(daemon).filter(|l| !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
+        let loops =
+            stalled_loops(daemon).filter(|l| !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
         loops.max_by_key(|l| l.beat_ms_ago).cloned()
     };
     let found = evidence.daemons().filter_map(|daemon| Some((daemon, stalled(daemon)?)));
@@ -140,7 +141,8 @@ fn working_on(work: Option<&TaskReport>) -> String {
 }
 
 pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let stalled = |daemon: &DaemonEvidence| stalled_loops(daemon).find(|l| l.kind == WatchKind::Pool).cloned();
+    let stalled =
+        |daemon: &DaemonEvidence| stalled_loops(daemon).find(|l| l.kind == WatchKind::Pool).cloned();
     let (daemon, pool) = evidence.daemons().find_map(|daemon| Some((daemon, stalled(daemon)?)))?;
     let busy: Vec<_> = daemon.latest()?.progress.threads.iter().map(|thread| &thread.work).collect();
     let at = commonest_frame(daemon).or_else(|| culprit(daemon, &pool));
@@ -184,7 +186,9 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
     let in_progress = committing.into_iter().flatten().filter_map(|store| store.committing_ms).max();
     let in_progress = in_progress.filter(|ms| *ms > COMMIT_SLOW_MS);
     let moves = match committing.map(|store| store.and_then(|store| store.last_commit_ms_ago)) {
-        [Some(last), Some(first)] if daemon.looks() > 1 && last < first.saturating_add(daemon.watched_for_ms / 2) => {
+        [Some(last), Some(first)]
+            if daemon.looks() > 1 && last < first.saturating_add(daemon.watched_for_ms / 2) =>
+        {
             "; commits end meanwhile: moving"
         }
         _ if daemon.looks() > 1 => "; no commit ended meanwhile: still",

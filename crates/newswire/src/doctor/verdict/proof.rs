@@ -18,9 +18,6 @@ use crate::doctor::{
     show::lag,
 };
 
-/// A watchdog that has not looked for longer may be stuck: it looks every 250 ms.
-const WATCHDOG_LATE_MS: u64 = 5_000;
-
 /// Every part of the proof, in the order in which it is shown.
 pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
     let (gateway, ingestd) = (&evidence.gateway, &evidence.ingestd);
@@ -79,7 +76,8 @@ fn answered_by(evidence: &Evidence, address: &str, health: &PublicHealth) -> Pro
     let part = ProofPart::Address;
     let gateway = &evidence.gateway;
     let Some(process) = gateway.process.get() else {
-        let why = format!("a newswire-gateway answers at {address}, but this user cannot see which process it is");
+        let why =
+            format!("a newswire-gateway answers at {address}, but this user cannot see which process it is");
         return blind(evidence, gateway, part, why);
     };
     let listener = evidence.listener.get();
@@ -122,7 +120,12 @@ fn report(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> Proo
         return ProofEntry::not_asked(part, "it was not asked for");
     }
     if let Some(foreign) = &daemon.foreign {
-        let why = format!("pid {} ({}), another program, holds {}", foreign.pid, safe(&foreign.command), safe(&daemon.socket));
+        let why = format!(
+            "pid {} ({}), another program, holds {}",
+            foreign.pid,
+            safe(&foreign.command),
+            safe(&daemon.socket)
+        );
         return ProofEntry::unknown(part, why, whose(foreign.pid));
     }
     let health = match (&daemon.health, daemon.latest()) {
@@ -137,18 +140,29 @@ fn report(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> Proo
     };
     let said = &health.process;
     if said.name != daemon.name || health.status != "ok" {
-        let why = format!("{} is answered by {} with {}", safe(&daemon.socket), safe(&said.name), safe(&health.status));
+        let why = format!(
+            "{} is answered by {} with {}",
+            safe(&daemon.socket),
+            safe(&said.name),
+            safe(&health.status)
+        );
         return ProofEntry::unknown(part, why, look_again(evidence));
     }
-    if let Some(process) = daemon.process.get().filter(|p| p.pid != said.pid && !p.inner_pids.contains(&said.pid)) {
-        let why = format!("{} is answered by pid {}, not by pid {}", safe(&daemon.socket), said.pid, process.pid);
+    if let Some(process) =
+        daemon.process.get().filter(|p| p.pid != said.pid && !p.inner_pids.contains(&said.pid))
+    {
+        let why =
+            format!("{} is answered by pid {}, not by pid {}", safe(&daemon.socket), said.pid, process.pid);
         return ProofEntry::unknown(part, why, look_again(evidence));
     }
     if daemon.gateway_vitals().is_none() && daemon.ingest_vitals().is_none() {
         let why = format!("{} did not put its diagnostics together in time", daemon.name);
         return ProofEntry::unknown(part, why, look_again(evidence));
     }
-    ProofEntry::proved(part, format!("version {} answers, up {}", safe(&said.version), duration(health.uptime_ms)))
+    ProofEntry::proved(
+        part,
+        format!("version {} answers, up {}", safe(&said.version), duration(health.uptime_ms)),
+    )
 }
 
 fn unreadable(
@@ -193,7 +207,11 @@ fn wire(evidence: &Evidence) -> ProofEntry {
         return unseen(evidence, &evidence.gateway, part);
     };
     let Some(reported) = &vitals.wire else {
-        return ProofEntry::unknown(part, "the gateway does not say whether it is connected", look_again(evidence));
+        return ProofEntry::unknown(
+            part,
+            "the gateway does not say whether it is connected",
+            look_again(evidence),
+        );
     };
     match heard(reported) {
         Err(why) => ProofEntry::unknown(part, why, look_again(evidence)),
@@ -234,7 +252,9 @@ fn is_of_this_log(evidence: &Evidence, wire: &WireReport, heard: String) -> Proo
             part,
             format!(
                 "the gateway is at {} and this daemon writes the log {} for {} gateways: they may not be connected to each other",
-                safe(cursor), safe(&ingest.epoch), ingest.wire.subscribers
+                safe(cursor),
+                safe(&ingest.epoch),
+                ingest.wire.subscribers
             ),
             restart_in_order(&evidence.gateway),
         ),
@@ -246,14 +266,25 @@ fn wire_according_to_ready(evidence: &Evidence) -> ProofEntry {
     let ready = match evidence.http.get().map(|http| &http.ready) {
         Some(Part::Found(ready)) => ready,
         Some(Part::Missing { missing, .. }) => {
-            return ProofEntry::unknown(part, format!("/ready could not be read: {}", safe(missing)), look_again(evidence));
+            return ProofEntry::unknown(
+                part,
+                format!("/ready could not be read: {}", safe(missing)),
+                look_again(evidence),
+            );
         }
         None => return ProofEntry::unknown(part, "the gateway did not answer", look_again(evidence)),
     };
     let age = ready.wire.heartbeat_age_ms;
     match (ready.ready, age.filter(|ms| *ms <= WIRE_SILENT_MS)) {
-        (true, Some(ms)) => ProofEntry::proved(part, format!("the gateway is ready, and heard its daemon {} ago", duration(ms))),
-        (true, None) => ProofEntry::unknown(part, "the gateway does not say when it heard its daemon", look_again(evidence)),
+        (true, Some(ms)) => ProofEntry::proved(
+            part,
+            format!("the gateway is ready, and heard its daemon {} ago", duration(ms)),
+        ),
+        (true, None) => ProofEntry::unknown(
+            part,
+            "the gateway does not say when it heard its daemon",
+            look_again(evidence),
+        ),
         (false, _) => {
             let why = format!("the gateway is not ready: {}", safe(&ready.reasons.join("; ")));
             ProofEntry::unknown(part, why, look_again(evidence))
@@ -265,7 +296,8 @@ fn wire_according_to_ready(evidence: &Evidence) -> ProofEntry {
 fn unseen(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> ProofEntry {
     let mut entry = report(evidence, daemon, part);
     if !entry.is_unknown() {
-        entry = ProofEntry::unknown(part, format!("{} does not report it", daemon.name), look_again(evidence));
+        entry =
+            ProofEntry::unknown(part, format!("{} does not report it", daemon.name), look_again(evidence));
     }
     entry
 }
@@ -279,7 +311,9 @@ fn store(evidence: &Evidence) -> ProofEntry {
         return unseen(evidence, &evidence.ingestd, part);
     };
     let path = safe(&vitals.store.path);
-    if let Some(configured) = evidence.configured.store.as_ref().filter(|store| !is_same_path(store, &vitals.store.path)) {
+    if let Some(configured) =
+        evidence.configured.store.as_ref().filter(|store| !is_same_path(store, &vitals.store.path))
+    {
         return ProofEntry::unknown(
             part,
             format!("the daemon writes {path}, but store.path is {}", safe(configured)),
