@@ -302,7 +302,17 @@ async fn examine_daemon(
             None => (Part::missing("its process cannot be seen from here"), None),
         }
     };
-    let ((process, watchdog_ran), ()) = tokio::join!(from_outside, query(options, &socket, &mut daemon));
+    let asked = async {
+        match &daemon.foreign {
+            // The answers would be those of the other program.
+            Some(foreign) => {
+                let why = format!("pid {}, another program, holds {}", foreign.pid, socket.display());
+                (daemon.health, daemon.watch) = (Part::missing(why.clone()), Part::missing(why));
+            }
+            None => query(options, &socket, &mut daemon).await,
+        }
+    };
+    let ((process, watchdog_ran), ()) = tokio::join!(from_outside, asked);
     (daemon.process, daemon.watchdog_ran) = (process, watchdog_ran);
     daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
