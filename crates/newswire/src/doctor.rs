@@ -14,11 +14,14 @@ mod part;
 mod process;
 mod program;
 mod proof_entry;
+mod resources;
 mod settle;
 mod show;
 mod systemd;
 mod threads;
 mod verdict;
+mod waits;
+mod within;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -69,12 +72,15 @@ pub(crate) struct DoctorArgs {
 ///       "name", "presence" ("running" | "absent" | "unknown" | "not-asked"), "found_by", "socket",
 ///       "process": {"pid","inner_pids","command","state","stopped","frozen","tracer","threads","states","open_files","rss_bytes",
 ///                   "memory","uptime_ms","cpu_ms","sampled_ms","cpu_sampled_ms","run_delay_ms","tasks"},
+///       "resources": {"sampled_ms","frozen","cpu","memory","tasks","pressure","still"} (control groups, limits and
+///                     threads that did not run, sampled twice),
 ///       "health", "watch" (answers of the admin socket), "watch_later" (a second later), "watched_for_ms",
 ///       "watchdog_ran", "late": [..], "unit" (systemd's view), "foreign" (another program at its admin socket),
 ///       "denied" (this user may not enter the directory), "may_end" (he may send it signals),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
 ///       "others": [{"pid","command"}] },
-///     "store": {"path","free_bytes","total_bytes","free_inodes"} } }
+///     "store": {"path","free_bytes","total_bytes","free_inodes"},
+///     "pressure" (PSI of the machine): {"cpu","memory","io"} } }
 /// ```
 ///
 /// An unavailable part is `{"missing": "why"}`.

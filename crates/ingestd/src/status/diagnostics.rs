@@ -8,11 +8,16 @@ use std::{
 };
 
 use control::watch::{
-    BusySource, IngestVitals, OpenFiles, PublisherReport, RecordingPauseReport, SourcesReport, StoreReport,
+    BusySource, DiskWorkPhase, DiskWorkReport, IngestVitals, OpenFiles, PublisherReport,
+    RecordingPauseReport, SlowDiskReport, SourcesReport, StoreReport,
 };
 use daemon::{Clock, watch::try_briefly};
 use news::{Cursor, RecordingPause, Seq, Timestamp};
-use store::{LogReader, space};
+use store::{
+    LogReader,
+    disk_work::{DiskPhase, DiskPhaseProgress, SlowDiskWork},
+    space,
+};
 
 use super::{
     activity::{Activity, SourceHealth},
@@ -65,6 +70,7 @@ impl IngestDiagnostics {
     fn store(&self) -> StoreReport {
         let commits = &self.metrics.progress.commits;
         let disk = space::of_file_system(&self.path).ok();
+        let work = self.reader.disk_work();
         let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
         StoreReport {
             path: path.display().to_string(),
@@ -73,10 +79,25 @@ impl IngestDiagnostics {
             last_commit_ms_ago: commits.last_ms_ago(),
             last_commit_took_ms: commits.last_took_ms(),
             committing_ms: commits.in_progress_ms(),
+            disk: work.in_progress().map(disk_work),
+            slow_disk: Some(slow_disk(work.slow())).filter(|slow| slow.count > 0),
             queued: (self.queued)() as u64,
             last_read_failure_ms_ago: self.metrics.progress.read_failures.last_ms_ago(),
         }
     }
+}
+
+fn disk_work(DiskPhaseProgress { phase, since_ms }: DiskPhaseProgress) -> DiskWorkReport {
+    let phase = match phase {
+        DiskPhase::Write => DiskWorkPhase::Write,
+        DiskPhase::Sync => DiskWorkPhase::Sync,
+        DiskPhase::Sled => DiskWorkPhase::Sled,
+    };
+    DiskWorkReport { phase, since_ms }
+}
+
+fn slow_disk(SlowDiskWork { count, total_ms, slowest_ms, slowest_ms_ago }: SlowDiskWork) -> SlowDiskReport {
+    SlowDiskReport { count, total_ms, slowest_ms, slowest_ms_ago }
 }
 
 fn paused(RecordingPause { reason, since, detail }: RecordingPause, now: Timestamp) -> RecordingPauseReport {

@@ -12,6 +12,10 @@ use super::{
     part::Part,
     process::{ProcessSample, Usage},
     proof_entry::ProofEntry,
+    resources::{
+        ProcessResources, file_system::StoreFileSystem, other_gateways::OtherGateway, pressure::Pressures,
+        store_place::StorePlace,
+    },
     systemd::SystemdUnit,
     threads::Stacks,
 };
@@ -75,6 +79,11 @@ pub(crate) struct Evidence {
     pub(crate) ingestd: DaemonEvidence,
     pub(crate) gateway: DaemonEvidence,
     pub(crate) store: Part<Disk>,
+    pub(crate) file_system: Part<StoreFileSystem>,
+    pub(crate) store_place: Part<StorePlace>,
+    pub(crate) other_gateways: Vec<OtherGateway>,
+    /// Of the machine.
+    pub(crate) pressure: Part<Pressures>,
 }
 
 impl Evidence {
@@ -94,6 +103,7 @@ pub(crate) struct DaemonEvidence {
     /// Its admin socket.
     pub(crate) socket: String,
     pub(crate) process: Part<ProcessSample>,
+    pub(crate) resources: Part<ProcessResources>,
     pub(crate) health: Part<HealthReport>,
     pub(crate) watch: Part<WatchReport>,
     /// The same about a second later.

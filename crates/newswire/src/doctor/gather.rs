@@ -18,9 +18,13 @@ use super::{
     part::{MissingCause, Part},
     process,
     program::{self, GATEWAY, INGESTD},
+    resources::{
+        self, file_system::StoreFileSystem, kernel_files::KernelFiles, other_gateways::OtherGateway,
+        pressure::Pressures, store_place::StorePlace,
+    },
     settle,
     systemd::SystemdUnits,
-    threads,
+    threads, within,
 };
 use crate::config_file::ConfigInPart;
 
@@ -31,6 +35,10 @@ const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Time between the two reports of a process.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+/// The same with `--quick`, after a report that may show a hang.
+const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
+/// How long looking through the sockets of all processes may take.
+const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -92,18 +100,26 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, mut gateway, store, complaints) = tokio::join!(
+    let (http, listener, ingestd, mut gateway, store, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         examine_daemon(options, INGESTD, ingestd, &instance, &units),
         examine_daemon(options, GATEWAY, gateway, &instance, &units),
         examine_disk(options, &loaded.config.store.path),
+        examine_pressure(options),
         complaints(options, config),
     );
     // A user who may not look at the sockets still sees which process answers.
     if let Some(answers) = gateway_that_answers(&gateway, &http) {
         gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
     }
+    let (store_path, pid) = (absolute(&loaded.config.store.path), ingestd.pid());
+    let store_path = ingestd.ingest_vitals().map_or(store_path, |vitals| PathBuf::from(&vitals.store.path));
+    let (file_system, store_place, other_gateways) = tokio::join!(
+        examine_file_system(options, pid, &store_path),
+        examine_store_place(options, pid, &store_path),
+        find_other_gateways(options, &instance, gateway.pid()),
+    );
     let mut evidence = Evidence {
         at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -120,6 +136,10 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         ingestd,
         gateway,
         store,
+        file_system,
+        store_place,
+        other_gateways,
+        pressure,
     };
     settle::presence(&mut evidence, is_nowhere);
     evidence
@@ -250,9 +270,9 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
         }
         Ok(address) => {
             let address = *address;
-            match tokio::task::spawn_blocking(move || listener::at(address)).await {
-                Ok(listener) => Part::from_result(listener),
-                Err(error) => Part::missing(error.to_string()),
+            match within::later(LISTENER_WITHIN, move || listener::at(address)).await {
+                Some(listener) => Part::from_result(listener),
+                None => Part::timed_out(http::no_answer_within(LISTENER_WITHIN)),
             }
         }
     }
@@ -280,6 +300,7 @@ async fn examine_daemon(
         found_by: found.how,
         socket: socket.display().to_string(),
         process: Part::missing("no process"),
+        resources: Part::missing("no process"),
         health: Part::missing("no process"),
         watch: Part::missing("no process"),
         watch_later: Part::not_asked(),
@@ -298,8 +319,15 @@ async fn examine_daemon(
     }
     let from_outside = async {
         match found.pid {
-            Some(pid) => tokio::join!(process::examine(pid, options.quick), process::watchdog_runs(pid)),
-            None => (Part::missing("its process cannot be seen from here"), None),
+            Some(pid) => tokio::join!(
+                process::examine(pid, options.quick),
+                resources::examine(pid, options.quick),
+                process::watchdog_runs(pid)
+            ),
+            None => {
+                let unseen = || "its process cannot be seen from here";
+                (Part::missing(unseen()), Part::missing(unseen()), None)
+            }
         }
     };
     let asked = async {
@@ -312,8 +340,8 @@ async fn examine_daemon(
             None => query(options, &socket, &mut daemon).await,
         }
     };
-    let ((process, watchdog_ran), ()) = tokio::join!(from_outside, asked);
-    (daemon.process, daemon.watchdog_ran) = (process, watchdog_ran);
+    let ((process, resources, watchdog_ran), ()) = tokio::join!(from_outside, asked);
+    (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
     daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
         true => threads::capture(found.pid, &socket, daemon.watch.get()).await,
@@ -326,7 +354,13 @@ async fn examine_daemon(
 async fn query(options: &GatherOptions, socket: &Path, daemon: &mut DaemonEvidence) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let began = Instant::now();
-    let requests = async { tokio::join!(admin::health(socket), admin::watch(socket)) };
+    let watch = async {
+        match options.quick {
+            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER).await,
+            false => admin::watch(socket).await,
+        }
+    };
+    let requests = async { tokio::join!(admin::health(socket), watch) };
     let (health, watch) = tokio::time::timeout(within, requests).await.unwrap_or_else(|_| {
         let why = http::no_answer_within(within);
         (Part::timed_out(why.clone()), Part::timed_out(why))
@@ -350,6 +384,60 @@ async fn query(options: &GatherOptions, socket: &Path, daemon: &mut DaemonEviden
     (daemon.health, daemon.watch) = (health, watch);
     if is_late && daemon.watch_later.get().is_some() {
         daemon.watch = std::mem::replace(&mut daemon.watch_later, Part::not_asked());
+    }
+}
+
+/// Where the store is mounted, and whether its file system takes changes.
+async fn examine_file_system(
+    options: &GatherOptions,
+    pid: Option<i32>,
+    store: &Path,
+) -> Part<StoreFileSystem> {
+    if options.target != DoctorTarget::Both && pid.is_none() {
+        return Part::not_asked();
+    }
+    let path = store.to_path_buf();
+    let found = resources::abandonable(move || {
+        let existing = path.canonicalize().unwrap_or(path);
+        StoreFileSystem::of(&KernelFiles::below("/"), pid, &existing)
+    });
+    let Some(Some(mut found)) = found.await else {
+        return Part::missing("the kernel did not report its mount");
+    };
+    found.probe(store).await;
+    Part::Found(found)
+}
+
+/// Whether the running daemon has the store of that path open.
+async fn examine_store_place(options: &GatherOptions, pid: Option<i32>, store: &Path) -> Part<StorePlace> {
+    let Some(pid) = pid else { return Part::missing("no process") };
+    if matches!(options.target, DoctorTarget::Url { .. }) {
+        return Part::not_asked();
+    }
+    let store = store.to_path_buf();
+    match resources::abandonable(move || StorePlace::of(pid, &store)).await {
+        Some(place) => Part::from_result(place),
+        None => Part::timed_out("its file system did not answer in time"),
+    }
+}
+
+async fn find_other_gateways(
+    options: &GatherOptions,
+    instance: &Instance,
+    gateway: Option<i32>,
+) -> Vec<OtherGateway> {
+    match options.target {
+        DoctorTarget::Both if !options.quick => {
+            resources::other_gateways::examine(&instance.run_dir, gateway).await
+        }
+        _ => Vec::new(),
+    }
+}
+
+async fn examine_pressure(options: &GatherOptions) -> Part<Pressures> {
+    match options.target {
+        DoctorTarget::Url { .. } => Part::not_asked(),
+        _ => resources::pressure_of_machine(options.quick).await,
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     listener, process,
     program::{self, INGESTD},
     systemd::SystemdUnit,
+    within,
 };
 
 /// How long connecting may take. It does not wait for the process, unless the queue of the socket is full.
@@ -264,8 +265,9 @@ fn by_name(program: &str, instance: &Instance) -> Vec<(OtherProcess, Relation)> 
 
 /// Whether a process runs with the configuration of the instance, according to its command line and environment.
 fn relation(process: &Process, instance: &Instance) -> Relation {
-    let Ok(arguments) = process.cmdline() else { return Relation::Unclear };
-    let (folder, environment) = (process.cwd().ok(), process.environ().ok());
+    let Some(arguments) = process::arguments(process.pid()) else { return Relation::Unclear };
+    let folder = process.cwd().ok();
+    let environment = within::through_memory(process.pid(), Process::environ);
     let config = match (config_of(&arguments), &environment) {
         (Some(named), _) => Some(PathBuf::from(named)),
         (None, None) => return Relation::Unclear,
@@ -295,7 +297,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// `--config FILE` or `--config=FILE`.
-fn config_of(arguments: &[String]) -> Option<&str> {
+pub(crate) fn config_of(arguments: &[String]) -> Option<&str> {
     let mut arguments = arguments.iter();
     arguments
         .find_map(|argument| match argument.strip_prefix("--config") {

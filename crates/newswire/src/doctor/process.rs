@@ -11,7 +11,7 @@ use procfs::process::{LimitValue, Process as Proc, Stat};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::part::Part;
+use super::{part::Part, within};
 
 /// Time between the two samples that show how much it runs and waits for a processor.
 const SAMPLE: Duration = Duration::from_millis(300);
@@ -104,9 +104,14 @@ pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<CpuTimes> {
     Some(CpuTimes { cpu_ms: stat.sum_exec_runtime / 1_000_000, run_delay_ms: stat.run_delay / 1_000_000 })
 }
 
+/// The command line. `None` if it cannot be read, also because its memory is locked.
+pub(crate) fn arguments(pid: i32) -> Option<Vec<String>> {
+    within::through_memory(pid, Proc::cmdline)
+}
+
 /// The command line, as one line.
 pub(crate) fn command(process: &Proc) -> String {
-    let arguments = process.cmdline().unwrap_or_default().join(" ");
+    let arguments = arguments(process.pid()).unwrap_or_default().join(" ");
     let command =
         if arguments.is_empty() { process.stat().map(|s| s.comm).unwrap_or_default() } else { arguments };
     command.chars().take(COMMAND_CHARS_MAX).collect()

@@ -27,7 +27,7 @@ pub(crate) fn runs(process: &Process, program: &str) -> bool {
     if let Ok(path) = process.exe() {
         return named(path);
     }
-    match process.cmdline().unwrap_or_default().first() {
+    match super::process::arguments(process.pid()).unwrap_or_default().first() {
         Some(first) => named(first.into()),
         None => process.stat().is_ok_and(|stat| stat.comm == program[..COMM_BYTES_MAX]),
     }

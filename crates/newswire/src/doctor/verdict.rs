@@ -7,12 +7,15 @@ mod next;
 mod presence_rules;
 mod progress_rules;
 pub(super) mod proof;
+mod resource_rules;
 #[cfg(test)]
 mod tests;
+mod watch_rules;
 
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
+pub(crate) use self::watch_rules::{is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence, Target},
     proof_entry::ProofEntry,
@@ -154,18 +157,30 @@ const RULES: &[Rule] = &[
     presence_rules::gateway_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
+    resource_rules::elsewhere,
+    resource_rules::throttled,
+    resource_rules::memory_pressure,
+    resource_rules::disk_stalled,
     progress_rules::loop_stalled,
+    resource_rules::blocked_from_outside,
+    resource_rules::tasks_exhausted,
+    watch_rules::watchdog_blocked,
     progress_rules::pool_exhausted,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
     progress_rules::descriptors_exhausted,
     progress_rules::does_not_answer,
+    resource_rules::store_gone,
+    resource_rules::run_dir_gone,
+    watch_rules::listener_mute,
+    watch_rules::observer_blocked,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     progress_rules::loop_moves,
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    resource_rules::other_gateway,
     progress_rules::clock_jumped,
     progress_rules::slow_feeds,
 ];

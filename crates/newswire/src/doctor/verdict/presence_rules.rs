@@ -5,7 +5,7 @@ use super::{
     next::{exit_log_hint, look_with_rights, quoted, restart, start, sudo, whose},
     safe,
 };
-use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY};
+use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY, resources::freezer::FrozenGroup};
 use crate::out::whole;
 
 /// A process that has run for less may still be starting.
@@ -150,9 +150,16 @@ fn stopped(daemon: &DaemonEvidence) -> Option<String> {
         _ if process.stopped => Some(format!(
             "{who} is stopped by a signal (SIGSTOP, or a terminal); the kernel does not record who sent it and when"
         )),
+        _ if let Some(frozen) = frozen(daemon) => {
+            Some(format!("{who} is frozen by its control group {}", safe(&frozen.group)))
+        }
         _ if process.frozen => Some(format!("{who} is frozen by its control group")),
         _ => None,
     }
+}
+
+fn frozen(daemon: &DaemonEvidence) -> Option<&FrozenGroup> {
+    daemon.resources.get()?.frozen.as_ref()
 }
 
 fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
@@ -161,6 +168,9 @@ fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
         (Some(tracer), _) if process.stopped => vec![format!(
             "ps -o pid,ppid,user,lstart,args -p {tracer}   # the debugger: detach it in its own terminal, or end it as its owner does"
         )],
+        _ if let Some(frozen) = frozen(daemon) => {
+            vec![format!("{}{}   # it continues where it stopped", sudo(daemon), safe(&frozen.thaw()))]
+        }
         (_, true) => vec![match daemon.unit.get() {
             Some(unit) => format!("{}systemctl thaw {}", sudo(daemon), quoted(&unit.id)),
             None => "docker unpause CONTAINER   # or: systemctl thaw UNIT".to_owned(),

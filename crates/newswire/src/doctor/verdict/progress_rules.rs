@@ -10,11 +10,12 @@ use super::{
     next::{end_hang, quoted, restart, restart_in_order},
     presence_rules::is_starting,
     safe, task_text,
+    watch_rules::is_stalled,
 };
 use crate::doctor::{admin::LateLoop, evidence::Target, part::MissingCause};
 
 /// A loop that has beaten since then is not blocked, even if the watchdog, on a busy machine, has not noticed that yet.
-const BEATS_AGAIN_MS: u64 = 500;
+pub(super) const BEATS_AGAIN_MS: u64 = 500;
 /// A loop that was blocked for longer, and then moved, is reported.
 const MOVED_AFTER_MS: u64 = 3_000;
 /// A commit that takes longer is slow.
@@ -71,7 +72,7 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
 /// The loops that are stalled at the last look. One that has beaten between the two looks moves.
 fn stalled_loops(daemon: &DaemonEvidence) -> impl Iterator<Item = &LoopReport> {
     let loops = daemon.latest().map(|watch| watch.progress.loops.as_slice()).unwrap_or_default();
-    loops.iter().filter(|l| l.stalled && l.beat_ms_ago >= BEATS_AGAIN_MS)
+    loops.iter().filter(|l| daemon.latest().is_some_and(|watch| is_stalled(watch, l)))
 }
 
 /// Whether a fault that lasts was seen once or twice.
@@ -104,7 +105,7 @@ pub(super) fn loop_moves(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::WorkerStarved, line, next))
 }
 
-fn report_bug() -> String {
+pub(super) fn report_bug() -> String {
     "report this function as a bug: it must not block".to_owned()
 }
 
@@ -179,7 +180,8 @@ fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
 pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
     let daemon = &evidence.ingestd;
     let watch = daemon.latest()?;
-    let recorder = watch.progress.loops.iter().find(|l| l.kind == WatchKind::Recorder && l.stalled);
+    let is_blocked = |l: &&LoopReport| l.stalled || is_stalled(watch, l);
+    let recorder = watch.progress.loops.iter().filter(is_blocked).find(|l| l.kind == WatchKind::Recorder);
     let store = daemon.ingest_vitals().map(|vitals| &vitals.store);
     // One slow commit after the other is as slow as one that does not end.
     let committing = [store, daemon.first_ingest_vitals().map(|vitals| &vitals.store)];

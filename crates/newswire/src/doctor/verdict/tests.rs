@@ -1,9 +1,12 @@
 //! Each verdict from made-up evidence, and which one takes precedence if two would fit.
 
+mod watching;
+
 use control::{
     GatewayVitals, HealthReport, IngestVitals, ProcessIdentity, ProcessVitals, WatchReport,
     watch::{
-        LoopReport, ProgressReport, RecordingPauseReport, SourcesReport, TaskReport, WatchKind, WireReport,
+        LoopReport, ProgressReport, RecordingPauseReport, SourcesReport, TaskReport, WatchKind,
+        WatchdogReport, WireReport,
     },
 };
 use serde_json::{Value, json};
@@ -18,6 +21,9 @@ use crate::doctor::{
     listener::{ListenerReport, Owner, Socket},
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
+    resources::{
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_place::StorePlace,
+    },
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
 };
@@ -72,6 +78,10 @@ fn healthy() -> Evidence {
             total_bytes: 1 << 41,
             free_inodes: Some(1000),
         }),
+        file_system: Part::Found(StoreFileSystem::default()),
+        store_place: Part::Found(StorePlace::InPlace),
+        other_gateways: Vec::new(),
+        pressure: Part::Found(Pressures::default()),
     }
 }
 
@@ -95,11 +105,8 @@ fn identity(name: &str, pid: i32) -> ProcessIdentity {
 fn watch(name: &str, pid: i32, loops: Vec<LoopReport>, vitals: Value) -> WatchReport {
     let progress = ProgressReport {
         loops,
-        threads: Vec::new(),
-        stalls: Vec::new(),
-        stalls_total: 0,
-        clock: Default::default(),
-        pauses: Default::default(),
+        watchdog: Some(WatchdogReport { tid: pid + 50, looked_ms_ago: 120 }),
+        ..ProgressReport::default()
     };
     let vitals = serde_json::from_value(vitals).unwrap();
     WatchReport { process: identity(name, pid), uptime_ms: 3_600_000, progress, vitals: Some(vitals) }
@@ -183,6 +190,7 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
             open_files: Some(Usage { used: 20, max: 1024 }),
             ..ProcessSample::default()
         }),
+        resources: Part::Found(ProcessResources { sampled_ms: 1_000, ..ProcessResources::default() }),
         health: Part::Found(HealthReport {
             process: identity(name, pid),
             uptime_ms: 3_600_000,
