@@ -23,11 +23,9 @@ mod verdict;
 mod waits;
 mod within;
 
-use std::path::PathBuf;
-
 use anyhow::Context as _;
 use clap::Args;
-use daemon::Exit;
+use daemon::{Exit, config::Config};
 use procfs::process::Process;
 use serde_json::json;
 use url::Url;
@@ -105,7 +103,8 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
     if let gather::DoctorTarget::Pid(pid) = options.target {
         refuse_foreign(pid)?;
     }
-    let config = arguments.file.load_in_part()?;
+    arguments.file.refuse_missing()?;
+    let config = arguments.file.load_in_part();
     let mut evidence = Box::pin(gather::gather(&options, &config)).await;
     if let gather::DoctorTarget::Pid(pid) = options.target
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
@@ -127,15 +126,38 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
     Ok(verdict.exit())
 }
 
-/// The directories of the sockets of the running processes, for a configuration that cannot be relied on: those of the
-/// processes that run with it. `None` for a process that was not found.
-pub(crate) async fn running_sockets(config: &ConfigInPart) -> [Option<PathBuf>; 2] {
+/// The configuration with the directories and the address of the running processes, if what is written cannot be relied on:
+/// a broken configuration takes no tool away. Returns how they were found, if they were.
+pub(crate) async fn config_of_running(config: &ConfigInPart) -> (Config, Vec<String>) {
+    let mut values = config.loaded.config.clone();
+    let mut found = Vec::new();
+    if config.is_whole() {
+        return (values, found);
+    }
     let instance = gather::instance(config);
-    let socket = async |program| {
-        let pid = locate::locate(program, &instance, None).await.pid?;
-        locate::admin_socket_of(pid)
-    };
-    [socket(program::INGESTD).await, socket(program::GATEWAY).await]
+    for program in [program::INGESTD, program::GATEWAY] {
+        let located = locate::locate(program, &instance, None).await;
+        let Some(pid) = located.pid else { continue };
+        let Some(folder) = locate::admin_socket_of(pid).and_then(|socket| Some(socket.parent()?.to_owned()))
+        else {
+            continue;
+        };
+        found.push(format!(
+            "{program} (pid {pid}): {}; its sockets are in {}",
+            located.how,
+            folder.display()
+        ));
+        match program {
+            program::INGESTD => values.daemon.run_dir = folder,
+            _ => {
+                if let Some(address) = listener::of(pid).first() {
+                    values.gateway.listen = *address;
+                }
+                values.gateway.admin_dir = Some(folder);
+            }
+        }
+    }
+    (values, found)
 }
 
 /// A process that runs another program cannot be healthy as one of ours.

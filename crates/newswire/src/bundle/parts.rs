@@ -68,21 +68,11 @@ impl From<String> for Omission {
     }
 }
 
-/// Every value in force and its origin; the list of sources.
-pub(super) fn configuration(archive: &mut Archive, loaded: &anyhow::Result<Loaded>) -> io::Result<()> {
-    let shown = match loaded {
-        Ok(loaded) => {
-            let value =
-                |s: daemon::config::EffectiveValue| (s.key, json!({ "value": s.value, "origin": s.origin }));
-            Ok(Value::Object(loaded.show().into_iter().map(value).collect()))
-        }
-        Err(complaints) => Err(format!("{complaints:#}")),
-    };
-    archive.add_json("config.json", shown.map_err(Omission::Failed))?;
-    let sources = match loaded {
-        Ok(loaded) => sources(&loaded.config.ingestd.sources),
-        Err(_) => Err("the configuration is wrong, so the list of sources is unknown".to_owned()),
-    };
+/// Every value in force and its origin, as far as the configuration can be read; the list of sources.
+pub(super) fn configuration(archive: &mut Archive, loaded: &Loaded) -> io::Result<()> {
+    let value = |s: daemon::config::EffectiveValue| (s.key, json!({ "value": s.value, "origin": s.origin }));
+    archive.add_json("config.json", Ok(Value::Object(loaded.show().into_iter().map(value).collect())))?;
+    let sources = sources(&loaded.config.ingestd.sources);
     archive.add_json("sources.json", sources.map_err(Omission::Failed))
 }
 
@@ -295,11 +285,12 @@ fn tail(path: &Path, bytes_max: u64) -> Result<String, String> {
     read().map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// Versions and facts about the machine, for the manifest.
-pub(super) fn machine(versions: Value) -> Value {
+/// Versions and facts about the machine, and what is wrong with the configuration, for the manifest.
+pub(super) fn machine(versions: Value, mistakes: &[String]) -> Value {
     let mut about = Map::new();
     about.insert("newswire".to_owned(), json!(env!("CARGO_PKG_VERSION")));
     about.insert("daemons".to_owned(), versions);
+    about.insert("configuration_mistakes".to_owned(), json!(mistakes));
     for (name, file) in [
         ("kernel", "/proc/sys/kernel/osrelease"),
         ("kernel_build", "/proc/sys/kernel/version"),

@@ -104,7 +104,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, gateway, store, pressure, complaints) = tokio::join!(
+    let (http, listener, ingestd, mut gateway, store, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         examine_daemon(options, INGESTD, ingestd, &instance, &units),
@@ -113,6 +113,10 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         examine_pressure(options),
         complaints(options, config),
     );
+    // A user who may not look at the sockets still sees which process answers.
+    if let Some(answers) = gateway_that_answers(&gateway, &http) {
+        gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
+    }
     let (store_path, pid) = (absolute(&loaded.config.store.path), ingestd.pid());
     let store_path = ingestd.ingest_vitals().map_or(store_path, |vitals| PathBuf::from(&vitals.store.path));
     let (file_system, store_place, other_gateways) = tokio::join!(
@@ -143,6 +147,14 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     };
     settle::presence(&mut evidence, is_nowhere);
     evidence
+}
+
+/// The gateway by the id in its public answer, if it could not be found otherwise because this user may not look.
+fn gateway_that_answers(gateway: &DaemonEvidence, http: &Part<http::HttpProbes>) -> Option<LocatedProcess> {
+    let pid = http.get()?.health()?.pid?;
+    let is_hidden = gateway.presence == Presence::Unknown && gateway.denied;
+    (is_hidden && program::of(pid) == Some(GATEWAY))
+        .then(|| LocatedProcess::that_answers(pid, &gateway.found_by))
 }
 
 fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<String>) -> Configured {
@@ -328,8 +340,17 @@ async fn examine_daemon(
         }
     };
     let black_box = read_black_box(options, name, daemon.presence, &socket);
-    let ((process, resources, watchdog_ran), (), black_box) =
-        tokio::join!(from_outside, query(options, &socket, &mut daemon), black_box);
+    let asked = async {
+        match &daemon.foreign {
+            // The answers would be those of the other program.
+            Some(foreign) => {
+                let why = format!("pid {}, another program, holds {}", foreign.pid, socket.display());
+                (daemon.health, daemon.watch) = (Part::missing(why.clone()), Part::missing(why));
+            }
+            None => query(options, &socket, &mut daemon).await,
+        }
+    };
+    let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
     daemon.black_box = black_box;
     daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {

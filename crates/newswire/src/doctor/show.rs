@@ -136,7 +136,7 @@ fn http(page: &mut ReportWriter, evidence: &Evidence) {
 fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     page.normal("address", &safe(&answers.address));
     for probe in &answers.probes {
-        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1}ms"));
         let times =
             format!("connect {:>9}  first byte {:>9}", millis(probe.connect_ms), millis(probe.first_byte_ms));
         match (&probe.error, probe.status) {

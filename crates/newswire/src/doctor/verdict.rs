@@ -230,10 +230,18 @@ fn prove(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdict {
         more => format!("; and {more} more, in the section proof"),
     };
     let reasons = reasons.into_iter().take(REASONS_MAX).cloned().collect::<Vec<_>>().join("; ");
-    let line =
-        format!("whether all is well could not be told ({}): {reasons}{more}{seen}", first.part.as_str());
+    let line = format!("cannot tell whether all is well ({}): {reasons}{more}{seen}", first.part.as_str());
     let next = distinct(&unknown, |entry| entry.remedy.as_ref()).into_iter().take(REASONS_MAX).cloned();
-    let next: Vec<_> = next.chain(found.next).collect();
+    let mut next: Vec<_> = next.chain(found.next).collect();
+    if let Some(http) = evidence.http.get()
+        && evidence.target == Target::Both
+        && unknown.iter().any(|entry| entry.is_denied)
+    {
+        let address = safe(&http.address);
+        next.push(format!(
+            "newswire doctor --quick --url http://{address}/   # needs no rights: what the gateway answers"
+        ));
+    }
     DoctorVerdict::new(VerdictCode::Unknown, line, next)
 }
 

@@ -65,7 +65,12 @@ fn facts(page: &mut ReportWriter, process: &ProcessSample) {
     );
     if process.sampled_ms > 0 {
         let (cpu, delay, over) = (process.cpu_sampled_ms, process.run_delay_ms, process.sampled_ms);
-        let text = format!("ran {cpu} ms of {over} ms, waited {delay} ms for a processor");
+        let text = format!(
+            "ran {} of {}, waited {} for a processor",
+            duration(cpu),
+            duration(over),
+            duration(delay)
+        );
         page.line(delay > over, "processor", &text);
     }
     match process.open_files {
@@ -133,14 +138,14 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
         page.problem(
             "late",
             &format!(
-                "{} in {} of {} samples, by up to {} ms; ran {} ms and waited {} ms for a processor in {} ms",
+                "{} in {} of {} samples, by up to {}; ran {} and waited {} for a processor in {}",
                 safe(&late.name),
                 late.late,
                 late.looks,
-                late.worst_ms,
-                late.cpu_ms.unwrap_or(0),
-                late.run_delay_ms.unwrap_or(0),
-                late.over_ms
+                duration(late.worst_ms),
+                duration(late.cpu_ms.unwrap_or(0)),
+                duration(late.run_delay_ms.unwrap_or(0)),
+                duration(late.over_ms)
             ),
         );
     }
@@ -150,7 +155,9 @@ fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
     let work = l.work.as_ref().map(|work| format!("; {}", task_text(work))).unwrap_or_default();
     let text = match l.stalled {
         true => format!("STALLED for {}{work}", duration(l.beat_ms_ago)),
-        false => format!("lag {} ms, maximum of the last minute {} ms{work}", l.lag_ms, l.lag_ms_max),
+        false => {
+            format!("lag {}, maximum of the last minute {}{work}", duration(l.lag_ms), duration(l.lag_ms_max))
+        }
     };
     page.line(l.stalled || l.lag_ms >= LATE_MS, &safe(&l.name), &text);
 }

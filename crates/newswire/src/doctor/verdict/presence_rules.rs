@@ -126,7 +126,7 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
                 Some(config) => format!("newswire up --config {}   # or start both as usual", quoted(config)),
                 None => "newswire up   # or start both as usual".to_owned(),
             },
-            "if they should be running: name their configuration with --config".to_owned(),
+            "if they should be running: name their configuration, `newswire doctor --config FILE`".to_owned(),
         ]),
     }
     Some(DoctorVerdict::new(VerdictCode::NotRunning, line, next))

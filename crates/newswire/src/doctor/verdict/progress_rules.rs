@@ -7,7 +7,7 @@ use control::{
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
-    next::{quoted, restart, restart_in_order},
+    next::{end_hang, quoted, restart, restart_in_order},
     presence_rules::is_starting,
     safe, stalled_before, task_text,
     watch_rules::is_stalled,
@@ -61,7 +61,7 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
         culprit(daemon, &worst).map_or("in an unknown function".to_owned(), |at| format!("in {at}"));
     let work = working_on(worst.work.as_ref());
     let line = format!("{who} has been blocked for {since} {function}{work}{}", seen(daemon));
-    let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report_bug()];
+    let next = [bundle(), restart(daemon), report_bug()];
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next))
 }
 
@@ -119,7 +119,7 @@ fn stalled_according_to_ready(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(
         VerdictCode::EventLoopBlocked,
         line,
-        [bundle(), restart(&evidence.gateway), report_bug()],
+        [bundle(), end_hang(evidence, &evidence.gateway), report_bug()],
     ))
 }
 
@@ -227,8 +227,8 @@ pub(super) fn log_unreadable(evidence: &Evidence) -> Option<DoctorVerdict> {
         duration(ago)
     );
     let next = [
-        "newswire logs --level error --since 15m   # what could not be read, and why".to_owned(),
-        "dmesg | tail   # errors of the disk".to_owned(),
+        "newswire logs --level error --since 15m   # what could not be read, and why; without a journal, its log".to_owned(),
+        "dmesg | tail   # errors of the disk; root may read them".to_owned(),
         bundle(),
     ];
     Some(DoctorVerdict::new(VerdictCode::LogUnreadable, line, next))
@@ -271,7 +271,7 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
             probe.path,
             first_busy_thread(daemon)
         );
-        let next = [bundle(), format!("{}   # ends it", restart(daemon)), report_bug()];
+        let next = [bundle(), end_hang(evidence, daemon), report_bug()];
         return Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next));
     }
     // The second look has its own deadline, so a report that came then is an answer.
@@ -318,15 +318,18 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<DoctorVerdict> {
         .max_by_key(|(_, late)| late.worst_ms)?;
     let (why, next) = match delay_cause(late) {
         DelayCause::NoProcessor(ms) => (
-            format!("for {ms} of {} ms it was ready to run but the machine had no processor for it", late.over_ms),
+            format!(
+                "for {} of {} it was ready to run but the machine had no processor for it",
+                duration(ms),
+                duration(late.over_ms)
+            ),
             overloaded(),
         ),
         DelayCause::OwnWork(ms) => (
-            format!("its own work took {ms} of {} ms", late.over_ms),
+            format!("its own work took {} of {}", duration(ms), duration(late.over_ms)),
             vec![
                 bundle(),
-                "newswire doctor --json | jq '.evidence.gateway.stacks.threads[0]'   # run it several times"
-                    .to_owned(),
+                format!("newswire doctor --pid {}   # run it several times: where is {}?", daemon.pid().unwrap_or(0), safe(&late.name)),
                 report_bug(),
             ],
         ),
@@ -339,12 +342,12 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<DoctorVerdict> {
     let at = daemon.stacks.get().and_then(|stacks| stacks.of(late.tid)).filter(|thread| !thread.idle);
     let at = at.and_then(|thread| thread.culprit.as_ref()).map(|at| format!("; seen in {}", safe(at)));
     let line = format!(
-        "{} of {} was late in {} of {} samples, by up to {} ms: {why}{}{}",
+        "{} of {} was late in {} of {} samples, by up to {}: {why}{}{}",
         safe(&late.name),
         name_and_pid(daemon),
         late.late,
         late.looks,
-        late.worst_ms,
+        duration(late.worst_ms),
         working_on(late.work.as_ref()),
         at.unwrap_or_default()
     );
