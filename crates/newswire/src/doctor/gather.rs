@@ -13,14 +13,14 @@ use tokio::time::Instant;
 
 use super::{
     admin,
-    evidence::{DaemonEvidence, Disk, Evidence, Presence},
+    evidence::{DaemonEvidence, Disk, Evidence, OtherGateway, Presence},
     http, listener,
     locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
     part::Part,
     process,
     resources::{
-        self, file_system::StoreFileSystem, kernel_files::KernelFiles, other_gateways::OtherGateway,
-        pressure::Pressures, store_place::StorePlace,
+        self, file_system::StoreFileSystem, kernel_files::KernelFiles, pressure::Pressures,
+        store_place::StorePlacement,
     },
     systemd::SystemdUnits,
     threads,
@@ -290,13 +290,17 @@ async fn examine_file_system(
 }
 
 /// Whether the running daemon has the store of that path open.
-async fn examine_store_place(options: &GatherOptions, pid: Option<i32>, store: &Path) -> Part<StorePlace> {
+async fn examine_store_place(
+    options: &GatherOptions,
+    pid: Option<i32>,
+    store: &Path,
+) -> Part<StorePlacement> {
     let Some(pid) = pid else { return Part::missing("no process") };
     if matches!(options.target, DoctorTarget::Url { .. }) {
         return Part::not_asked();
     }
     let store = store.to_path_buf();
-    match resources::abandonable(move || StorePlace::of(pid, &store)).await {
+    match resources::abandonable(move || StorePlacement::of(pid, &store)).await {
         Some(place) => Part::from_result(place),
         None => Part::timed_out("its file system did not answer in time"),
     }

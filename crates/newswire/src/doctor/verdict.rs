@@ -7,6 +7,8 @@ mod presence_rules;
 mod progress_rules;
 mod resource_rules;
 #[cfg(test)]
+mod resource_tests;
+#[cfg(test)]
 mod tests;
 
 use daemon::Exit;
@@ -138,6 +140,7 @@ type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 
 /// The first rule that applies decides.
 const RULES: &[Rule] = &[
+    resource_rules::elsewhere,
     presence_rules::orphan_listener,
     presence_rules::not_running,
     presence_rules::gateway_stopped,
@@ -146,7 +149,6 @@ const RULES: &[Rule] = &[
     presence_rules::gateway_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
-    resource_rules::elsewhere,
     resource_rules::throttled,
     resource_rules::memory_pressure,
     resource_rules::disk_stalled,

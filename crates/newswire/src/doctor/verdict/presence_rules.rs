@@ -2,7 +2,7 @@
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, exit_log_hint,
-    name_and_pid, restart, safe, start,
+    name_and_pid, resource_rules::other_network, restart, safe, start,
 };
 use crate::doctor::{listener::Owner, resources::freezer::FrozenGroup};
 use crate::out::whole;
@@ -16,6 +16,10 @@ const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 pub(super) fn orphan_listener(evidence: &Evidence) -> Option<DoctorVerdict> {
     let listener = evidence.listener.get()?;
     if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() {
+        return None;
+    }
+    // What publishes the port of a container is not the gateway.
+    if other_network(&evidence.gateway).is_some() {
         return None;
     }
     let owners: Vec<_> = listener.owners().into_iter().filter(|owner| !owner.is_systemd()).collect();

@@ -2,19 +2,20 @@
 //! sockets; and about processes in other places.
 
 use super::{
-    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
-    restart, safe,
+    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, bytes, duration, name_and_pid, restart,
+    safe,
 };
+use crate::doctor::evidence::{OtherGateway, OtherGatewayState};
 use crate::doctor::resources::{
     cpu_quota::CpuQuota,
     file_system::StoreFileSystem,
     group_tree::GroupVersion,
     memory_limit::MemoryLimit,
-    other_gateways::{OtherGateway, OtherGatewayState},
+    namespaces::OtherPlace,
     pressure::Pressure,
     sockets::SocketState,
     still_threads::StillThread,
-    store_place::StorePlace,
+    store_place::StorePlacement,
     task_limit::{TaskBound, TaskLimit},
 };
 
@@ -306,7 +307,7 @@ fn waiting_thread(evidence: &Evidence) -> Option<String> {
 fn slow_work(daemon: &DaemonEvidence) -> Option<String> {
     let store = &daemon.ingest_vitals()?.store;
     let slow = store.slow_disk.map(|slow| {
-        let SlowDiskWork { often, total, slowest, ago } = SlowDiskWork::of(slow);
+        let SlowDiskText { often, total, slowest, ago } = SlowDiskText::of(slow);
         format!("took {total} for {often} writes or syncs in the last minute, {slowest} for the slowest, {ago} ago")
     });
     if let Some(work) = store.disk.filter(|work| work.since_ms >= DISK_STALLED_MS) {
@@ -325,14 +326,14 @@ fn slow_work(daemon: &DaemonEvidence) -> Option<String> {
 }
 
 /// For people.
-struct SlowDiskWork {
+struct SlowDiskText {
     often: u64,
     total: String,
     slowest: String,
     ago: String,
 }
 
-impl SlowDiskWork {
+impl SlowDiskText {
     fn of(slow: control::watch::SlowDiskReport) -> Self {
         Self {
             often: slow.count,
@@ -387,8 +388,8 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
     let path = safe(&path.or_else(|| evidence.store.get().map(|disk| disk.path.clone()))?);
     let again = format!("{}   # then, not before", restart_in_order(daemon));
     let (what, next) = match place {
-        StorePlace::InPlace => return None,
-        StorePlace::Deleted => (
+        StorePlacement::InPlace => return None,
+        StorePlacement::Deleted => (
             "is deleted".to_owned(),
             vec![
                 "newswire tail --since 1d --json > saved.jsonl   # first: what the gateway still has"
@@ -397,17 +398,17 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
                 again,
             ],
         ),
-        StorePlace::Renamed(to) => {
+        StorePlacement::Renamed(to) => {
             (format!("is at {} now", safe(to)), vec![format!("mv {} {path}", safe(to)), again])
         }
-        StorePlace::Unmounted => (
+        StorePlacement::Unmounted => (
             "is not mounted any more".to_owned(),
             vec![
                 format!("mount {path}   # or the file system that it is on; see findmnt and /etc/fstab"),
                 again,
             ],
         ),
-        StorePlace::Covered => (
+        StorePlacement::Covered => (
             "is hidden: another file system is mounted over it".to_owned(),
             vec![format!("findmnt -T {path}; umount {path}   # what hides it"), again],
         ),
@@ -476,15 +477,22 @@ pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::OtherGateway, line, [format!("newswire doctor --pid {pid}")]))
 }
 
+/// The place of a process whose addresses are not those of this tool.
+pub(super) fn other_network(daemon: &DaemonEvidence) -> Option<&OtherPlace> {
+    daemon.resources.get()?.place.as_ref().filter(|place| place.net)
+}
+
 /// A gateway in another network cannot be judged by the answers at the same address of this one.
 pub(super) fn elsewhere(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let place = |daemon: &'_ DaemonEvidence| {
-        (daemon.presence == Presence::Running).then_some(())?;
-        daemon.resources.get()?.place.clone().filter(|place| place.net)
-    };
-    let (daemon, place) = evidence.daemons().find_map(|daemon| Some((daemon, place(daemon)?)))?;
+    let daemon = &evidence.gateway;
+    let place = other_network(daemon)?;
+    let answers = evidence.http.get().is_some_and(|http| http.is_ours());
+    let is_held = daemon.process.get().is_some_and(|process| process.stopped || process.frozen);
+    if answers || is_held || daemon.resources.get()?.frozen.is_some() {
+        return None;
+    }
     let line = format!(
-        "{} runs in {}: from here its answers and sockets cannot be seen",
+        "{} runs in {}: from here it does not answer, and its sockets cannot be seen",
         name_and_pid(daemon),
         place.describe()
     );
