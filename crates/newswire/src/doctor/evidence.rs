@@ -10,7 +10,7 @@ use super::{
     part::Part,
     process::{ProcessSample, Usage},
     resources::{
-        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_place::StorePlacement,
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
     systemd::SystemdUnit,
     threads::Stacks,

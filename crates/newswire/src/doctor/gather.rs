@@ -20,7 +20,7 @@ use super::{
     process,
     resources::{
         self, file_system::StoreFileSystem, kernel_files::KernelFiles, pressure::Pressures,
-        store_place::StorePlacement,
+        store_placement::StorePlacement,
     },
     systemd::SystemdUnits,
     threads,
@@ -76,19 +76,19 @@ pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence
     }
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, gateway, store, pressure) = tokio::join!(
+    let ingestd_pid = ingestd.pid;
+    let store_path = resources::store_placement::path_of(ingestd_pid, &loaded.config.store.path);
+    let (http, listener, ingestd, gateway, store, file_system, pressure) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         examine_daemon(options, INGESTD, ingestd, &instance, &units),
         examine_daemon(options, GATEWAY, gateway, &instance, &units),
         examine_disk(options, &loaded.config.store.path),
+        examine_file_system(options, ingestd_pid, &store_path),
         examine_pressure(options),
     );
-    let (store_path, pid) = (absolute(&loaded.config.store.path), ingestd.pid());
-    let store_path = ingestd.ingest_vitals().map_or(store_path, |vitals| PathBuf::from(&vitals.store.path));
-    let (file_system, store_place, other_gateways) = tokio::join!(
-        examine_file_system(options, pid, &store_path),
-        examine_store_place(options, pid, &store_path),
+    let (store_place, other_gateways) = tokio::join!(
+        examine_store_place(options, &ingestd, &store_path),
         find_other_gateways(options, &instance, gateway.pid()),
     );
     Evidence {
@@ -274,7 +274,7 @@ async fn examine_file_system(
     pid: Option<i32>,
     store: &Path,
 ) -> Part<StoreFileSystem> {
-    if options.target != DoctorTarget::Both && pid.is_none() {
+    if options.target != DoctorTarget::Both {
         return Part::not_asked();
     }
     let path = store.to_path_buf();
@@ -289,18 +289,24 @@ async fn examine_file_system(
     Part::Found(found)
 }
 
-/// Whether the running daemon has the store of that path open.
+/// Whether the running daemon has its store open where it should be. What the daemon reports itself counts, else what is
+/// configured, from which its environment may differ.
 async fn examine_store_place(
     options: &GatherOptions,
-    pid: Option<i32>,
-    store: &Path,
+    daemon: &DaemonEvidence,
+    configured: &Path,
 ) -> Part<StorePlacement> {
-    let Some(pid) = pid else { return Part::missing("no process") };
-    if matches!(options.target, DoctorTarget::Url { .. }) {
-        return Part::not_asked();
+    let Some(pid) = daemon.pid() else { return Part::missing("no process") };
+    let reported = daemon.ingest_vitals().map(|vitals| PathBuf::from(&vitals.store.path));
+    if reported.is_none() && options.target != DoctorTarget::Both {
+        return Part::missing("the daemon does not say where its store is");
     }
-    let store = store.to_path_buf();
+    let is_certain = reported.is_some();
+    let store = reported.unwrap_or_else(|| configured.to_path_buf());
     match resources::abandonable(move || StorePlacement::of(pid, &store)).await {
+        Some(Ok(StorePlacement::Renamed(to))) if !is_certain => {
+            Part::missing(format!("the daemon has a store at {to} open, and does not say which is its own"))
+        }
         Some(place) => Part::from_result(place),
         None => Part::timed_out("its file system did not answer in time"),
     }

@@ -156,6 +156,7 @@ const RULES: &[Rule] = &[
     resource_rules::blocked_from_outside,
     resource_rules::tasks_exhausted,
     progress_rules::pool_exhausted,
+    resource_rules::disk_slow,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
     progress_rules::descriptors_exhausted,

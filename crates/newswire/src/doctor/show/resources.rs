@@ -6,7 +6,7 @@ use crate::{
         evidence::{DaemonEvidence, Evidence},
         part::Part,
         resources::{
-            pressure::Pressure, sockets::SocketState, store_place::StorePlacement, task_limit::TaskBound,
+            pressure::Pressure, sockets::SocketState, store_placement::StorePlacement, task_limit::TaskBound,
         },
     },
     out::safe,

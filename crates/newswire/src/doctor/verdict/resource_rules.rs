@@ -1,6 +1,8 @@
 //! Rules about what the kernel limits or withholds: processor time, memory, threads, the disk, the files of the store and the
 //! sockets; and about processes in other places.
 
+use control::watch::{DiskWorkPhase, SlowDiskReport};
+
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, bytes, duration, name_and_pid, restart,
     safe,
@@ -15,7 +17,7 @@ use crate::doctor::resources::{
     pressure::Pressure,
     sockets::SocketState,
     still_threads::StillThread,
-    store_place::StorePlacement,
+    store_placement::StorePlacement,
     task_limit::{TaskBound, TaskLimit},
 };
 
@@ -247,17 +249,29 @@ pub(super) fn tasks_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
 
 /// The disk of the store takes no writes, or takes seconds for each.
 pub(super) fn disk_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let file_system = evidence.file_system.get();
     let daemon = &evidence.ingestd;
-    let why =
-        hung_file_system(evidence).or_else(|| waiting_thread(evidence)).or_else(|| slow_work(daemon))?;
+    let why = hung_file_system(evidence)
+        .or_else(|| waiting_thread(evidence))
+        .or_else(|| work_in_progress(daemon))?;
+    Some(stalled(evidence, &why))
+}
+
+/// The disk answers at this moment, and took seconds again and again in the last minute.
+pub(super) fn disk_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let slow = evidence.ingestd.ingest_vitals()?.store.slow_disk?;
+    (slow.count >= DISK_SLOW_OFTEN && slow.total_ms >= DISK_SLOW_TOTAL_MS)
+        .then(|| stalled(evidence, &slow_work(slow)))
+}
+
+fn stalled(evidence: &Evidence, why: &str) -> DoctorVerdict {
+    let file_system = evidence.file_system.get();
     let (place, next) = describe_file_system(file_system);
     let io = evidence.pressure.get().and_then(|machine| machine.io).filter(|io| io.some_percent >= 1.0);
     let io = io.map(|io| {
         format!("; threads of this machine waited for disks in {:.0} % of the last 10 s", io.some_percent)
     });
     let line = format!("{place} {why}{}; what is recorded is still served", io.unwrap_or_default());
-    Some(DoctorVerdict::new(VerdictCode::DiskStalled, line, next))
+    DoctorVerdict::new(VerdictCode::DiskStalled, line, next)
 }
 
 fn describe_file_system(file_system: Option<&StoreFileSystem>) -> (String, Vec<String>) {
@@ -290,7 +304,8 @@ fn waiting_thread(evidence: &Evidence) -> Option<String> {
         Some(file) => store.as_ref().is_some_and(|store| file.starts_with(store.as_str())),
         None => thread.state == 'D',
     };
-    let thread = still(daemon).iter().filter(|thread| thread.waits_for_disk()).find(is_of_store)?;
+    let waiting = still(daemon).iter().filter(|thread| thread.waits_for_disk()).filter(is_of_store);
+    let thread = waiting.min_by_key(|thread| thread.call.is_none())?;
     let call = thread.call.map(|call| format!(" in {call}")).unwrap_or_default();
     let file = thread.file.as_deref().map(|file| format!(" of {}", safe(file))).unwrap_or_default();
     let wchan =
@@ -303,45 +318,26 @@ fn waiting_thread(evidence: &Evidence) -> Option<String> {
     ))
 }
 
-/// As the writer of the store has measured it.
-fn slow_work(daemon: &DaemonEvidence) -> Option<String> {
+/// As the writer of the store measures it.
+fn work_in_progress(daemon: &DaemonEvidence) -> Option<String> {
     let store = &daemon.ingest_vitals()?.store;
-    let slow = store.slow_disk.map(|slow| {
-        let SlowDiskText { often, total, slowest, ago } = SlowDiskText::of(slow);
-        format!("took {total} for {often} writes or syncs in the last minute, {slowest} for the slowest, {ago} ago")
-    });
-    if let Some(work) = store.disk.filter(|work| work.since_ms >= DISK_STALLED_MS) {
-        let phase = match work.phase {
-            control::watch::DiskWorkPhase::Write => "to write a commit",
-            control::watch::DiskWorkPhase::Sync => "to sync a commit",
-            control::watch::DiskWorkPhase::Sled => "to write the table of the sources",
-        };
-        let before = slow.map(|slow| format!(", and {slow}")).unwrap_or_default();
-        return Some(format!("has taken {} so far {phase}{before}", duration(work.since_ms)));
-    }
-    let is_often = |slow: &control::watch::SlowDiskReport| {
-        slow.count >= DISK_SLOW_OFTEN && slow.total_ms >= DISK_SLOW_TOTAL_MS
+    let work = store.disk.filter(|work| work.since_ms >= DISK_STALLED_MS)?;
+    let phase = match work.phase {
+        DiskWorkPhase::Write => "to write a commit",
+        DiskWorkPhase::Sync => "to sync a commit",
+        DiskWorkPhase::Sled => "to write the table of the sources",
     };
-    store.slow_disk.filter(is_often).and(slow)
+    let before = store.slow_disk.map(|slow| format!(", and {}", slow_work(slow))).unwrap_or_default();
+    Some(format!("has taken {} so far {phase}{before}", duration(work.since_ms)))
 }
 
-/// For people.
-struct SlowDiskText {
-    often: u64,
-    total: String,
-    slowest: String,
-    ago: String,
-}
-
-impl SlowDiskText {
-    fn of(slow: control::watch::SlowDiskReport) -> Self {
-        Self {
-            often: slow.count,
-            total: duration(slow.total_ms),
-            slowest: duration(slow.slowest_ms),
-            ago: duration(slow.slowest_ms_ago),
-        }
-    }
+fn slow_work(SlowDiskReport { count, total_ms, slowest_ms, slowest_ms_ago }: SlowDiskReport) -> String {
+    format!(
+        "took {} for {count} writes or syncs in the last minute, {} for the slowest, {} ago",
+        duration(total_ms),
+        duration(slowest_ms),
+        duration(slowest_ms_ago)
+    )
 }
 
 /// A process that cannot be asked, and whose thread waits inside its work in both samples.

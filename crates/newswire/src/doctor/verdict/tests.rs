@@ -17,7 +17,7 @@ use crate::doctor::{
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
-        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_place::StorePlacement,
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},

@@ -17,6 +17,13 @@ const JOURNAL: &str = "journal";
 /// What the kernel appends to the path of a file without a name.
 const DELETED: &str = " (deleted)";
 
+/// The configured path of the store as the daemon reads it: from its working directory, not from that of this tool.
+pub(crate) fn path_of(pid: Option<i32>, configured: &Path) -> PathBuf {
+    let folder = pid.and_then(|pid| fs::read_link(format!("/proc/{pid}/cwd")).ok());
+    let absolute = || std::path::absolute(configured).unwrap_or_else(|_| configured.to_path_buf());
+    folder.map_or_else(absolute, |folder| folder.join(configured))
+}
+
 /// Where the files of the store are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,10 +50,11 @@ impl StorePlacement {
             FDTarget::Path(path) => OpenStoreFile::of(descriptor.fd, &path),
             _ => None,
         });
-        let places = files.filter_map(|file| file.place(&process, store));
-        // The one that is not in place, if there is one: a part of the store may be.
-        let worst = places.max_by_key(|place| *place != Self::InPlace);
-        worst.ok_or_else(|| format!("process {pid} has no store open"))
+        let places =
+            files.filter_map(|file| Some((file.relative == Path::new(LOCK), file.place(&process, store)?)));
+        // What is not in place counts, and the lock before the journal, which may have been moved alone.
+        let worst = places.max_by_key(|(is_lock, place)| (*place != Self::InPlace, *is_lock));
+        worst.map(|(_, place)| place).ok_or_else(|| format!("process {pid} has no store open"))
     }
 }
 
