@@ -15,8 +15,7 @@ use super::{
     process::{ProcessSample, Usage},
     proof_entry::ProofEntry,
     resources::{
-        ProcessResources, file_system::StoreFileSystem, other_gateways::OtherGateway, pressure::Pressures,
-        store_place::StorePlace,
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
     systemd::SystemdUnit,
     threads::Stacks,
@@ -82,7 +81,7 @@ pub(crate) struct Evidence {
     pub(crate) gateway: DaemonEvidence,
     pub(crate) store: Part<Disk>,
     pub(crate) file_system: Part<StoreFileSystem>,
-    pub(crate) store_place: Part<StorePlace>,
+    pub(crate) store_place: Part<StorePlacement>,
     pub(crate) other_gateways: Vec<OtherGateway>,
     /// Of the machine.
     pub(crate) pressure: Part<Pressures>,
@@ -200,6 +199,44 @@ impl DaemonEvidence {
 pub(crate) struct OtherProcess {
     pub(crate) pid: i32,
     pub(crate) command: String,
+}
+
+/// A gateway beside the one that is examined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct OtherGateway {
+    pub(crate) pid: i32,
+    pub(crate) command: String,
+    pub(crate) admin_socket: String,
+    pub(crate) state: OtherGatewayState,
+}
+
+/// What is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OtherGatewayState {
+    /// Its watchdog sees progress.
+    Healthy,
+    /// It has just started.
+    Starting,
+    /// By a signal or a debugger.
+    Stopped,
+    /// By its control group.
+    Frozen,
+    /// It does not answer at its admin socket.
+    Silent,
+    /// This loop makes no progress.
+    Stalled(String),
+    /// It is not connected to the ingestion daemon.
+    WireCut,
+    /// This user may not ask it.
+    Unknown,
+}
+
+impl OtherGatewayState {
+    /// Whether something is wrong.
+    pub(crate) fn is_sick(&self) -> bool {
+        !matches!(self, Self::Healthy | Self::Starting | Self::Unknown)
+    }
 }
 
 /// The file system of the store, as this tool sees it.

@@ -2,6 +2,7 @@
 
 mod black_boxes;
 mod processes;
+mod resources;
 
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ pub(crate) fn lines(
     for daemon in evidence.daemons() {
         processes::show(&mut page, daemon);
     }
+    resources::show_machine(&mut page, evidence);
     if !evidence.quick {
         wire_and_store(&mut page, evidence);
         for daemon in evidence.daemons() {
@@ -251,6 +253,7 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
             page.line(full || disk.free_inodes == Some(0), "disk", &text);
         }
     }
+    resources::show_store(page, evidence);
     let Some(vitals) = evidence.ingestd.ingest_vitals() else { return };
     for paused in &vitals.recording_paused {
         let text = format!("paused for {}: {}", duration(paused.since_ms_ago), whole(&paused.detail));

@@ -10,6 +10,8 @@ mod progress_rules;
 pub(super) mod proof;
 mod resource_rules;
 #[cfg(test)]
+mod resource_tests;
+#[cfg(test)]
 mod tests;
 mod watch_rules;
 
@@ -149,6 +151,7 @@ type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 
 /// The first rule that applies decides.
 const RULES: &[Rule] = &[
+    resource_rules::elsewhere,
     presence_rules::orphan_listener,
     presence_rules::other_gateway,
     presence_rules::not_running,
@@ -158,7 +161,6 @@ const RULES: &[Rule] = &[
     presence_rules::gateway_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
-    resource_rules::elsewhere,
     resource_rules::throttled,
     resource_rules::memory_pressure,
     resource_rules::disk_stalled,
@@ -167,6 +169,7 @@ const RULES: &[Rule] = &[
     resource_rules::tasks_exhausted,
     watch_rules::watchdog_blocked,
     progress_rules::pool_exhausted,
+    resource_rules::disk_slow,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
     progress_rules::descriptors_exhausted,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use control::{WatchReport, watch::LoopReport};
 use stacks::StackFrame;
 
-use super::{ReportWriter, bytes, duration};
+use super::{ReportWriter, bytes, duration, resources};
 use crate::{
     doctor::{
         admin::LATE_MS,
@@ -33,6 +33,7 @@ pub(super) fn show(page: &mut ReportWriter, daemon: &DaemonEvidence) {
             let text = format!("{}, {}", process.pid, safe(&daemon.found_by));
             page.normal("pid", &text);
             facts(page, process);
+            resources::show(page, daemon);
         }
         (_, Presence::Unknown) => page.missing("pid", &daemon.found_by),
         _ => page.problem("pid", &format!("not running: {}", safe(&daemon.found_by))),

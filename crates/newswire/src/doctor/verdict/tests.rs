@@ -22,7 +22,7 @@ use crate::doctor::{
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
-        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_place::StorePlace,
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
     show::BlackBoxDetail,
     systemd::SystemdUnit,
@@ -80,13 +80,13 @@ pub(super) fn healthy() -> Evidence {
             free_inodes: Some(1000),
         }),
         file_system: Part::Found(StoreFileSystem::default()),
-        store_place: Part::Found(StorePlace::InPlace),
+        store_place: Part::Found(StorePlacement::InPlace),
         other_gateways: Vec::new(),
         pressure: Part::Found(Pressures::default()),
     }
 }
 
-fn beating(name: &str, kind: WatchKind, tid: i32, beat_ms_ago: u64) -> LoopReport {
+pub(super) fn beating(name: &str, kind: WatchKind, tid: i32, beat_ms_ago: u64) -> LoopReport {
     LoopReport {
         name: name.into(),
         kind,
@@ -159,7 +159,7 @@ fn unanswered() -> Part<HttpProbes> {
     failed("no answer within 5s", true)
 }
 
-fn refused() -> Part<HttpProbes> {
+pub(super) fn refused() -> Part<HttpProbes> {
     failed("Connection refused", false)
 }
 
@@ -226,7 +226,7 @@ pub(super) fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
     }
 }
 
-fn watched(daemon: &mut DaemonEvidence) -> &mut WatchReport {
+pub(super) fn watched(daemon: &mut DaemonEvidence) -> &mut WatchReport {
     match &mut daemon.watch {
         Part::Found(watch) => watch,
         Part::Missing { .. } => panic!("it is not watched"),
@@ -256,16 +256,35 @@ pub(super) fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
 }
 
 /// SIGSTOP: it runs and does not answer.
-fn stop(daemon: &mut DaemonEvidence) {
+pub(super) fn stop(daemon: &mut DaemonEvidence) {
     let process = process(daemon);
     (process.state, process.stopped) = ('T', true);
     daemon.health = Part::timed_out("no answer within 2s");
     daemon.watch = Part::timed_out("no answer within 2s");
 }
 
-fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
+pub(super) fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
     let stalled = watched(daemon).progress.loops.iter_mut().find(|l| l.name == name).unwrap();
     (stalled.stalled, stalled.beat_ms_ago) = (true, ms);
+}
+
+/// One thread that is at work.
+pub(super) fn stacks(tid: i32, name: &str, culprit: &str) -> Stacks {
+    let thread =
+        json!({"tid": tid, "name": name, "state": "S", "wchan": null, "frames": [], "missing": null});
+    Stacks {
+        from: "outside",
+        took_ms: 1,
+        longest_pause_ms: 0,
+        threads: vec![ExaminedThread {
+            thread: serde_json::from_value(thread).unwrap(),
+            idle: false,
+            stalled: false,
+            loop_name: None,
+            work: None,
+            culprit: Some(culprit.into()),
+        }],
+    }
 }
 
 fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
@@ -278,7 +297,7 @@ fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
 }
 
 #[track_caller]
-fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> DoctorVerdict {
+pub(super) fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> DoctorVerdict {
     let verdict = conclude(evidence);
     assert_eq!(verdict.code, code, "{verdict:?}");
     for word in words {
