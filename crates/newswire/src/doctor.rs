@@ -68,7 +68,10 @@ pub(crate) struct DoctorArgs {
 ///       "health", "watch" (answers of the admin socket), "late": [..], "unit" (systemd's view),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
 ///       "others": [{"pid","command"}] },
-///     "store": {"path","free_bytes","total_bytes","free_inodes"} } }
+///     "store": {"path","free_bytes","total_bytes","free_inodes"},
+///     "waits": [{"process", "since_ms", "still", "deadlock", "also" (threads that wait for the same), "line",
+///                "links": [{"process","pid","tid" (null for the whole process),"thread","ours","waits_for": {"kind",..},
+///                           "held_by": {"pid","tid","how"} or null,"still","at","root" (true for the last),"says"}]}] } }
 /// ```
 ///
 /// An unavailable part is `{"missing": "why"}`.

@@ -19,7 +19,7 @@ use super::{
     part::Part,
     process,
     systemd::SystemdUnits,
-    threads, within,
+    threads, waits, within,
 };
 
 /// How long each request to the public server may take.
@@ -27,6 +27,8 @@ const HTTP_WITHIN: Duration = Duration::from_secs(5);
 /// The same with `--quick`.
 const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
+/// When the stacks are complete at the latest, after the processes were found.
+const STACKS_UNTIL: Duration = Duration::from_millis(7_500);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
@@ -74,11 +76,10 @@ pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence
     }
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, gateway, store) = tokio::join!(
+    let (http, listener, (ingestd, gateway, waits), store) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
-        examine_daemon(options, INGESTD, ingestd, &instance, &units),
-        examine_daemon(options, GATEWAY, gateway, &instance, &units),
+        examine_daemons(options, [ingestd, gateway], &instance, &units),
         examine_disk(options, &loaded.config.store.path),
     );
     Evidence {
@@ -93,6 +94,38 @@ pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence
         ingestd,
         gateway,
         store,
+        waits,
+    }
+}
+
+/// Both processes, and what their threads wait for.
+async fn examine_daemons(
+    options: &GatherOptions,
+    [ingestd, gateway]: [LocatedProcess; 2],
+    instance: &Instance,
+    units: &SystemdUnits,
+) -> (DaemonEvidence, DaemonEvidence, Part<Vec<waits::WaitChain>>) {
+    let began = Instant::now();
+    let pids: Vec<_> = [ingestd.pid, gateway.pid].into_iter().flatten().collect();
+    let sample = async { if options.quick { Part::not_asked() } else { waits::sample(pids).await } };
+    let (mut ingestd, mut gateway, samples) = tokio::join!(
+        examine_daemon(options, INGESTD, ingestd, instance, units),
+        examine_daemon(options, GATEWAY, gateway, instance, units),
+        sample,
+    );
+    // After the other evidence: capturing stacks from outside stops the threads for a moment.
+    let until = began + STACKS_UNTIL;
+    tokio::join!(capture_stacks(options, &mut ingestd, until), capture_stacks(options, &mut gateway, until));
+    let waits = waits::examine(samples, [&ingestd, &gateway]).await;
+    (ingestd, gateway, waits)
+}
+
+async fn capture_stacks(options: &GatherOptions, daemon: &mut DaemonEvidence, until: Instant) {
+    if let Some(pid) = daemon.pid() {
+        daemon.stacks = match options.stacks {
+            true => threads::capture(Some(pid), Path::new(&daemon.socket), daemon.watch.get(), until).await,
+            false => Part::not_asked(),
+        };
     }
 }
 
@@ -222,11 +255,6 @@ async fn examine_daemon(
     let (process, (health, watch, late)) =
         tokio::join!(process::examine(pid, options.quick), query(options, &socket));
     (daemon.process, daemon.health, daemon.watch, daemon.late) = (process, health, watch, late);
-    daemon.stacks = match options.stacks {
-        // After the other evidence: capturing stacks from outside stops the threads for a moment.
-        true => threads::capture(Some(pid), &socket, daemon.watch.get()).await,
-        false => Part::not_asked(),
-    };
     daemon
 }
 

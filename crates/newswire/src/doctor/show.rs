@@ -1,5 +1,6 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
+mod chains;
 mod processes;
 
 use std::time::Duration;
@@ -69,6 +70,7 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
     }
     if !evidence.quick {
         wire_and_store(&mut page, evidence);
+        chains::show(&mut page, evidence);
         for daemon in evidence.daemons() {
             processes::stalls(&mut page, daemon);
         }

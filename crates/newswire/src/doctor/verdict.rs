@@ -3,6 +3,7 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod chain_rules;
 mod presence_rules;
 mod progress_rules;
 #[cfg(test)]
@@ -139,6 +140,7 @@ type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 const RULES: &[Rule] = &[
     presence_rules::orphan_listener,
     presence_rules::not_running,
+    chain_rules::held_by_debugger,
     presence_rules::gateway_stopped,
     presence_rules::daemon_stopped,
     presence_rules::disk_full,
@@ -162,7 +164,8 @@ const RULES: &[Rule] = &[
 
 /// Applies the rules.
 pub(crate) fn conclude(evidence: &Evidence) -> DoctorVerdict {
-    RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence))
+    let verdict = RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence));
+    chain_rules::with_root(evidence, verdict)
 }
 
 fn healthy(evidence: &Evidence) -> DoctorVerdict {

@@ -8,6 +8,9 @@ use control::{
 };
 use serde_json::{Value, json};
 
+#[path = "chain_tests.rs"]
+mod chain_tests;
+
 use super::*;
 use crate::doctor::{
     admin::LateLoop,
@@ -18,6 +21,7 @@ use crate::doctor::{
     process::{ProcessSample, Task, Usage},
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
+    waits::{Access, LockKind, WaitChain},
 };
 
 const INGESTD: i32 = 100;
@@ -62,6 +66,7 @@ fn healthy() -> Evidence {
             total_bytes: 1 << 41,
             free_inodes: Some(1000),
         }),
+        waits: Part::Found(Vec::new()),
     }
 }
 
@@ -518,7 +523,8 @@ fn a_frozen_gateway_is_stopped_and_not_dead() {
     e.http = unanswered();
     expect(&e, VerdictCode::GatewayStopped, &["pid 200", "SIGSTOP"]);
     process(&mut e.gateway).tracer = Some(77);
-    expect(&e, VerdictCode::GatewayStopped, &["debugger, pid 77"]);
+    let verdict = expect(&e, VerdictCode::HeldByDebugger, &["debugger, pid 77"]);
+    assert!(verdict.next[0].starts_with("end the debugger"), "{verdict:?}");
     let mut e = healthy();
     process(&mut e.gateway).frozen = true;
     expect(&e, VerdictCode::GatewayStopped, &["control group"]);
