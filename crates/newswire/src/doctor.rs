@@ -89,7 +89,10 @@ pub(crate) struct DoctorArgs {
 ///                     "records": [{"at","ms_ago","seq","event",..}],"previous" (the same of the run before, or null)},
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"},
-///     "pressure" (PSI of the machine): {"cpu","memory","io"} } }
+///     "pressure" (PSI of the machine): {"cpu","memory","io"},
+///     "waits": [{"process", "since_ms", "still", "deadlock", "also" (threads that wait for the same), "line",
+///                "links": [{"process","pid","tid" (null for the whole process),"thread","ours","waits_for": {"kind",..},
+///                           "held_by": {"pid","tid","how"} or null,"still","at","root" (true for the last),"says"}]}] } }
 /// ```
 ///
 /// An unavailable part is `{"missing": "why"}`.

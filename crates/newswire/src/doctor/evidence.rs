@@ -19,6 +19,7 @@ use super::{
     },
     systemd::SystemdUnit,
     threads::Stacks,
+    waits::WaitChain,
 };
 
 /// Whether a process is running.
@@ -85,12 +86,20 @@ pub(crate) struct Evidence {
     pub(crate) other_gateways: Vec<OtherGateway>,
     /// Of the machine.
     pub(crate) pressure: Part<Pressures>,
+    /// What threads wait for, the chain that explains most first.
+    pub(crate) waits: Part<Vec<WaitChain>>,
 }
 
 impl Evidence {
     /// Both processes, the ingestion daemon first.
     pub(crate) fn daemons(&self) -> impl Iterator<Item = &DaemonEvidence> {
         [&self.ingestd, &self.gateway].into_iter()
+    }
+
+    /// The chains that explain something, of one process or of both.
+    pub(crate) fn chains<'a>(&'a self, process: Option<&'a str>) -> impl Iterator<Item = &'a WaitChain> {
+        let of = move |chain: &&WaitChain| process.is_none_or(|process| chain.process == process);
+        self.waits.get().into_iter().flatten().filter(|chain| chain.explains()).filter(of)
     }
 }
 

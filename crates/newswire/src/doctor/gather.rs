@@ -26,7 +26,7 @@ use super::{
     },
     settle,
     systemd::SystemdUnits,
-    threads, within,
+    threads, waits, within,
 };
 use crate::config_file::ConfigInPart;
 
@@ -39,6 +39,8 @@ const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The same with `--quick`, after a report that may show a hang.
 const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
+/// When the stacks are complete at the latest, after the processes were found.
+const STACKS_UNTIL: Duration = Duration::from_millis(7_500);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
@@ -106,11 +108,11 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
     let ingestd_pid = ingestd.pid;
     let store_path = resources::store_placement::path_of(ingestd_pid, &loaded.config.store.path);
-    let (http, listener, ingestd, mut gateway, store, file_system, pressure, complaints) = tokio::join!(
+    let daemons = examine_daemons(options, [ingestd, gateway], &instance, &units);
+    let (http, listener, (ingestd, mut gateway, waits), store, file_system, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
-        examine_daemon(options, INGESTD, ingestd, &instance, &units),
-        examine_daemon(options, GATEWAY, gateway, &instance, &units),
+        daemons,
         examine_disk(options, &loaded.config.store.path),
         examine_file_system(options, ingestd_pid, &store_path),
         examine_pressure(options),
@@ -119,6 +121,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     // A user who may not look at the sockets still sees which process answers.
     if let Some(answers) = gateway_that_answers(&gateway, &http) {
         gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
+        capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
     }
     let (store_place, other_gateways) = tokio::join!(
         examine_store_place(options, &ingestd, &store_path),
@@ -144,9 +147,42 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         store_place,
         other_gateways,
         pressure,
+        waits,
     };
     settle::presence(&mut evidence, is_nowhere);
     evidence
+}
+
+/// Both processes, and what their threads wait for.
+async fn examine_daemons(
+    options: &GatherOptions,
+    [ingestd, gateway]: [LocatedProcess; 2],
+    instance: &Instance,
+    units: &SystemdUnits,
+) -> (DaemonEvidence, DaemonEvidence, Part<Vec<waits::WaitChain>>) {
+    let began = Instant::now();
+    let pids: Vec<_> = [ingestd.pid, gateway.pid].into_iter().flatten().collect();
+    let sample = async { if options.quick { Part::not_asked() } else { waits::sample(pids).await } };
+    let (mut ingestd, mut gateway, samples) = tokio::join!(
+        examine_daemon(options, INGESTD, ingestd, instance, units),
+        examine_daemon(options, GATEWAY, gateway, instance, units),
+        sample,
+    );
+    // After the other evidence: capturing stacks from outside stops the threads for a moment.
+    let until = began + STACKS_UNTIL;
+    tokio::join!(capture_stacks(options, &mut ingestd, until), capture_stacks(options, &mut gateway, until));
+    let waits = waits::examine(samples, [&ingestd, &gateway]).await;
+    (ingestd, gateway, waits)
+}
+
+async fn capture_stacks(options: &GatherOptions, daemon: &mut DaemonEvidence, until: Instant) {
+    let pid = daemon.pid();
+    if pid.is_some() || daemon.watch.get().is_some() {
+        daemon.stacks = match options.stacks {
+            true => threads::capture(pid, Path::new(&daemon.socket), daemon.watch.get(), until).await,
+            false => Part::not_asked(),
+        };
+    }
 }
 
 /// The gateway by the id in its public answer, if it could not be found otherwise because this user may not look.
@@ -353,11 +389,6 @@ async fn examine_daemon(
     let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
     daemon.black_box = black_box;
-    daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
-        // After the other evidence: capturing stacks from outside stops the threads for a moment.
-        true => threads::capture(found.pid, &socket, daemon.watch.get()).await,
-        false => Part::not_asked(),
-    };
     daemon
 }
 

@@ -1,6 +1,7 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
 mod black_boxes;
+mod chains;
 mod processes;
 mod resources;
 
@@ -79,6 +80,7 @@ pub(crate) fn lines(
     resources::show_machine(&mut page, evidence);
     if !evidence.quick {
         wire_and_store(&mut page, evidence);
+        chains::show(&mut page, evidence);
         for daemon in evidence.daemons() {
             processes::stalls(&mut page, daemon);
         }

@@ -3,6 +3,7 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod chain_rules;
 mod feed_rules;
 mod next;
 mod presence_rules;
@@ -155,6 +156,7 @@ const RULES: &[Rule] = &[
     presence_rules::orphan_listener,
     presence_rules::other_gateway,
     presence_rules::not_running,
+    chain_rules::held_by_debugger,
     presence_rules::gateway_stopped,
     presence_rules::daemon_stopped,
     presence_rules::disk_full,
@@ -195,7 +197,7 @@ pub(crate) fn conclude(evidence: &Evidence) -> DoctorVerdict {
     let found = RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence));
     let proved = match found.exit() {
         Exit::Ok => prove(evidence, found),
-        _ => found,
+        _ => chain_rules::with_root(evidence, found),
     };
     with_configuration(evidence, proved)
 }

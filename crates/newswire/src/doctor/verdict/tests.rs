@@ -12,6 +12,8 @@ use control::{
 use serde_json::{Value, json};
 
 mod advice;
+#[path = "chain_tests.rs"]
+mod chain_tests;
 
 use super::*;
 use crate::doctor::{
@@ -27,6 +29,7 @@ use crate::doctor::{
     show::BlackBoxDetail,
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
+    waits::{Access, LockKind, WaitChain},
 };
 
 const INGESTD: i32 = 100;
@@ -83,6 +86,7 @@ pub(super) fn healthy() -> Evidence {
         store_place: Part::Found(StorePlacement::InPlace),
         other_gateways: Vec::new(),
         pressure: Part::Found(Pressures::default()),
+        waits: Part::Found(Vec::new()),
     }
 }
 
@@ -589,7 +593,8 @@ fn a_frozen_gateway_is_stopped_and_not_dead() {
     e.http = unanswered();
     expect(&e, VerdictCode::GatewayStopped, &["pid 200", "SIGSTOP"]);
     process(&mut e.gateway).tracer = Some(77);
-    expect(&e, VerdictCode::GatewayStopped, &["debugger, pid 77"]);
+    let verdict = expect(&e, VerdictCode::HeldByDebugger, &["debugger, pid 77"]);
+    assert!(verdict.next[0].starts_with("end the debugger"), "{verdict:?}");
     let mut e = healthy();
     process(&mut e.gateway).frozen = true;
     expect(&e, VerdictCode::GatewayStopped, &["control group"]);
