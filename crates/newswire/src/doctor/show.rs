@@ -292,6 +292,17 @@ fn sources(page: &mut ReportWriter, evidence: &Evidence) {
         "overdue",
         &format!("{}{}", sources.overdue, if outage { "; the network is down" } else { "" }),
     );
+    if let Some(feeds) = &sources.feeds {
+        let failing = feeds.failing.iter().map(|(trouble, count)| format!("{count} {}", trouble.as_str()));
+        let failing = failing.collect::<Vec<_>>().join(", ");
+        let failing = if failing.is_empty() { "none".to_owned() } else { failing };
+        page.normal(
+            "visited",
+            &format!("{} of {}, {} succeeded", feeds.visited, feeds.watched, feeds.succeeded),
+        );
+        page.normal("failing", &failing);
+        page.normal("slow", &format!("{}, {} now", feeds.slow, feeds.slow_now));
+    }
     for busy in sources.busiest.iter().take(BUSIEST_SHOWN) {
         let waits =
             busy.waiting_for.as_deref().map(|what| format!(" for {}", safe(what))).unwrap_or_default();
