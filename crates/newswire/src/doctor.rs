@@ -10,6 +10,7 @@ mod gather;
 pub(crate) mod http;
 mod listener;
 mod locate;
+mod log_end;
 mod part;
 mod process;
 mod show;
@@ -65,6 +66,7 @@ pub(crate) struct DoctorArgs {
 ///                   "memory","uptime_ms","cpu_ms","sampled_ms","cpu_sampled_ms","run_delay_ms","tasks"},
 ///       "health", "watch" (answers of the admin socket), "late": [..], "unit" (systemd's view),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
+///       "log_end": {"kind","target","readers": [{"pid","name"}]} (only if the output of its log takes no lines),
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"} } }
 /// ```

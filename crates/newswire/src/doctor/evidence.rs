@@ -7,6 +7,7 @@ use super::{
     admin::LateLoop,
     http,
     listener::ListenerReport,
+    log_end::LogEnd,
     part::Part,
     process::{ProcessSample, Usage},
     systemd::SystemdUnit,
@@ -66,6 +67,8 @@ pub(crate) struct DaemonEvidence {
     pub(crate) late: Vec<LateLoop>,
     pub(crate) unit: Part<SystemdUnit>,
     pub(crate) stacks: Part<Stacks>,
+    /// Where its log goes; looked for only if that takes no lines.
+    pub(crate) log_end: Part<LogEnd>,
     /// Processes of the same program that belong to another configuration.
     pub(crate) others: Vec<OtherProcess>,
 }

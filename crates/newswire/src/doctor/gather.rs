@@ -16,6 +16,7 @@ use super::{
     evidence::{DaemonEvidence, Disk, Evidence, Presence},
     http, listener,
     locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
+    log_end,
     part::Part,
     process,
     systemd::SystemdUnits,
@@ -214,12 +215,16 @@ async fn examine_daemon(
         late: Vec::new(),
         unit: units.of(name),
         stacks: Part::missing("no process"),
+        log_end: Part::not_asked(),
         others: found.others,
     };
     let Some(pid) = found.pid else { return daemon };
     let (process, (health, watch, late)) =
         tokio::join!(process::examine(pid, options.quick), query(options, &socket));
     (daemon.process, daemon.health, daemon.watch, daemon.late) = (process, health, watch, late);
+    if daemon.watch.get().and_then(log_end::trouble).is_some() {
+        daemon.log_end = log_end::examine(pid).await;
+    }
     daemon.stacks = match options.stacks {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
         true => threads::capture(Some(pid), &socket, daemon.watch.get()).await,

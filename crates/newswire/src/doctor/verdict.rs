@@ -3,6 +3,7 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod log_rules;
 mod presence_rules;
 mod progress_rules;
 #[cfg(test)]
@@ -156,6 +157,7 @@ const RULES: &[Rule] = &[
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    log_rules::log_blocked,
     progress_rules::clock_jumped,
     progress_rules::slow_feeds,
 ];
