@@ -11,6 +11,7 @@ use super::{
     admin::LateLoop,
     http,
     listener::ListenerReport,
+    log_end::LogEnd,
     part::Part,
     process::{ProcessSample, Usage},
     proof_entry::ProofEntry,
@@ -128,6 +129,8 @@ pub(crate) struct DaemonEvidence {
     pub(crate) stacks: Part<Stacks>,
     /// What it did last, from its file.
     pub(crate) black_box: Part<BlackBoxReport>,
+    /// Where its log goes; looked for only if that takes no lines.
+    pub(crate) log_end: Part<LogEnd>,
     /// Processes of the same program that belong to another configuration.
     pub(crate) others: Vec<OtherProcess>,
     /// A process of another program that listens on its admin socket.

@@ -17,6 +17,7 @@ use super::{
     evidence::{Configured, DaemonEvidence, Disk, Evidence, OtherGateway, Presence, Target},
     http, listener,
     locate::{self, Instance, LocatedProcess},
+    log_end,
     part::{MissingCause, Part},
     process,
     program::{self, GATEWAY, INGESTD},
@@ -350,6 +351,7 @@ async fn examine_daemon(
         unit: units.of(name),
         stacks: Part::missing("no process"),
         black_box: Part::not_asked(),
+        log_end: Part::not_asked(),
         others: found.others,
         foreign: found.foreign,
         denied: found.denied,
@@ -389,6 +391,11 @@ async fn examine_daemon(
     let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
     daemon.black_box = black_box;
+    if let Some(pid) = found.pid
+        && daemon.latest().and_then(log_end::trouble).is_some()
+    {
+        daemon.log_end = log_end::examine(pid).await;
+    }
     daemon
 }
 

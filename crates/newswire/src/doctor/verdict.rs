@@ -5,6 +5,7 @@
 
 mod chain_rules;
 mod feed_rules;
+mod log_rules;
 mod next;
 mod presence_rules;
 mod progress_rules;
@@ -186,6 +187,7 @@ const RULES: &[Rule] = &[
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    log_rules::log_blocked,
     feed_rules::feeds_failing,
     resource_rules::other_gateway,
     progress_rules::clock_jumped,

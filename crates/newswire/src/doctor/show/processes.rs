@@ -10,6 +10,7 @@ use crate::{
     doctor::{
         admin::LATE_MS,
         evidence::{DaemonEvidence, Presence},
+        log_end::BLOCKED_MS,
         part::{MissingCause, Part},
         process::{ProcessSample, Usage},
         threads::{ExaminedThread, location},
@@ -107,6 +108,30 @@ fn unit(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     }
 }
 
+/// The output of its log, if lines were lost or wait.
+fn log_output(page: &mut ReportWriter, daemon: &DaemonEvidence) {
+    let Some(log) = daemon.watch.get().and_then(|watch| watch.progress.log.as_ref()) else { return };
+    let is_blocked = log.blocked_ms >= BLOCKED_MS;
+    if log.dropped == 0 && !is_blocked && log.failing.is_none() {
+        return;
+    }
+    let dropped = format!("{} lines dropped since the start", log.dropped);
+    let text = match &log.failing {
+        _ if is_blocked => {
+            let (queued, max) = (bytes(log.queued_bytes), bytes(log.queued_bytes_max));
+            format!(
+                "a write has been waiting for {}; {queued} of {max} queued; {dropped}",
+                duration(log.blocked_ms)
+            )
+        }
+        Some(failing) => {
+            format!("refused for {}: {}; {dropped}", duration(failing.lasted_ms), safe(&failing.error))
+        }
+        None => dropped,
+    };
+    page.line(is_blocked || log.failing.is_some(), "log", &text);
+}
+
 /// What the process reports itself.
 fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     if let Part::Missing { missing, .. } = &daemon.health {
@@ -135,6 +160,7 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
             &format!("the whole process did not run for {}, until {} ago", duration(ms), duration(when)),
         );
     }
+    log_output(page, daemon);
     for late in &daemon.late {
         page.problem(
             "late",

@@ -21,6 +21,7 @@ use crate::doctor::{
     evidence::{Configured, Disk, OtherProcess},
     http::{HttpProbe, HttpProbes, PublicHealth, Ready, ReadyWire},
     listener::{ListenerReport, Owner, Socket},
+    log_end::{LogEnd, LogEndKind, LogReader},
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
@@ -209,6 +210,7 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
         unit: Part::missing("no systemd"),
         stacks: Part::not_asked(),
         black_box: Part::not_asked(),
+        log_end: Part::not_asked(),
         others: Vec::new(),
         foreign: None,
         denied: false,
@@ -1071,4 +1073,44 @@ fn a_process_that_was_killed_in_a_stall_is_dead_and_its_black_box_names_the_fram
     let mut evidence = healthy();
     evidence.gateway.black_box = Part::Found(crate::black_box::tests::killed_in_a_stall());
     assert_eq!(conclude(&evidence).code, VerdictCode::Healthy);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_names_who_does_not_read_it_and_blames_no_one_else() {
+    let mut e = healthy();
+    let log = |blocked_ms, failing: Value| {
+        let log = json!({
+            "output": "stderr", "queued_bytes": 1 << 20, "queued_bytes_max": 1 << 20, "dropped": 664,
+            "blocked_ms": blocked_ms, "failing": failing
+        });
+        serde_json::from_value(log).unwrap()
+    };
+    watched(&mut e.gateway).progress.log = Some(log(66_000, Value::Null));
+    expect(
+        &e,
+        VerdictCode::LogBlocked,
+        &["newswire-gateway (pid 200)", "standard error", "for 66s", "664 lines were"],
+    );
+    let end = |kind, target: &str, readers| Part::Found(LogEnd { kind, target: target.into(), readers });
+    let less = LogReader { pid: 812, name: "less".into() };
+    e.gateway.log_end = end(LogEndKind::Pipe, "pipe:[7]", vec![less]);
+    let verdict = expect(&e, VerdictCode::LogBlocked, &["pipe:[7], and pid 812 (less) does not read it"]);
+    assert!(verdict.next[0].starts_with("let pid 812 (less) read on"), "{verdict:?}");
+    assert!(!verdict.next.iter().any(|step| step.contains("kill 812")), "it is not ours");
+    e.gateway.log_end = end(LogEndKind::Terminal, "/dev/pts/3", Vec::new());
+    let verdict = expect(&e, VerdictCode::LogBlocked, &["the terminal /dev/pts/3, which is stopped"]);
+    assert!(verdict.next[0].starts_with("press Ctrl-Q"), "{verdict:?}");
+
+    let full = json!({"error": "No space left on device (os error 28)", "lasted_ms": 9_000});
+    watched(&mut e.gateway).progress.log = Some(log(0, full.clone()));
+    e.gateway.log_end = end(LogEndKind::File, "/var/log/x.log", Vec::new());
+    let refused = "for 9s: /var/log/x.log refuses it: No space left on device";
+    let verdict = expect(&e, VerdictCode::LogBlocked, &[refused]);
+    assert!(verdict.next[0].starts_with("free some space for /var/log/x.log"), "{verdict:?}");
+
+    watched(&mut e.gateway).progress.log = Some(log(1_900, Value::Null));
+    expect(&e, VerdictCode::Healthy, &[]);
+    watched(&mut e.gateway).progress.log = Some(log(66_000, Value::Null));
+    stall(&mut e.ingestd, "arbiter", 2_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &[]);
 }
