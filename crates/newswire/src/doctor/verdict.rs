@@ -20,7 +20,7 @@ mod watch_rules;
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-pub(crate) use self::watch_rules::{is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
+pub(crate) use self::watch_rules::{is_held_up, is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence, Target},
     proof_entry::ProofEntry,
@@ -181,6 +181,7 @@ const RULES: &[Rule] = &[
     resource_rules::run_dir_gone,
     watch_rules::listener_mute,
     watch_rules::observer_blocked,
+    watch_rules::task_held_up,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     progress_rules::loop_moves,

@@ -19,6 +19,8 @@ use crate::{
     out::safe,
 };
 
+/// A task without a queue is shown if it has waited for longer.
+const TASK_WAITS_LONG_MS: u64 = 15_000;
 /// Frames shown per stack, and more if the culprit is further out; the JSON contains all.
 const FRAMES_SHOWN: usize = 14;
 /// Further out there are only the frames that start the thread.
@@ -149,6 +151,7 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
         Part::Found(watch) => {
             watch.progress.loops.iter().for_each(|l| one_loop(page, l));
             watchers(page, watch);
+            tasks(page, watch);
         }
     }
     if let Some((pauses, ms)) =
@@ -211,6 +214,30 @@ fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
         let error = listener.error.as_deref().map(|error| format!(": {}", safe(error))).unwrap_or_default();
         let text = format!("{} {answered}{waiting}{error}", safe(&listener.address));
         page.line(verdict::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
+    }
+}
+
+/// Tasks for which something is queued, or that have waited for long without a queue.
+fn tasks(page: &mut ReportWriter, watch: &WatchReport) {
+    for task in &watch.progress.tasks {
+        let has_queued = task.queued.is_some_and(|queued| queued > 0);
+        let is_long = task.queued.is_none() && task.since_ms_ago > TASK_WAITS_LONG_MS;
+        if !has_queued && !is_long {
+            continue;
+        }
+        let what = match &task.waits_for {
+            Some(what) => format!("waits for {} for {}", safe(what), duration(task.since_ms_ago)),
+            None => format!("at work for {}", duration(task.since_ms_ago)),
+        };
+        let queue = match (task.queued, task.capacity) {
+            (Some(queued), Some(capacity)) => format!(", {queued} of {capacity} queued"),
+            _ => String::new(),
+        };
+        page.line(
+            verdict::is_held_up(task),
+            &format!("task {}", safe(&task.name)),
+            &format!("{what}{queue}"),
+        );
     }
 }
 

@@ -2,7 +2,9 @@
 
 use control::watch::{LogOutput, LogReport};
 
-use super::{DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, duration, name_and_pid, restart, safe};
+use super::{
+    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, duration, name_and_pid, next::restart, safe,
+};
 use crate::{
     doctor::log_end::{self, LogEnd, LogEndKind, LogReader},
     out::count,
@@ -12,7 +14,7 @@ use crate::{
 /// taken: so one sample is enough.
 pub(super) fn log_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     let troubles = evidence.daemons().filter_map(|daemon| {
-        let log = log_end::trouble(daemon.watch.get()?)?;
+        let log = log_end::trouble(daemon.latest()?)?;
         let lasted_ms = log.failing.as_ref().map_or(0, |failing| failing.lasted_ms).max(log.blocked_ms);
         Some((daemon, log, lasted_ms))
     });
