@@ -1,14 +1,17 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
+mod black_boxes;
 mod processes;
 
 use std::time::Duration;
 
+pub(crate) use self::black_boxes::BlackBoxDetail;
 use super::{
     evidence::{DaemonEvidence, Evidence},
     http::HttpProbes,
     listener::ListenerReport,
     part::Part,
+    proof_entry::ProofState,
     verdict::{DoctorVerdict, VerdictCode},
 };
 use crate::out::{Paint, safe, whole};
@@ -27,7 +30,7 @@ struct ReportWriter {
 }
 
 /// Width of the names of lines.
-const NAME_CHARS: usize = 11;
+const NAME_CHARS: usize = 16;
 
 impl ReportWriter {
     fn section(&mut self, title: &str) {
@@ -61,7 +64,12 @@ impl ReportWriter {
 }
 
 /// The whole report.
-pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(
+    evidence: &Evidence,
+    verdict: &DoctorVerdict,
+    history: BlackBoxDetail,
+    paint: Paint,
+) -> Vec<String> {
     let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
@@ -76,6 +84,10 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
             processes::stacks(&mut page, daemon);
         }
     }
+    proof(&mut page, evidence);
+    for daemon in evidence.daemons() {
+        black_boxes::show(&mut page, daemon, history);
+    }
     page.lines.push(String::new());
     let took = format!("took {}, at {}", duration(evidence.took_ms), evidence.at);
     page.lines.push(paint.dim(&took));
@@ -88,6 +100,25 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
         _ => paint.bad(&line),
     });
     page.lines
+}
+
+/// What was proved, and what could not be looked at.
+fn proof(page: &mut ReportWriter, evidence: &Evidence) {
+    page.section("proof");
+    for entry in &evidence.proof {
+        let (name, why) = (entry.part.as_str(), safe(&entry.why));
+        match entry.state {
+            ProofState::Proved => page.normal(name, &format!("proved: {why}")),
+            ProofState::NotAsked => page.normal(name, &format!("not asked: {why}")),
+            ProofState::Unknown => page.problem(name, &format!("unknown: {why}")),
+        }
+    }
+    for complaint in &evidence.configured.complaints {
+        page.problem("mistake", &whole(complaint));
+    }
+    if let Some(why) = &evidence.configured.unreadable {
+        page.missing("config", why);
+    }
 }
 
 fn http(page: &mut ReportWriter, evidence: &Evidence) {
@@ -105,7 +136,7 @@ fn http(page: &mut ReportWriter, evidence: &Evidence) {
 fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     page.normal("address", &safe(&answers.address));
     for probe in &answers.probes {
-        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1}ms"));
         let times =
             format!("connect {:>9}  first byte {:>9}", millis(probe.connect_ms), millis(probe.first_byte_ms));
         match (&probe.error, probe.status) {
@@ -155,8 +186,8 @@ fn listener(page: &mut ReportWriter, listener: &ListenerReport, gateway: &Daemon
 /// The wire, the store and the sources.
 fn wire_and_store(page: &mut ReportWriter, evidence: &Evidence) {
     let (gateway, ingestd) = (evidence.gateway.gateway_vitals(), evidence.ingestd.ingest_vitals());
-    let late =
-        evidence.daemons().filter(|daemon| daemon.watch.get().is_some_and(|watch| watch.vitals.is_none()));
+    let has_vitals = |daemon: &DaemonEvidence| daemon.reports().any(|watch| watch.vitals.is_some());
+    let late = evidence.daemons().filter(|daemon| daemon.looks() > 0 && !has_vitals(daemon));
     let late: Vec<_> = late.collect();
     if gateway.is_some() || ingestd.is_some() || !late.is_empty() {
         page.section("wire");
