@@ -112,7 +112,7 @@ fn unit(page: &mut ReportWriter, daemon: &DaemonEvidence) {
 
 /// The output of its log, if lines were lost or wait.
 fn log_output(page: &mut ReportWriter, daemon: &DaemonEvidence) {
-    let Some(log) = daemon.watch.get().and_then(|watch| watch.progress.log.as_ref()) else { return };
+    let Some(log) = daemon.latest().and_then(|watch| watch.progress.log.as_ref()) else { return };
     let is_blocked = log.blocked_ms >= BLOCKED_MS;
     if log.dropped == 0 && !is_blocked && log.failing.is_none() {
         return;

@@ -29,9 +29,9 @@ const COMMANDS: [&str; 24] = [
     "uniq",
 ];
 /// The first words of advice in prose.
-const PROSE: [&str; 18] = [
-    "start", "restart", "read", "raise", "lower", "report", "end", "give", "look", "name", "if", "ping,",
-    "run", "free", "remove", "jq", "set", "wait",
+const PROSE: [&str; 19] = [
+    "press", "start", "restart", "read", "raise", "lower", "report", "end", "give", "look", "name", "if",
+    "ping,", "run", "free", "remove", "jq", "set", "wait",
 ];
 
 /// Checks one line of advice; `ours` are the processes that it may end.
