@@ -11,10 +11,12 @@ pub(crate) mod http;
 mod listener;
 mod locate;
 mod part;
+mod presence;
 mod process;
 mod program;
 mod proof_entry;
 mod resources;
+mod second_look;
 mod settle;
 mod show;
 mod systemd;
@@ -30,6 +32,7 @@ use procfs::process::Process;
 use serde_json::json;
 use url::Url;
 
+use self::evidence::Target;
 use crate::{
     config_file::{ConfigFile, ConfigInPart, UsageError},
     out::{self, Paint},
@@ -93,9 +96,12 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
     if let gather::DoctorTarget::Pid(pid) = options.target {
         refuse_foreign(pid)?;
     }
-    arguments.file.refuse_missing()?;
     let config = arguments.file.load_in_part();
     let mut evidence = Box::pin(gather::gather(&options, &config)).await;
+    // A file that was deleted while they run is no mistake on the command line.
+    if evidence.target == Target::Both && evidence.daemons().all(|daemon| !daemon.is_running()) {
+        arguments.file.refuse_missing()?;
+    }
     if let gather::DoctorTarget::Pid(pid) = options.target
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
     {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use control::{GatewayVitals, HealthReport, IngestVitals, ProcessVitals, WatchReport, watch::SourcesReport};
 use serde::Serialize;
 
+pub(crate) use super::presence::{OtherProcess, Presence};
 use super::{
     admin::LateLoop,
     http,
@@ -19,20 +20,6 @@ use super::{
     systemd::SystemdUnit,
     threads::Stacks,
 };
-
-/// Whether a process is running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Presence {
-    /// It runs, which says nothing about its health.
-    Running,
-    /// It does not run.
-    Absent,
-    /// This user may not see.
-    Unknown,
-    /// It is not examined.
-    NotAsked,
-}
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -189,13 +176,6 @@ impl DaemonEvidence {
         let process = self.process.get().map(|process| process.uptime_ms);
         process.or_else(|| self.health.get().map(|health| health.uptime_ms))
     }
-}
-
-/// A process of the same program that belongs to another instance.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct OtherProcess {
-    pub(crate) pid: i32,
-    pub(crate) command: String,
 }
 
 /// The file system of the store, as this tool sees it.

@@ -14,9 +14,12 @@ use crate::doctor::{
     http::{HttpProbes, PublicHealth},
     part::{MissingCause, Part},
     program::{GATEWAY, INGESTD},
-    proof_entry::{ProofEntry, ProofPart},
+    proof_entry::{ProofEntry, ProofPart, ProofState},
     show::lag,
 };
+
+/// A watchdog that has not looked for longer may be stuck: it looks every 250 ms.
+const WATCHDOG_LATE_MS: u64 = 5_000;
 
 /// Every part of the proof, in the order in which it is shown.
 pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
@@ -33,6 +36,11 @@ pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
         process(evidence, gateway, ProofPart::GatewayProcess),
         process(evidence, ingestd, ProofPart::IngestdProcess),
     ]
+}
+
+/// Whether the process that was found for the gateway answers.
+pub(super) fn is_answered(evidence: &Evidence) -> bool {
+    address(evidence).state == ProofState::Proved
 }
 
 fn address(evidence: &Evidence) -> ProofEntry {
@@ -186,15 +194,25 @@ fn watchdog(daemon: &DaemonEvidence, part: ProofPart) -> ProofEntry {
     if daemon.presence == Presence::NotAsked {
         return ProofEntry::not_asked(part, "it was not asked for");
     }
-    match daemon.watchdog_ran {
-        Some(true) => ProofEntry::proved(part, "its thread runs"),
-        Some(false) => ProofEntry::unknown(
+    let looked =
+        daemon.reports().filter_map(|report| Some(report.progress.watchdog.as_ref()?.looked_ms_ago)).min();
+    let entry = |looks: bool, how: String| match looks {
+        true => ProofEntry::proved(part, how),
+        false => ProofEntry::unknown(
             part,
-            format!("the watchdog of {} does not run: a stall would not be noticed", daemon.name),
+            format!("the watchdog of {} does not look ({how}): a stall would not be noticed", daemon.name),
             super::BUNDLE,
         ),
-        // It says so itself, or is too old to; the report above is the proof that it answers.
-        None => ProofEntry::not_asked(part, "neither the process nor the kernel says when it looked last"),
+    };
+    match (looked, daemon.watchdog_ran) {
+        (Some(ms), _) => entry(ms <= WATCHDOG_LATE_MS, format!("looked {} ago", duration(ms))),
+        (None, Some(ran)) => {
+            entry(ran, if ran { "its thread runs" } else { "its thread does not run" }.to_owned())
+        }
+        // It is too old to say so; the report above is the proof that it answers.
+        (None, None) => {
+            ProofEntry::not_asked(part, "neither the process nor the kernel says when it looked last")
+        }
     }
 }
 

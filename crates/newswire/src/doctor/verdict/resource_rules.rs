@@ -5,6 +5,7 @@ use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
     next::restart, safe,
 };
+use crate::doctor::evidence::Target;
 use crate::doctor::resources::{
     cpu_quota::CpuQuota,
     file_system::StoreFileSystem,
@@ -476,8 +477,12 @@ pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::OtherGateway, line, [format!("newswire doctor --pid {pid}")]))
 }
 
-/// A gateway in another network cannot be judged by the answers at the same address of this one.
+/// A gateway in another network cannot be judged by the answers at the same address of this one, unless it is the process
+/// that answers: the service of the package has no network but the socket that systemd passes to it.
 pub(super) fn elsewhere(evidence: &Evidence) -> Option<DoctorVerdict> {
+    if evidence.target == Target::Pid || super::proof::is_answered(evidence) {
+        return None;
+    }
     let place = |daemon: &'_ DaemonEvidence| {
         (daemon.presence == Presence::Running).then_some(())?;
         daemon.resources.get()?.place.clone().filter(|place| place.net)

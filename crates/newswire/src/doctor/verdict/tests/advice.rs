@@ -2,7 +2,18 @@
 //! of ours.
 
 /// Commands that advice may name: of this package, of systemd, of Docker and Kubernetes, and of every Linux.
-const COMMANDS: [&str; 24] = [
+const COMMANDS: &[&str] = &[
+    "nsenter",
+    "nice",
+    "ulimit",
+    "findmnt",
+    "ss",
+    "lsof",
+    "mount",
+    "cat",
+    "ping",
+    "getent",
+    "resolvectl",
     "newswire",
     "sudo",
     "systemctl",
@@ -29,7 +40,7 @@ const COMMANDS: [&str; 24] = [
     "uniq",
 ];
 /// The first words of advice in prose.
-const PROSE: [&str; 18] = [
+const PROSE: &[&str] = &[
     "start", "restart", "read", "raise", "lower", "report", "end", "give", "look", "name", "if", "ping,",
     "run", "free", "remove", "jq", "set", "wait",
 ];
@@ -38,7 +49,7 @@ const PROSE: [&str; 18] = [
 #[track_caller]
 pub(super) fn check(step: &str, ours: &[i32]) {
     let (command, _comment) = step.split_once("   # ").unwrap_or((step, ""));
-    let first = command.split_whitespace().next().unwrap_or_default();
+    let first = command.split_whitespace().next().unwrap_or_default().trim_end_matches(';');
     if first.starts_with("\"$(dirname") {
         return parse_newswire(&command[command.find("/newswire ").unwrap() + 1..]);
     }
@@ -48,7 +59,7 @@ pub(super) fn check(step: &str, ours: &[i32]) {
         return command.split('`').skip(1).step_by(2).for_each(|quoted| check(quoted, ours));
     }
     assert!(is_for_a_shell(command), "a quote is not closed: {step}");
-    for part in command.split([';', '|']).map(str::trim) {
+    for part in command.split("; ").flat_map(|part| part.split(" | ")).map(str::trim) {
         let part = part.strip_prefix("sudo ").unwrap_or(part);
         match part.split_whitespace().next() {
             Some("newswire") => parse_newswire(part),
