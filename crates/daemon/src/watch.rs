@@ -16,6 +16,7 @@ mod detector;
 mod dump;
 mod listeners;
 mod metrics;
+mod recorded;
 mod report;
 mod watchdog;
 

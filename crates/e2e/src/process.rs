@@ -36,7 +36,8 @@ impl Binary {
         }
     }
 
-    /// The path of its build: next to the running program or, for tests (in `deps`), one folder above.
+    /// The path of its build: in the folder that `E2E_PROGRAMS` names, such as `target/release` of another copy of the
+    /// sources; else next to the running program or, for tests (in `deps`), one folder above.
     ///
     /// # Errors
     /// If it is not built; the error says how to build it.
@@ -56,6 +57,8 @@ impl Binary {
         let current = std::env::current_exe()?;
         let folder = current.parent().context("a program is in a folder")?;
         let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+        let chosen = std::env::var_os("E2E_PROGRAMS").map(PathBuf::from);
+        let folder = chosen.as_deref().unwrap_or(folder);
         let path = folder.join(subfolder).join(self.name());
         anyhow::ensure!(
             path.is_file(),
@@ -77,6 +80,9 @@ pub struct StartOptions {
     pub file_kib_max: Option<u32>,
     /// Environment variables, set after those that would configure the program were removed.
     pub environment: Vec<(String, String)>,
+    /// A command that is started instead, with the program and its arguments appended. It must end in an `exec`, so that
+    /// the process has the id of the command: `["setpriv", "--reuid=65534"]`.
+    pub through: Vec<String>,
 }
 
 impl StartOptions {
@@ -86,6 +92,12 @@ impl StartOptions {
         // In blocks of 512 bytes; without the trap, the signal would end the process.
         let bytes = self.file_kib_max.map(|kib| format!("trap '' XFSZ; ulimit -f {}", 2 * kib));
         let limits: Vec<_> = files.into_iter().chain(bytes).collect();
+        if let Some((first, more)) = self.through.split_first() {
+            anyhow::ensure!(limits.is_empty(), "a program that is started through another has no limits");
+            let mut command = Command::new(first);
+            command.args(more).arg(path);
+            return Ok(command);
+        }
         if limits.is_empty() {
             return Ok(Command::new(path));
         }

@@ -20,6 +20,7 @@ use control::{ControlSocket, IngestStatus};
 use daemon::{
     Clock, Exit,
     admin::{Admin, AdminHandle, ReloadOrder, status_of},
+    black_box,
     config::Config,
     logs::Logs,
     metrics::MetricsRegistry,
@@ -133,6 +134,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move |error| end_after(error, &failed))?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
+    black_box::count_with(counts(parts.metrics.clone(), recorder.queued()));
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
     let (list_orders, list_requests) = mpsc::channel(RELOADS);
     let admin = parts.admin(&watched, reloads.clone());
@@ -231,6 +233,7 @@ impl DaemonParts {
             metrics: self.metrics.clone(),
             recording: self.recording.clone(),
             path: config.store.path.clone(),
+            slots: config.fetch.in_flight,
             queued: Box::new(queued),
         })
     }
@@ -344,7 +347,25 @@ fn watch_this_loop(watch: &Watch) {
     watch.pool("pool-main", &tokio::runtime::Handle::current());
 }
 
+/// For the black box: atomics only.
+fn counts(
+    metrics: IngestMetrics,
+    queued: impl Fn() -> usize + Send + Sync + 'static,
+) -> impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static {
+    let gauge = |value: i64| u64::try_from(value).unwrap_or_default();
+    move || {
+        vec![
+            ("visits", gauge(metrics.in_flight.get())),
+            ("visits_waiting", gauge(metrics.waiting.get())),
+            ("recorder_queue", queued() as u64),
+            ("wire_subscribers", gauge(metrics.subscribers.get())),
+            ("head", gauge(metrics.log_head.get())),
+        ]
+    }
+}
+
 fn notify_ready(config: &Config, reader: &LogReader) {
+    black_box::ready();
     tracing::info!(
         epoch = %reader.epoch(), seq = reader.head().0, seq_oldest = reader.oldest().0,
         socket = %config.socket(ControlSocket::Ingestd).display(), "ready"

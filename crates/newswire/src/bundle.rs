@@ -66,6 +66,7 @@ pub(crate) async fn run(arguments: BundleArgs) -> anyhow::Result<Exit> {
     // The doctor runs first, before our own requests keep the processes busy.
     parts::doctor(&mut archive, &arguments.file).await?;
     let versions = parts::processes(&mut archive, &running).await?;
+    parts::black_boxes(&mut archive, &running).await?;
     parts::journal(&mut archive, arguments.since).await?;
     let oldest = logs::before(now, arguments.since);
     for (n, log) in arguments.log.iter().enumerate() {

@@ -32,9 +32,12 @@ use procfs::process::Process;
 use serde_json::json;
 use url::Url;
 
+use std::time::Duration;
+
 use self::evidence::Target;
 use crate::{
     config_file::{ConfigFile, ConfigInPart, UsageError},
+    logs,
     out::{self, Paint},
 };
 
@@ -53,6 +56,9 @@ pub(crate) struct DoctorArgs {
     /// Examine only what a gateway answers at this URL [default: both processes of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
+    /// Also print what both processes did in this time, from their black boxes, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = logs::since, conflicts_with = "url")]
+    since: Option<Duration>,
     /// Do not capture the stacks of threads
     #[arg(long)]
     no_stacks: bool,
@@ -81,6 +87,9 @@ pub(crate) struct DoctorArgs {
 ///       "watchdog_ran", "late": [..], "unit" (systemd's view), "foreign" (another program at its admin socket),
 ///       "denied" (this user may not enter the directory), "may_end" (he may send it signals),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
+///       "black_box": {"path","process": {"pid","version","started_wall_ms","boot_id",..},"running","written_ms_ago",
+///                     "watchdog_looked_ms_before","dropped","damaged","end": {"how","exit","error"},"stalls": [..],
+///                     "records": [{"at","ms_ago","seq","event",..}],"previous" (the same of the run before, or null)},
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"},
 ///     "pressure" (PSI of the machine): {"cpu","memory","io"} } }
@@ -91,6 +100,7 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
     let options = gather::GatherOptions {
         quick: arguments.quick,
         stacks: !arguments.no_stacks && !arguments.quick,
+        since: arguments.since,
         target: target(&arguments)?,
     };
     if let gather::DoctorTarget::Pid(pid) = options.target {
@@ -113,7 +123,9 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
         let report = json!({ "verdict": verdict, "evidence": evidence });
         out::stdout_line(&serde_json::to_string(&report).context("write the evidence")?)?;
     } else {
-        for line in show::lines(&evidence, &verdict, Paint::for_stdout()) {
+        let detail =
+            arguments.since.map_or(show::BlackBoxDetail::IfItTellsMore, |_| show::BlackBoxDetail::Asked);
+        for line in show::lines(&evidence, &verdict, detail, Paint::for_stdout()) {
             out::stdout_line(&line)?;
         }
     }

@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use control::{ControlClient, ControlError, ControlRequest, ControlSocket, paths};
-use daemon::config::{Config, Loaded};
+use control::{ControlClient, ControlError, ControlRequest, ControlSocket, black_box, paths};
+use daemon::{
+    config::{Config, Loaded},
+    program::{GATEWAY, INGESTD},
+};
 use news::Timestamp;
 use serde_json::{Map, Value, json};
 use sources::ListOnDisk;
@@ -146,6 +149,25 @@ pub(super) async fn processes(archive: &mut Archive, config: &Config) -> io::Res
         add_answer(archive, name, answer)?;
     }
     Ok(Value::Object(versions))
+}
+
+/// What both daemons did last, and in the run before, as data and as text. A run before that has no file is not missing.
+pub(super) async fn black_boxes(archive: &mut Archive, config: &Config) -> io::Result<()> {
+    for (process, program) in [("ingestd", INGESTD), ("gateway", GATEWAY)] {
+        let path = config.black_box(program.name);
+        let before = black_box::previous(&path);
+        let before = before.exists().then_some((format!("{process}/black-box.previous"), before));
+        for (name, path) in [(format!("{process}/black-box"), path)].into_iter().chain(before) {
+            let dump = crate::black_box::dump(path).await;
+            let (records, text) = match dump {
+                Ok(dump) => (Ok(dump.json_lines), Ok(dump.text)),
+                Err(why) => (Err(Omission::Failed(why.clone())), Err(Omission::NotRequested(why))),
+            };
+            archive.add_lines(&format!("{name}.jsonl"), records)?;
+            archive.add_lines(&format!("{name}.txt"), text)?;
+        }
+    }
+    Ok(())
 }
 
 fn add_answer(archive: &mut Archive, name: &str, answer: Result<String, Omission>) -> io::Result<()> {

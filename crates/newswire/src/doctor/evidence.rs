@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use control::{GatewayVitals, HealthReport, IngestVitals, ProcessVitals, WatchReport, watch::SourcesReport};
 use serde::Serialize;
 
+use crate::black_box::BlackBoxReport;
+
 pub(crate) use super::presence::{OtherProcess, Presence};
 use super::{
     admin::LateLoop,
@@ -14,8 +16,7 @@ use super::{
     process::{ProcessSample, Usage},
     proof_entry::ProofEntry,
     resources::{
-        ProcessResources, file_system::StoreFileSystem, other_gateways::OtherGateway, pressure::Pressures,
-        store_place::StorePlace,
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
     systemd::SystemdUnit,
     threads::Stacks,
@@ -67,7 +68,7 @@ pub(crate) struct Evidence {
     pub(crate) gateway: DaemonEvidence,
     pub(crate) store: Part<Disk>,
     pub(crate) file_system: Part<StoreFileSystem>,
-    pub(crate) store_place: Part<StorePlace>,
+    pub(crate) store_place: Part<StorePlacement>,
     pub(crate) other_gateways: Vec<OtherGateway>,
     /// Of the machine.
     pub(crate) pressure: Part<Pressures>,
@@ -103,6 +104,8 @@ pub(crate) struct DaemonEvidence {
     pub(crate) late: Vec<LateLoop>,
     pub(crate) unit: Part<SystemdUnit>,
     pub(crate) stacks: Part<Stacks>,
+    /// What it did last, from its file.
+    pub(crate) black_box: Part<BlackBoxReport>,
     /// Processes of the same program that belong to another configuration.
     pub(crate) others: Vec<OtherProcess>,
     /// A process of another program that listens on its admin socket.
@@ -175,6 +178,44 @@ impl DaemonEvidence {
     pub(crate) fn uptime_ms(&self) -> Option<u64> {
         let process = self.process.get().map(|process| process.uptime_ms);
         process.or_else(|| self.health.get().map(|health| health.uptime_ms))
+    }
+}
+
+/// A gateway beside the one that is examined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct OtherGateway {
+    pub(crate) pid: i32,
+    pub(crate) command: String,
+    pub(crate) admin_socket: String,
+    pub(crate) state: OtherGatewayState,
+}
+
+/// What is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OtherGatewayState {
+    /// Its watchdog sees progress.
+    Healthy,
+    /// It has just started.
+    Starting,
+    /// By a signal or a debugger.
+    Stopped,
+    /// By its control group.
+    Frozen,
+    /// It does not answer at its admin socket.
+    Silent,
+    /// This loop makes no progress.
+    Stalled(String),
+    /// It is not connected to the ingestion daemon.
+    WireCut,
+    /// This user may not ask it.
+    Unknown,
+}
+
+impl OtherGatewayState {
+    /// Whether something is wrong.
+    pub(crate) fn is_sick(&self) -> bool {
+        !matches!(self, Self::Healthy | Self::Starting | Self::Unknown)
     }
 }
 

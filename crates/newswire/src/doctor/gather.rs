@@ -10,17 +10,19 @@ use daemon::Clock;
 use news::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
+use crate::black_box::{self, BlackBoxReport};
+
 use super::{
     admin,
-    evidence::{Configured, DaemonEvidence, Disk, Evidence, Presence, Target},
+    evidence::{Configured, DaemonEvidence, Disk, Evidence, OtherGateway, Presence, Target},
     http, listener,
     locate::{self, Instance, LocatedProcess},
     part::{MissingCause, Part},
     process,
     program::{self, GATEWAY, INGESTD},
     resources::{
-        self, file_system::StoreFileSystem, kernel_files::KernelFiles, other_gateways::OtherGateway,
-        pressure::Pressures, store_place::StorePlace,
+        self, file_system::StoreFileSystem, kernel_files::KernelFiles, pressure::Pressures,
+        store_placement::StorePlacement,
     },
     settle,
     systemd::SystemdUnits,
@@ -46,6 +48,8 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct GatherOptions {
     pub(crate) quick: bool,
     pub(crate) stacks: bool,
+    /// How far back the black boxes are read; `None`: the last minute.
+    pub(crate) since: Option<Duration>,
     pub(crate) target: DoctorTarget,
 }
 
@@ -105,12 +109,15 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, mut gateway, store, pressure, complaints) = tokio::join!(
+    let ingestd_pid = ingestd.pid;
+    let store_path = resources::store_placement::path_of(ingestd_pid, &loaded.config.store.path);
+    let (http, listener, ingestd, mut gateway, store, file_system, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         examine_daemon(options, INGESTD, ingestd, &instance, &units),
         examine_daemon(options, GATEWAY, gateway, &instance, &units),
         examine_disk(options, &loaded.config.store.path),
+        examine_file_system(options, ingestd_pid, &store_path),
         examine_pressure(options),
         complaints(options, config),
     );
@@ -118,11 +125,8 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     if let Some(answers) = gateway_that_answers(&gateway, &http) {
         gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
     }
-    let (store_path, pid) = (absolute(&loaded.config.store.path), ingestd.pid());
-    let store_path = ingestd.ingest_vitals().map_or(store_path, |vitals| PathBuf::from(&vitals.store.path));
-    let (file_system, store_place, other_gateways) = tokio::join!(
-        examine_file_system(options, pid, &store_path),
-        examine_store_place(options, pid, &store_path),
+    let (store_place, other_gateways) = tokio::join!(
+        examine_store_place(options, &ingestd, &store_path),
         find_other_gateways(options, &instance, gateway.pid()),
     );
     let mut evidence = Evidence {
@@ -314,12 +318,17 @@ async fn examine_daemon(
         late: Vec::new(),
         unit: units.of(name),
         stacks: Part::missing("no process"),
+        black_box: Part::not_asked(),
         others: found.others,
         foreign: found.foreign,
         denied: found.denied,
         may_end: settle::may_end(found.pid),
     };
-    if !is_asked || (found.pid.is_none() && found.presence == Presence::Absent) {
+    if !is_asked {
+        return daemon;
+    }
+    if found.pid.is_none() && found.presence == Presence::Absent {
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket).await;
         return daemon;
     }
     let from_outside = async {
@@ -335,6 +344,7 @@ async fn examine_daemon(
             }
         }
     };
+    let black_box = read_black_box(options, name, daemon.presence, &socket);
     let asked = async {
         match &daemon.foreign {
             // The answers would be those of the other program.
@@ -345,8 +355,9 @@ async fn examine_daemon(
             None => query(options, &socket, &mut daemon).await,
         }
     };
-    let ((process, resources, watchdog_ran), ()) = tokio::join!(from_outside, asked);
+    let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
+    daemon.black_box = black_box;
     daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
         true => threads::capture(found.pid, &socket, daemon.watch.get()).await,
@@ -398,7 +409,7 @@ async fn examine_file_system(
     pid: Option<i32>,
     store: &Path,
 ) -> Part<StoreFileSystem> {
-    if options.target != DoctorTarget::Both && pid.is_none() {
+    if options.target != DoctorTarget::Both {
         return Part::not_asked();
     }
     let path = store.to_path_buf();
@@ -413,14 +424,24 @@ async fn examine_file_system(
     Part::Found(found)
 }
 
-/// Whether the running daemon has the store of that path open.
-async fn examine_store_place(options: &GatherOptions, pid: Option<i32>, store: &Path) -> Part<StorePlace> {
-    let Some(pid) = pid else { return Part::missing("no process") };
-    if matches!(options.target, DoctorTarget::Url { .. }) {
-        return Part::not_asked();
+/// Whether the running daemon has its store open where it should be. What the daemon reports itself counts, else what is
+/// configured, from which its environment may differ.
+async fn examine_store_place(
+    options: &GatherOptions,
+    daemon: &DaemonEvidence,
+    configured: &Path,
+) -> Part<StorePlacement> {
+    let Some(pid) = daemon.pid() else { return Part::missing("no process") };
+    let reported = daemon.ingest_vitals().map(|vitals| PathBuf::from(&vitals.store.path));
+    if reported.is_none() && options.target != DoctorTarget::Both {
+        return Part::missing("the daemon does not say where its store is");
     }
-    let store = store.to_path_buf();
-    match resources::abandonable(move || StorePlace::of(pid, &store)).await {
+    let is_certain = reported.is_some();
+    let store = reported.unwrap_or_else(|| configured.to_path_buf());
+    match resources::abandonable(move || StorePlacement::of(pid, &store)).await {
+        Some(Ok(StorePlacement::Renamed(to))) if !is_certain => {
+            Part::missing(format!("the daemon has a store at {to} open, and does not say which is its own"))
+        }
         Some(place) => Part::from_result(place),
         None => Part::timed_out("its file system did not answer in time"),
     }
@@ -444,6 +465,22 @@ async fn examine_pressure(options: &GatherOptions) -> Part<Pressures> {
         DoctorTarget::Url { .. } => Part::not_asked(),
         _ => resources::pressure_of_machine(options.quick).await,
     }
+}
+
+/// The file is next to the admin socket. A quick check of a process that runs does not need it.
+async fn read_black_box(
+    options: &GatherOptions,
+    name: &str,
+    presence: Presence,
+    socket: &Path,
+) -> Part<BlackBoxReport> {
+    let is_asked = presence != Presence::NotAsked && !(options.quick && presence == Presence::Running);
+    if !is_asked || socket.as_os_str().is_empty() {
+        return Part::not_asked();
+    }
+    let file =
+        if name == GATEWAY { control::black_box::GATEWAY_FILE } else { control::black_box::INGESTD_FILE };
+    Part::from_result(black_box::read(socket.with_file_name(file), options.since).await)
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.

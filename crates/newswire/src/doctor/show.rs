@@ -1,9 +1,12 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
+mod black_boxes;
 mod processes;
+mod resources;
 
 use std::time::Duration;
 
+pub(crate) use self::black_boxes::BlackBoxDetail;
 use super::{
     evidence::{DaemonEvidence, Evidence},
     http::HttpProbes,
@@ -62,12 +65,18 @@ impl ReportWriter {
 }
 
 /// The whole report.
-pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(
+    evidence: &Evidence,
+    verdict: &DoctorVerdict,
+    history: BlackBoxDetail,
+    paint: Paint,
+) -> Vec<String> {
     let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
         processes::show(&mut page, daemon);
     }
+    resources::show_machine(&mut page, evidence);
     if !evidence.quick {
         wire_and_store(&mut page, evidence);
         for daemon in evidence.daemons() {
@@ -78,6 +87,9 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
         }
     }
     proof(&mut page, evidence);
+    for daemon in evidence.daemons() {
+        black_boxes::show(&mut page, daemon, history);
+    }
     page.lines.push(String::new());
     let took = format!("took {}, at {}", duration(evidence.took_ms), evidence.at);
     page.lines.push(paint.dim(&took));
@@ -241,6 +253,7 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
             page.line(full || disk.free_inodes == Some(0), "disk", &text);
         }
     }
+    resources::show_store(page, evidence);
     let Some(vitals) = evidence.ingestd.ingest_vitals() else { return };
     for paused in &vitals.recording_paused {
         let text = format!("paused for {}: {}", duration(paused.since_ms_ago), whole(&paused.detail));

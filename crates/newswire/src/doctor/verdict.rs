@@ -3,11 +3,14 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod feed_rules;
 mod next;
 mod presence_rules;
 mod progress_rules;
 pub(super) mod proof;
 mod resource_rules;
+#[cfg(test)]
+mod resource_tests;
 #[cfg(test)]
 mod tests;
 mod watch_rules;
@@ -147,6 +150,7 @@ type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 
 /// The first rule that applies decides.
 const RULES: &[Rule] = &[
+    resource_rules::elsewhere,
     presence_rules::orphan_listener,
     presence_rules::other_gateway,
     presence_rules::not_running,
@@ -156,7 +160,6 @@ const RULES: &[Rule] = &[
     presence_rules::gateway_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
-    resource_rules::elsewhere,
     resource_rules::throttled,
     resource_rules::memory_pressure,
     resource_rules::disk_stalled,
@@ -165,6 +168,7 @@ const RULES: &[Rule] = &[
     resource_rules::tasks_exhausted,
     watch_rules::watchdog_blocked,
     progress_rules::pool_exhausted,
+    resource_rules::disk_slow,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
     progress_rules::descriptors_exhausted,
@@ -179,9 +183,10 @@ const RULES: &[Rule] = &[
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    feed_rules::feeds_failing,
     resource_rules::other_gateway,
     progress_rules::clock_jumped,
-    progress_rules::slow_feeds,
+    feed_rules::slow_feeds,
 ];
 
 /// Applies the rules. What they find well must be proved.
@@ -275,6 +280,19 @@ fn with_configuration(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdic
     let mut verdict = DoctorVerdict { line, ..found };
     verdict.next.push(format!("{check}   # with its mistakes the programs would not start"));
     verdict
+}
+
+/// `; it was killed 5s ago in the middle of a stall: …`, from the black box of a process that does not run.
+fn last_words(daemon: &DaemonEvidence) -> String {
+    let ending = daemon.black_box.get().and_then(|report| report.last.ending());
+    ending.map(|ending| format!("; {ending}")).unwrap_or_default()
+}
+
+/// What was stalled when a process that does not answer last wrote its black box.
+fn stalled_before(daemon: &DaemonEvidence) -> String {
+    let last = daemon.black_box.get().map(|report| &report.last).filter(|last| last.running);
+    let stalled = last.and_then(|last| Some((last.stalled()?, duration(last.written_ms_ago))));
+    stalled.map(|(stall, ago)| format!("; {ago} ago {stall}")).unwrap_or_default()
 }
 
 const BUNDLE: &str = "newswire bundle --since 30m   # first: a restart destroys the evidence";

@@ -47,7 +47,8 @@ const STATE: (&str, &str) = (
 const SOCKETS: (&str, &str) = (
     "/run/newswire",
     "The Unix sockets (daemon.run_dir): ingestd.sock, ingestd-admin.sock and gateway-admin.sock. All speak HTTP. The admin \
-     sockets answer even if every event loop is blocked.",
+     sockets answer even if every event loop is blocked. The black boxes, ingestd.blackbox and gateway.blackbox, have what each \
+     daemon did last; newswire doctor --since reads them.",
 );
 
 const TERM: (&str, &str) =

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use control::{WatchReport, watch::LoopReport};
 use stacks::StackFrame;
 
-use super::{ReportWriter, bytes, duration};
+use super::{ReportWriter, bytes, duration, resources};
 use crate::{
     doctor::{
         admin::LATE_MS,
@@ -34,6 +34,7 @@ pub(super) fn show(page: &mut ReportWriter, daemon: &DaemonEvidence) {
             let text = format!("{}, {}", process.pid, safe(&daemon.found_by));
             page.normal("pid", &text);
             facts(page, process);
+            resources::show(page, daemon);
         }
         (_, Presence::Unknown) => page.missing("pid", &daemon.found_by),
         _ => page.problem("pid", &format!("not running: {}", safe(&daemon.found_by))),
@@ -167,7 +168,7 @@ fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
 fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
     if let Some(watchdog) = watch.progress.watchdog {
         let text = format!("last looked {} ms ago", watchdog.looked_ms_ago);
-        page.line(verdict::watchdog_is_stuck(watch), "watchdog", &text);
+        page.line(second_look::watchdog_is_stuck(watch), "watchdog", &text);
     }
     if watch.vitals.is_none() {
         page.missing("vitals", "the process did not read them in time");

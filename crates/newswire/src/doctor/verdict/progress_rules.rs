@@ -2,14 +2,14 @@
 
 use control::{
     IngestVitals,
-    watch::{BusySource, LoopReport, TaskReport, WatchKind},
+    watch::{LoopReport, TaskReport, WatchKind},
 };
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
     next::{end_hang, quoted, restart, restart_in_order},
     presence_rules::is_starting,
-    safe, task_text,
+    safe, stalled_before, task_text,
     watch_rules::is_stalled,
 };
 use crate::doctor::{admin::LateLoop, evidence::Target, part::MissingCause};
@@ -22,8 +22,6 @@ const MOVED_AFTER_MS: u64 = 3_000;
 const RAN_MS: u64 = 10;
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
-/// A feed that takes longer to answer is slow.
-const FEED_SLOW_MS: u64 = 5_000;
 /// A commit that took longer is reported for [`COMMIT_RECENT_MS`] after its end.
 const COMMIT_VERY_SLOW_MS: u64 = 5_000;
 const COMMIT_RECENT_MS: u64 = 60_000;
@@ -37,8 +35,6 @@ const DESCRIPTORS_FULL: u64 = 95;
 const JUMP_RECENT_MS: u64 = 600_000;
 /// A daemon that has run for longer should have finished visits.
 pub(super) const SETTLED_MS: u64 = 60_000;
-/// The longest list of busiest sources that a daemon reports.
-const BUSIEST_MAX: usize = 50;
 
 /// The loop that has been stalled for the longest time, and is still stalled at the second look.
 pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
@@ -205,7 +201,9 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
         .filter(|n| *n > 0)
         .map(|n| format!("; {n} visits wait to be recorded"))
         .unwrap_or_default();
-    let line = if let Some(ms) = recorder.map(|l| l.beat_ms_ago).max(in_progress) {
+    // The watchdog may have seen a stall that ended before the report was made, or one of another step than the commit.
+    let stalled = recorder.map(|l| l.beat_ms_ago).filter(|ms| *ms > COMMIT_SLOW_MS);
+    let line = if let Some(ms) = stalled.max(in_progress) {
         let at = recorder.and_then(|l| culprit(daemon, l)).map(|at| format!(" in {at}")).unwrap_or_default();
         format!("a commit to the store has taken {} so far{at}{queued}{moves}", duration(ms))
     } else {
@@ -290,9 +288,10 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
         _ => "",
     };
     let line = format!(
-        "{} does not answer on its admin socket{disk}{}",
+        "{} does not answer on its admin socket{disk}{}{}",
         name_and_pid(daemon),
-        first_busy_thread(daemon)
+        first_busy_thread(daemon),
+        stalled_before(daemon)
     );
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
 }
@@ -471,29 +470,4 @@ pub(super) fn clock_jumped(evidence: &Evidence) -> Option<DoctorVerdict> {
         "newswire doctor   # again, in 10 minutes".to_owned(),
     ];
     Some(DoctorVerdict::new(VerdictCode::ClockJumped, line, next))
-}
-
-pub(super) fn slow_feeds(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let vitals = evidence.ingestd.ingest_vitals()?;
-    if vitals.outage {
-        let line = "no hang: no source can be reached, so the network of this machine is down";
-        let next = ["ping, or `newswire check URL` with any feed; visits resume by themselves".to_owned()];
-        return Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next));
-    }
-    let is_slow = |source: &&BusySource| source.activity == "fetching" && source.since_ms_ago >= FEED_SLOW_MS;
-    let slow: Vec<_> = vitals.sources.as_ref()?.busiest.iter().filter(is_slow).collect();
-    let slowest = slow.iter().max_by_key(|source| source.since_ms_ago)?;
-    let least = if slow.len() >= BUSIEST_MAX { "at least " } else { "" };
-    let feeds = if slow.len() == 1 { "feed is" } else { "feeds are" };
-    let line = format!(
-        "no hang: {least}{} {feeds} slow, the slowest {} for {}; other feeds and clients do not wait for them",
-        slow.len(),
-        safe(&slowest.source),
-        duration(slowest.since_ms_ago)
-    );
-    let next = [format!(
-        "newswire sources show {0}; newswire sources pause {0}   # if it persists",
-        safe(&slowest.source)
-    )];
-    Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next))
 }

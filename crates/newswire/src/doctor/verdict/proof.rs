@@ -14,7 +14,7 @@ use crate::doctor::{
     http::{HttpProbes, PublicHealth},
     part::{MissingCause, Part},
     program::{GATEWAY, INGESTD},
-    proof_entry::{ProofEntry, ProofPart, ProofState},
+    proof_entry::{ProofEntry, ProofPart},
     show::lag,
 };
 
@@ -36,11 +36,6 @@ pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
         process(evidence, gateway, ProofPart::GatewayProcess),
         process(evidence, ingestd, ProofPart::IngestdProcess),
     ]
-}
-
-/// Whether the process that was found for the gateway answers.
-pub(super) fn is_answered(evidence: &Evidence) -> bool {
-    address(evidence).state == ProofState::Proved
 }
 
 fn address(evidence: &Evidence) -> ProofEntry {

@@ -22,8 +22,9 @@ use crate::doctor::{
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
-        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_place::StorePlace,
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
+    show::BlackBoxDetail,
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
 };
@@ -32,7 +33,7 @@ const INGESTD: i32 = 100;
 const GATEWAY: i32 = 200;
 
 /// Both processes run without any problem.
-fn healthy() -> Evidence {
+pub(super) fn healthy() -> Evidence {
     let loops =
         vec![beating("worker-0", WatchKind::Worker, 201, 40), beating("pool", WatchKind::Pool, 0, 400)];
     let vitals = json!({
@@ -79,13 +80,13 @@ fn healthy() -> Evidence {
             free_inodes: Some(1000),
         }),
         file_system: Part::Found(StoreFileSystem::default()),
-        store_place: Part::Found(StorePlace::InPlace),
+        store_place: Part::Found(StorePlacement::InPlace),
         other_gateways: Vec::new(),
         pressure: Part::Found(Pressures::default()),
     }
 }
 
-fn beating(name: &str, kind: WatchKind, tid: i32, beat_ms_ago: u64) -> LoopReport {
+pub(super) fn beating(name: &str, kind: WatchKind, tid: i32, beat_ms_ago: u64) -> LoopReport {
     LoopReport {
         name: name.into(),
         kind,
@@ -158,7 +159,7 @@ fn unanswered() -> Part<HttpProbes> {
     failed("no answer within 5s", true)
 }
 
-fn refused() -> Part<HttpProbes> {
+pub(super) fn refused() -> Part<HttpProbes> {
     failed("Connection refused", false)
 }
 
@@ -203,6 +204,7 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
         late: Vec::new(),
         unit: Part::missing("no systemd"),
         stacks: Part::not_asked(),
+        black_box: Part::not_asked(),
         others: Vec::new(),
         foreign: None,
         denied: false,
@@ -217,14 +219,14 @@ fn kill(daemon: &mut DaemonEvidence) {
         (Part::missing("no process"), Part::missing("no process"), Part::missing("no process"));
 }
 
-fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
+pub(super) fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
     match &mut daemon.process {
         Part::Found(process) => process,
         Part::Missing { .. } => panic!("it is not running"),
     }
 }
 
-fn watched(daemon: &mut DaemonEvidence) -> &mut WatchReport {
+pub(super) fn watched(daemon: &mut DaemonEvidence) -> &mut WatchReport {
     match &mut daemon.watch {
         Part::Found(watch) => watch,
         Part::Missing { .. } => panic!("it is not watched"),
@@ -242,28 +244,47 @@ fn wire(evidence: &mut Evidence) -> &mut WireReport {
     gateway_vitals(evidence).wire.as_mut().unwrap()
 }
 
-fn ingest_vitals(evidence: &mut Evidence) -> &mut IngestVitals {
+pub(super) fn ingest_vitals(evidence: &mut Evidence) -> &mut IngestVitals {
     match watched(&mut evidence.ingestd).vitals.as_mut().unwrap() {
         ProcessVitals::Ingest(vitals) => vitals,
         ProcessVitals::Gateway(_) => panic!("it is not an ingestion daemon"),
     }
 }
 
-fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
+pub(super) fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
     ingest_vitals(evidence).sources.as_mut().unwrap()
 }
 
 /// SIGSTOP: it runs and does not answer.
-fn stop(daemon: &mut DaemonEvidence) {
+pub(super) fn stop(daemon: &mut DaemonEvidence) {
     let process = process(daemon);
     (process.state, process.stopped) = ('T', true);
     daemon.health = Part::timed_out("no answer within 2s");
     daemon.watch = Part::timed_out("no answer within 2s");
 }
 
-fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
+pub(super) fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
     let stalled = watched(daemon).progress.loops.iter_mut().find(|l| l.name == name).unwrap();
     (stalled.stalled, stalled.beat_ms_ago) = (true, ms);
+}
+
+/// One thread that is at work.
+pub(super) fn stacks(tid: i32, name: &str, culprit: &str) -> Stacks {
+    let thread =
+        json!({"tid": tid, "name": name, "state": "S", "wchan": null, "frames": [], "missing": null});
+    Stacks {
+        from: "outside",
+        took_ms: 1,
+        longest_pause_ms: 0,
+        threads: vec![ExaminedThread {
+            thread: serde_json::from_value(thread).unwrap(),
+            idle: false,
+            stalled: false,
+            loop_name: None,
+            work: None,
+            culprit: Some(culprit.into()),
+        }],
+    }
 }
 
 fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
@@ -276,7 +297,7 @@ fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
 }
 
 #[track_caller]
-fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> DoctorVerdict {
+pub(super) fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> DoctorVerdict {
     let verdict = conclude(evidence);
     assert_eq!(verdict.code, code, "{verdict:?}");
     for word in words {
@@ -445,6 +466,18 @@ fn a_slow_commit_is_store_slow_unless_the_disk_is_full() {
 }
 
 #[test]
+fn a_recorder_that_works_again_is_not_slow_by_0_ms() {
+    let mut e = healthy();
+    stall(&mut e.ingestd, "recorder", 0);
+    expect(&e, VerdictCode::Healthy, &[]);
+    stall(&mut e.ingestd, "recorder", 1_200);
+    expect(&e, VerdictCode::StoreSlow, &["1.2s so far"]);
+    stall(&mut e.ingestd, "recorder", 0);
+    ingest_vitals(&mut e).store.committing_ms = Some(3_000);
+    expect(&e, VerdictCode::StoreSlow, &["3s so far"]);
+}
+
+#[test]
 fn a_slow_commit_is_reported_for_a_minute_after_its_end() {
     let mut e = healthy();
     ingest_vitals(&mut e).store.last_commit_took_ms = Some(6_000);
@@ -513,8 +546,13 @@ fn a_pause_of_recording_is_reported_unless_something_hangs() {
         detail: long.clone(),
     }];
     expect(&copied, VerdictCode::RecordingPaused, &[&long]);
-    let page =
-        crate::doctor::show::lines(&copied, &conclude(&copied), crate::out::Paint::for_stdout()).join("\n");
+    let page = crate::doctor::show::lines(
+        &copied,
+        &conclude(&copied),
+        BlackBoxDetail::Asked,
+        crate::out::Paint::for_stdout(),
+    )
+    .join("\n");
     assert_eq!(page.matches(&long).count(), 2, "{page}");
     let mut hangs = full;
     ingest_vitals(&mut hangs).store.committing_ms = Some(4_000);
@@ -726,7 +764,7 @@ fn slow_feeds_are_not_a_hang() {
     sources(&mut e).busiest = serde_json::from_value(busiest).unwrap();
     expect(&e, VerdictCode::SlowFeeds, &["no hang: 2 feeds are slow, the slowest bbc for 25s"]);
     ingest_vitals(&mut e).outage = true;
-    expect(&e, VerdictCode::SlowFeeds, &["network"]);
+    expect(&e, VerdictCode::FeedsFailing, &["network"]);
     stall(&mut e.ingestd, "arbiter", 2_000);
     expect(&e, VerdictCode::EventLoopBlocked, &[]);
 }
@@ -1033,4 +1071,26 @@ fn an_unreadable_report_of_another_version_is_unknown_and_one_without_newer_fiel
     e.gateway.watchdog_ran = None;
     watched(&mut e.gateway).progress.watchdog = None;
     expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
+fn a_process_that_was_killed_in_a_stall_is_dead_and_its_black_box_names_the_frame() {
+    let blocked = "worker-0 had been blocked for 12s in gateway::read at src/read.rs:7";
+    let mut evidence = healthy();
+    kill(&mut evidence.gateway);
+    evidence.http = refused();
+    evidence.listener = Part::missing("none");
+    evidence.gateway.black_box = Part::Found(crate::black_box::tests::killed_in_a_stall());
+    let verdict = conclude(&evidence);
+    assert_eq!(verdict.code, VerdictCode::GatewayDead);
+    assert!(verdict.line.contains("it was killed 5s ago in the middle of a stall"), "{}", verdict.line);
+    assert!(verdict.line.contains(blocked), "{}", verdict.line);
+    kill(&mut evidence.ingestd);
+    let verdict = conclude(&evidence);
+    assert_eq!(verdict.code, VerdictCode::NotRunning);
+    assert!(verdict.line.contains(blocked), "{}", verdict.line);
+    // Of a process that runs, the box is only asked if it does not answer.
+    let mut evidence = healthy();
+    evidence.gateway.black_box = Part::Found(crate::black_box::tests::killed_in_a_stall());
+    assert_eq!(conclude(&evidence).code, VerdictCode::Healthy);
 }

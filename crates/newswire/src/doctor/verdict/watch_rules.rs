@@ -3,7 +3,7 @@
 
 use control::{
     WatchReport,
-    watch::{ListenerProbe, LoopReport, ObserverReport, WatchKind},
+    watch::{LoopReport, WatchKind},
 };
 
 use super::{
