@@ -377,7 +377,12 @@ fn sources(evidence: &Evidence) -> ProofEntry {
         return unseen(evidence, &evidence.ingestd, part);
     };
     let all: u64 = sources.actors.values().sum();
-    ProofEntry::proved(part, format!("{all} sources, {} overdue", sources.overdue))
+    let seen = format!("{all} sources, {} overdue", sources.overdue);
+    let Some(feeds) = &sources.feeds else { return ProofEntry::proved(part, seen) };
+    ProofEntry::proved(
+        part,
+        format!("{seen}, {} of {} that were visited have answered", feeds.succeeded, feeds.visited),
+    )
 }
 
 fn process(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> ProofEntry {
@@ -391,7 +396,10 @@ fn process(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> Pro
     match &daemon.stacks {
         Part::Missing { missing, cause } if *cause != MissingCause::NotAsked => {
             let why = format!("the stacks of {} could not be read: {}", daemon.name, safe(missing));
-            ProofEntry::denied(part, why, look_with_rights(evidence))
+            match daemon.may_end {
+                true => ProofEntry::unknown(part, why, look_again(evidence)),
+                false => ProofEntry::denied(part, why, look_with_rights(evidence)),
+            }
         }
         _ => ProofEntry::proved(part, format!("pid {}, {} threads", process.pid, process.threads)),
     }

@@ -886,7 +886,10 @@ fn the_wire_and_the_store_must_be_those_of_this_daemon() {
 #[test]
 fn slow_feeds_and_a_start_need_their_proof_too() {
     let mut e = healthy();
-    ingest_vitals(&mut e).outage = true;
+    let busy =
+        json!([{"source": "bbc", "activity": "fetching", "since_ms_ago": 25_000, "waiting_for": null}]);
+    sources(&mut e).busiest = serde_json::from_value(busy).unwrap();
+    expect(&e, VerdictCode::SlowFeeds, &[]);
     stop_watchdog(&mut e.gateway);
     expect(&e, VerdictCode::Unknown, &["what was seen: no hang"]);
     // A process that has just started cannot show everything; a user without rights never can.

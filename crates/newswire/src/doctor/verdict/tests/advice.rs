@@ -3,6 +3,12 @@
 
 /// Commands that advice may name: of this package, of systemd, of Docker and Kubernetes, and of every Linux.
 const COMMANDS: &[&str] = &[
+    "echo",
+    "fsfreeze",
+    "ip",
+    "umount",
+    "gdb",
+    "newswire-ingestd",
     "nsenter",
     "nice",
     "ulimit",
@@ -61,6 +67,7 @@ pub(super) fn check(step: &str, ours: &[i32]) {
     assert!(is_for_a_shell(command), "a quote is not closed: {step}");
     for part in command.split("; ").flat_map(|part| part.split(" | ")).map(str::trim) {
         let part = part.strip_prefix("sudo ").unwrap_or(part);
+        let part = part.split(" > ").next().unwrap_or(part);
         match part.split_whitespace().next() {
             Some("newswire") => parse_newswire(part),
             Some("kill") => {
@@ -68,7 +75,10 @@ pub(super) fn check(step: &str, ours: &[i32]) {
                 assert!(ours.contains(&pid), "it ends a process that is not ours: {step}");
             }
             Some("systemctl") => {
-                assert!(["restart", "start", "thaw"].iter().any(|word| part.contains(word)), "{step}")
+                assert!(
+                    ["restart", "start", "thaw", "set-property"].iter().any(|word| part.contains(word)),
+                    "{step}"
+                )
             }
             Some(word) => assert!(COMMANDS.contains(&word), "{word} is no command: {step}"),
             None => panic!("an empty command: {step}"),
