@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     part::{MissingCause, Part},
     process,
-    verdict::needs_second_look,
+    second_look::needs_second_look,
 };
 
 /// A lag from which a loop is sampled for late beats.

@@ -87,7 +87,12 @@ pub(crate) fn instance(config: &ConfigInPart) -> Instance {
     let run_dir = absolute(&config.loaded.config.daemon.run_dir);
     let gateway_dir = config.loaded.config.gateway.admin_dir.as_deref().map(absolute);
     let gateway_dir = gateway_dir.unwrap_or_else(|| run_dir.clone());
-    Instance { run_dir, gateway_dir, config: config.loaded.file.clone(), is_whole: config.is_whole() }
+    Instance {
+        run_dir,
+        gateway_dir,
+        config: config.loaded.file.as_deref().map(absolute),
+        is_whole: config.is_whole(),
+    }
 }
 
 /// Gathers all evidence.

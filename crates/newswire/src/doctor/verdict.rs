@@ -20,7 +20,6 @@ mod watch_rules;
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-pub(crate) use self::watch_rules::{is_held_up, is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence, Target},
     proof_entry::ProofEntry,

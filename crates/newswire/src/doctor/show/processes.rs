@@ -13,8 +13,9 @@ use crate::{
         log_end::BLOCKED_MS,
         part::{MissingCause, Part},
         process::{ProcessSample, Usage},
+        second_look,
         threads::{ExaminedThread, location},
-        verdict::{self, task_text},
+        verdict::task_text,
     },
     out::safe,
 };
@@ -196,12 +197,12 @@ fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
 fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
     if let Some(watchdog) = watch.progress.watchdog {
         let text = format!("last looked {} ms ago", watchdog.looked_ms_ago);
-        page.line(verdict::watchdog_is_stuck(watch), "watchdog", &text);
+        page.line(second_look::watchdog_is_stuck(watch), "watchdog", &text);
     }
     if watch.vitals.is_none() {
         page.missing("vitals", "the process did not read them in time");
     }
-    for observer in watch.progress.observers.iter().filter(|observer| verdict::is_stuck(observer)) {
+    for observer in watch.progress.observers.iter().filter(|observer| second_look::is_stuck(observer)) {
         let text = format!("BLOCKED for {}", duration(observer.since_ms_ago));
         page.problem(&safe(&observer.name), &text);
     }
@@ -213,7 +214,7 @@ fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
         let waiting = listener.waiting_ms.map(|ms| format!(", NOT for {}", duration(ms))).unwrap_or_default();
         let error = listener.error.as_deref().map(|error| format!(": {}", safe(error))).unwrap_or_default();
         let text = format!("{} {answered}{waiting}{error}", safe(&listener.address));
-        page.line(verdict::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
+        page.line(second_look::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
     }
 }
 

@@ -420,7 +420,7 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
 fn restart_in_order(daemon: &DaemonEvidence) -> String {
     match (daemon.unit.get(), daemon.pid()) {
         (Some(unit), _) => format!("systemctl restart {}", safe(&unit.id)),
-        (None, Some(pid)) => format!("kill {pid}, then start {} as usual", daemon.name),
+        (None, Some(pid)) => format!("kill {pid}   # then start {} as usual", daemon.name),
         (None, None) => restart(daemon),
     }
 }

@@ -135,7 +135,7 @@ fn whatever_may_be_a_hang_is_looked_at_twice() {
     let second = |change: &dyn Fn(&mut Evidence)| {
         let mut e = healthy();
         change(&mut e);
-        needs_second_look(watched(&mut e.gateway))
+        crate::doctor::second_look::needs_second_look(watched(&mut e.gateway))
     };
     assert!(!second(&|_| {}));
     assert!(second(&|e| watched(&mut e.gateway).vitals = None));
