@@ -28,7 +28,7 @@ const HTTP_WITHIN: Duration = Duration::from_secs(5);
 const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// When the stacks are complete at the latest, after the processes were found.
-const STACKS_UNTIL: Duration = Duration::from_millis(7_500);
+const STACKS_UNTIL: Duration = Duration::from_millis(8_200);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.

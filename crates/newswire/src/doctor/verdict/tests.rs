@@ -21,7 +21,7 @@ use crate::doctor::{
     process::{ProcessSample, Task, Usage},
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
-    waits::{Access, LockKind, WaitChain},
+    waits::{LockKind, WaitAccess, WaitChain},
 };
 
 const INGESTD: i32 = 100;
