@@ -57,7 +57,7 @@ pub struct WatchReport<V = ProcessVitals> {
 }
 
 /// What the watchdog of a process sees.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgressReport {
     /// Everything that must make progress.
     pub loops: Vec<LoopReport>,
@@ -71,6 +71,116 @@ pub struct ProgressReport {
     pub clock: ClockReport,
     /// Pauses of the whole process: it was stopped, suspended with the machine, or without CPU.
     pub pauses: PauseReport,
+    /// The output of its log; `None` if it has no log, or is of a version that does not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogReport>,
+    /// The watchdog itself: it can be stuck, too. Absent before its first check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<WatchdogReport>,
+    /// The threads that read the vitals and the stacks, while they do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observers: Vec<ObserverReport>,
+    /// What the process finds when it connects to its own sockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerProbe>,
+    /// Where long-lived tasks wait, the one that has waited longest first; 64 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskWait>,
+}
+
+/// A long-lived task: what it waits for, and how much is queued for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskWait {
+    /// Its name, such as `replays` or `recorder`.
+    pub name: String,
+    /// What it waits for; null while it works.
+    pub waits_for: Option<String>,
+    /// For how long.
+    pub since_ms_ago: u64,
+    /// How often it has begun to wait or to work since its start: the same number twice means that nothing happened.
+    pub steps: u64,
+    /// What is queued for it; null if it has no queue.
+    pub queued: Option<u64>,
+    /// How much can be queued.
+    pub capacity: Option<u64>,
+}
+
+/// Where a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogOutput {
+    /// Standard error.
+    Stderr,
+    /// The journal of systemd.
+    Journal,
+}
+
+/// The lines of a log on their way to its output. A separate thread writes them; no other one waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReport {
+    /// The output.
+    pub output: LogOutput,
+    /// What waits to be written, without stack dumps.
+    pub queued_bytes: u64,
+    /// What may wait; further lines are dropped.
+    pub queued_bytes_max: u64,
+    /// Lines that were dropped since the start.
+    pub dropped: u64,
+    /// How long the present write has been waiting for the output; 0 if nothing is being written.
+    pub blocked_ms: u64,
+    /// Null if the last write succeeded.
+    pub failing: Option<LogFailure>,
+}
+
+/// The output of a log that refuses lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFailure {
+    /// The error of the operating system at the last attempt.
+    pub error: String,
+    /// For how long no write has succeeded.
+    pub lasted_ms: u64,
+}
+
+/// The watchdog's thread, as the thread of the admin socket sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchdogReport {
+    /// The id of its thread.
+    pub tid: i32,
+    /// The time since it looked last, which it does every 250 ms.
+    pub looked_ms_ago: u64,
+}
+
+/// A thread that reads something for the admin socket, and may be stuck in that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObserverReport {
+    /// `vitals` or `stacks`.
+    pub name: String,
+    /// The id of its thread.
+    pub tid: i32,
+    /// For how long it has been reading.
+    pub since_ms_ago: u64,
+}
+
+/// A socket of the process, as it answers to the process itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerProbe {
+    /// `clients`, `wire` or `admin`.
+    pub name: String,
+    /// Whose socket it is.
+    pub kind: WatchKind,
+    /// An address and port, or a path.
+    pub address: String,
+    /// When it answered last; null if it never has.
+    pub answered_ms_ago: Option<u64>,
+    /// How long its last answer took.
+    pub took_ms: Option<u64>,
+    /// For how long it has not answered, counting only time in which the process ran; null while it answers.
+    pub waiting_ms: Option<u64>,
+    /// Whether its address leads to no listener of this process: a file that was removed or replaced.
+    #[serde(default)]
+    pub missing: bool,
+    /// Why the last probe had no answer. Without `waiting_ms` it could not be sent, which says nothing about the listener.
+    pub error: Option<String>,
 }
 
 /// What something watched is.
@@ -91,6 +201,8 @@ pub enum WatchKind {
     Pool,
     /// Serves the admin socket.
     Admin,
+    /// Connects to the sockets of the process, to see whether they answer.
+    Prober,
 }
 
 impl WatchKind {
@@ -105,6 +217,7 @@ impl WatchKind {
             Self::Recorder => "recorder",
             Self::Pool => "pool",
             Self::Admin => "admin",
+            Self::Prober => "prober",
         }
     }
 }
@@ -331,10 +444,140 @@ pub struct SourcesReport {
     pub busiest: Vec<BusySource>,
     /// Idle sources whose visit should have begun.
     pub overdue: u64,
+    /// How their last visits ended; all sources are counted. `None`: the daemon is of a version that does not count them.
+    #[serde(default)]
+    pub feeds: Option<FeedsReport>,
 }
 
 impl OptionalPart for SourcesReport {
     const KEYS: &[&str] = &["actors", "busiest", "overdue"];
+}
+
+/// How the last visits of all sources ended. "Visited" and "failing" are those since the start of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FeedsReport {
+    /// Sources that are neither disabled nor paused; all further counts are of these.
+    pub watched: u64,
+    /// Sources with a visit that has ended.
+    pub visited: u64,
+    /// Visited ones whose last visit succeeded: it returned a feed, or that nothing has changed.
+    pub succeeded: u64,
+    /// Sources that were never visited, by this process or an earlier one.
+    pub never_visited: u64,
+    /// Visited ones whose last visit failed, by what failed. A reason without a source is left out.
+    pub failing: BTreeMap<FeedTrouble, u64>,
+    /// Of the failing ones, those that have not succeeded for a week or more.
+    pub failing_long: u64,
+    /// The number of different hosts of the failing ones.
+    pub failing_hosts: u64,
+    /// Sources that failed after the newest visit that succeeded, of any source; without those of
+    /// [`FeedsReport::failing_long`].
+    pub failing_since_success: u64,
+    /// When a visit of any source succeeded last, by this process or an earlier one.
+    pub last_success_ms_ago: Option<u64>,
+    /// Sources whose visit in progress, or whose last one, has waited for the server for [`FeedsReport::SLOW_MS`] or more.
+    pub slow: u64,
+    /// Of the slow ones, those with such a visit in progress: each of them holds a slot.
+    pub slow_now: u64,
+    /// Of the slow ones, those whose last visit ended at a time limit.
+    pub hanging: u64,
+    /// The slowest of the slow ones.
+    pub slowest: Option<SlowFeed>,
+    /// Sources whose visit is due and waits for its host, for a slot, or for memory.
+    pub waiting: u64,
+    /// Of these, those that wait because all slots are in use, or all slots for sources that did not answer lately.
+    pub waiting_for_slot: u64,
+    /// How many visits may be in progress at once (`fetch.in_flight`).
+    pub slots: u64,
+    /// The nameservers of the machine, as the daemon finds them in `resolv.conf`. Empty while no lookup fails.
+    pub resolvers: Vec<String>,
+    /// The proxy of all sources that fail at a proxy, without its password. `None` if there are several, or none.
+    pub proxy: Option<String>,
+}
+
+impl FeedsReport {
+    /// A visit that waits for its server for so long is slow.
+    pub const SLOW_MS: u64 = 5_000;
+
+    /// The number of visited sources whose last visit failed.
+    #[must_use]
+    pub fn failing_total(&self) -> u64 {
+        self.failing.values().sum()
+    }
+}
+
+/// A slow feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowFeed {
+    /// The id of the source.
+    pub source: String,
+    /// How long it has been waited for, or how long the last visit waited.
+    pub took_ms: u64,
+}
+
+/// What failed at the last visit of a source: more exact than its failure class, to find out what several have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeedTrouble {
+    /// The lookup of the name was not answered in time.
+    DnsTimeout,
+    /// The lookup failed, or the name has no address.
+    Dns,
+    /// No connection was established in time.
+    ConnectTimeout,
+    /// The connection was refused, or there is no route.
+    Connect,
+    /// The proxy was not reached, refused, or did not connect to the server.
+    Proxy,
+    /// No trusted TLS session was established.
+    Tls,
+    /// The server was connected to, and did not send everything in time.
+    Timeout,
+    /// The server asked for fewer requests (429, 503).
+    Throttled,
+    /// The server refused the request (401, 403, 451).
+    Refused,
+    /// Any other error status.
+    HttpStatus,
+    /// The answer could not be read: not HTTP, cut off, too large, badly encoded, or a redirect that is not followed.
+    BadResponse,
+    /// What was received is not a feed, or one built to exhaust a parser.
+    NotAFeed,
+    /// The address must not be visited (`fetch.allow`).
+    BlockedAddress,
+    /// The configuration of the source cannot be used.
+    Configuration,
+    /// The daemon made a mistake of its own.
+    Internal,
+    /// Something that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl FeedTrouble {
+    /// Its word in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DnsTimeout => "dns-timeout",
+            Self::Dns => "dns",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::Connect => "connect",
+            Self::Proxy => "proxy",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+            Self::HttpStatus => "http-status",
+            Self::BadResponse => "bad-response",
+            Self::NotAFeed => "not-a-feed",
+            Self::BlockedAddress => "blocked-address",
+            Self::Configuration => "configuration",
+            Self::Internal => "internal",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// A source that is being visited or waits for that.
@@ -365,11 +608,51 @@ pub struct StoreReport {
     pub last_commit_took_ms: Option<u64>,
     /// How long the current commit has been running.
     pub committing_ms: Option<u64>,
+    /// What the disk does for the store at this moment.
+    #[serde(default)]
+    pub disk: Option<DiskWorkReport>,
+    /// What took the disk at least a second in the last minute; none if nothing did.
+    #[serde(default)]
+    pub slow_disk: Option<SlowDiskReport>,
     /// Visits that wait to be recorded.
     pub queued: u64,
     /// When a part of the log could not be read last.
     #[serde(default)]
     pub last_read_failure_ms_ago: Option<u64>,
+}
+
+/// What the disk does for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskWorkReport {
+    /// What it is.
+    pub phase: DiskWorkPhase,
+    /// For how long.
+    pub since_ms: u64,
+}
+
+/// A kind of work of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskWorkPhase {
+    /// A commit is written.
+    Write,
+    /// A commit is synced.
+    Sync,
+    /// The files of sled are written and synced, in the background.
+    Sled,
+}
+
+/// Writes and syncs that took at least a second and ended in the last minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowDiskReport {
+    /// How many.
+    pub count: u64,
+    /// All of them together.
+    pub total_ms: u64,
+    /// The slowest.
+    pub slowest_ms: u64,
+    /// When the slowest ended.
+    pub slowest_ms_ago: u64,
 }
 
 /// File descriptors of a process.

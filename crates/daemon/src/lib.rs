@@ -8,6 +8,7 @@
 
 pub mod accept;
 pub mod admin;
+pub mod black_box;
 pub mod clock;
 pub mod config;
 #[cfg(feature = "drill")]
@@ -16,6 +17,7 @@ pub mod exit;
 pub mod findings;
 mod json;
 pub mod limits;
+pub mod line_queue;
 pub mod logs;
 pub mod metrics;
 pub mod notify;

@@ -1,7 +1,8 @@
 //! Start and end of a daemon: what both of them do before and after their work.
 
 use std::{
-    io::{self, Write as _},
+    fmt::Write as _,
+    io,
     path::Path,
     process::ExitCode,
     sync::mpsc::{Receiver, sync_channel},
@@ -9,13 +10,16 @@ use std::{
     time::Duration,
 };
 
+use control::black_box::BlackBoxEvent;
 use stacks::SelfSampler;
 
 use crate::{
     Clock, Exit,
+    black_box::{self, BlackBoxEnd, BlackBoxOptions},
     config::{self, Config, Reloader},
     findings::Findings,
-    logs::{self, Logs},
+    line_queue::{LAST_LINES_MAX, print_last},
+    logs::{self, Logs, LogsError},
     parent,
     program::CheckOutput,
     stop::{self, OperatorRequests, Signals},
@@ -25,7 +29,7 @@ use crate::{
 /// Requests to change the log level that may be pending.
 const LEVEL_REQUESTS_MAX: usize = 16;
 
-/// How long the last line may take to be written: standard error may be stuck as well.
+/// How long the last line may take to be written at the end of a process that is stuck: its log may be stuck as well.
 const LAST_LINE_MAX: Duration = Duration::from_millis(500);
 
 /// What every daemon is given at its start.
@@ -71,8 +75,11 @@ pub fn run<E: ExitReason>(
     };
     let logs = match logs::init(&loaded.config.log) {
         Ok(logs) => logs,
+        Err(error @ LogsError::Thread(_)) => return fail(name, &error, Exit::Failure),
         Err(error) => return fail(name, &error, Exit::Config),
     };
+    let flush_at_end = FlushAtEnd;
+    let black_box_end = start_black_box(name, &loaded.config);
     crate::panics::install();
     let self_sampler = match SelfSampler::install() {
         Ok(sampler) => Some(sampler),
@@ -107,8 +114,33 @@ pub fn run<E: ExitReason>(
             error.exit()
         }
     };
+    if let Some(end) = black_box_end {
+        end.end(exit.code());
+    }
+    drop(flush_at_end);
     // Not by returning: that would wait for threads of libc's resolver, which cannot be cancelled.
     std::process::exit(i32::from(exit.code()))
+}
+
+/// Writes what has been logged when it is dropped, also by a panic of the main thread.
+struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        logs::flush(LAST_LINES_MAX);
+    }
+}
+
+/// Keeps a record of what the process does from now on, unless the operator wants none.
+fn start_black_box(name: &str, config: &Config) -> Option<BlackBoxEnd> {
+    let bytes = config.daemon.black_box_bytes;
+    let path = config.black_box(name);
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let options = BlackBoxOptions { path, bytes, program: name.to_owned() };
+    let started = (bytes > 0).then(|| black_box::install(options))?;
+    started
+        .inspect_err(|error| tracing::warn!(%error, "there is no black box: could not start its thread"))
+        .ok()
 }
 
 /// Ends the process after `within` if it has not ended by itself, whatever its threads wait for: with `exit`, with the
@@ -130,6 +162,7 @@ fn end_now(exit: Exit, why: &'static str) -> ! {
         // An error means that the line is written, or that the time is over.
         written.recv_timeout(LAST_LINE_MAX).ok();
     }
+    black_box::end_now(exit.code(), why);
     std::process::exit(i32::from(exit.code()))
 }
 
@@ -138,6 +171,7 @@ fn log_last_line(line: &'static str) -> io::Result<Receiver<()>> {
     let (is_open, written) = sync_channel(1);
     let log = move || {
         tracing::error!("{line}");
+        logs::flush(LAST_LINE_MAX);
         drop(is_open);
     };
     thread::Builder::new().name("last-line".to_owned()).spawn(log)?;
@@ -172,18 +206,23 @@ fn operator_requests(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests>
     let run = move || requests.into_iter().for_each(|request| request(&logs));
     thread::Builder::new().name("log-level".to_owned()).spawn(run)?;
     Ok(OperatorRequests {
-        quit: Box::new(move || watch.request_dump()),
+        quit: Box::new(move || {
+            black_box::record(BlackBoxEvent::Signal { name: "SIGQUIT".into() });
+            watch.request_dump();
+        }),
         // If the queue is full, one request more or less makes no difference.
         usr1: Box::new(move || raise.try_send(Logs::more_detail).unwrap_or_default()),
         usr2: Box::new(move || restore.try_send(Logs::restore).unwrap_or_default()),
     })
 }
 
-/// Prints to standard error why the daemon cannot start, before there is a log.
+/// Prints to standard error why the daemon cannot start. What has been logged comes first.
 fn fail(name: &str, error: &dyn std::error::Error, exit: Exit) -> ExitCode {
+    logs::flush(LAST_LINES_MAX);
+    let mut text = String::new();
     for line in error.to_string().lines() {
-        // A file on a full disk takes no line; the exit code must be right all the same.
-        writeln!(std::io::stderr(), "{name}: {line}").ok();
+        writeln!(text, "{name}: {line}").expect("a String takes every write");
     }
+    print_last(&text);
     exit.into()
 }

@@ -7,12 +7,15 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::Poll;
 use std::time::Duration;
 
+use control::black_box::BlackBoxEvent;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::black_box;
 use crate::exit::EX_FAILURE;
+use crate::logs;
 
 /// Requests to stop or reload, from signals.
 #[derive(Clone, Debug)]
@@ -44,6 +47,9 @@ impl fmt::Debug for OperatorRequests {
         f.debug_struct("OperatorRequests").finish_non_exhaustive()
     }
 }
+
+/// How long the end at once waits for lines that are logged already, if the output of the log takes lines.
+const LAST_LINES_MAX: Duration = Duration::from_millis(100);
 
 /// Two SIGTERM or SIGINT within this time are one order: a wrapper such as `timeout` sends them to the process and again to
 /// its group.
@@ -106,15 +112,28 @@ fn handle_signals(
             report(installed, Ok(()));
             loop {
                 tokio::select! {
-                    _ = term.recv() => orders.next(),
-                    _ = int.recv() => orders.next(),
+                    _ = term.recv() => {
+                        arrived("SIGTERM");
+                        orders.next();
+                    }
+                    _ = int.recv() => {
+                        arrived("SIGINT");
+                        orders.next();
+                    }
                     action = next_action(&mut others) => action(),
-                    _ = hangup.recv() => reloads.send_modify(|count| *count += 1),
+                    _ = hangup.recv() => {
+                        arrived("SIGHUP");
+                        reloads.send_modify(|count| *count += 1);
+                    }
                 }
             }
         })
     });
     report(installed, result);
+}
+
+fn arrived(signal: &'static str) {
+    black_box::record(BlackBoxEvent::Signal { name: signal.into() });
 }
 
 /// The action of the first of these signals that arrives; never completes if there are none.
@@ -142,7 +161,10 @@ impl StopOrders {
         self.last = Some(Instant::now());
         match self.tokens.iter().find(|order| !order.is_cancelled()) {
             Some(order) => order.cancel(),
-            None => std::process::exit(i32::from(EX_FAILURE)),
+            None => {
+                logs::flush_unless_blocked(LAST_LINES_MAX);
+                std::process::exit(i32::from(EX_FAILURE))
+            }
         }
     }
 }

@@ -245,6 +245,10 @@ async fn a_bundle_has_everything_but_secrets() {
         "gateway/health.json",
         "gateway/metrics.txt",
         "gateway/status.json",
+        "ingestd/black-box.jsonl",
+        "ingestd/black-box.txt",
+        "gateway/black-box.jsonl",
+        "gateway/black-box.txt",
         "logs/1-leaky.log",
     ] {
         assert!(files.contains_key(name), "{name} is missing: {manifest:#}");
@@ -257,6 +261,7 @@ async fn a_bundle_has_everything_but_secrets() {
         files["config.json"].contains("gateway.listen")
             && manifest["about"]["daemons"]["ingestd"]["pid"].is_u64()
     );
+    assert!(files["ingestd/black-box.txt"].contains("visit of feed-0 ended: error"));
     let again = run_newswire(&stack, &["bundle", "--output", output.out.trim()], None).await;
     again.assert_exit(2);
 }
@@ -326,5 +331,5 @@ async fn triage_groups_the_log_of_a_run_with_failing_feeds() {
     let output = run_newswire(&stack, &["logs", "triage", "-", "--top", "1"], Some(&log)).await;
     assert!(output.assert_exit(0).out.contains("4× warn visit failed source=*"), "{}", output.out);
     run_newswire(&stack, &["logs", "triage"], None).await.assert_exit(2);
-    run_newswire(&stack, &["logs", "triage", "missing.log"], None).await.assert_exit(1);
+    run_newswire(&stack, &["logs", "triage", "missing.log"], None).await.assert_exit(2);
 }

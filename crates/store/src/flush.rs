@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{read::SharedLog, table::TableError};
+use crate::{disk_work::DiskPhase, read::SharedLog, table::TableError};
 
 /// Between two flushes, at least. What a start replays is about as long.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
@@ -85,7 +85,8 @@ impl FlushOrders {
 
     fn run(&self, log: &SharedLog) {
         while self.next() == FlushOrder::Flush {
-            let flushed = log.table.flush().and_then(|()| Ok(log.identity.renew_if_due()?));
+            let flush = || log.table.flush().and_then(|()| Ok(log.identity.renew_if_due()?));
+            let flushed = log.journal.disk_work.during(DiskPhase::Sled, flush);
             if let Err(error) = flushed {
                 self.failure.set(Arc::new(error)).ok();
                 return;

@@ -15,6 +15,7 @@
 mod append;
 mod commit;
 pub mod crash;
+pub mod disk_work;
 mod flush;
 mod identity;
 mod journal;

@@ -13,6 +13,7 @@ use std::{
 use news::{Epoch, EventKind, HeldHost, Seq, SourceId, SourceState, Timestamp};
 
 use crate::{
+    disk_work::DiskWork,
     identity::Identity,
     journal::{EventCursor, EventMeta, FoundEvent, JournalFiles, JournalWriter},
     notes::OpenNote,
@@ -245,6 +246,12 @@ impl LogReader {
     #[must_use]
     pub fn epoch(&self) -> &Epoch {
         &self.shared.journal.epoch
+    }
+
+    /// What the store has the disk do, and which of it was slow lately. Waits for nothing.
+    #[must_use]
+    pub fn disk_work(&self) -> &DiskWork {
+        &self.shared.journal.disk_work
     }
 
     /// The hosts that had asked for a pause when they were written last.

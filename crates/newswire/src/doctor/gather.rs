@@ -6,27 +6,40 @@ use std::{
     time::Duration,
 };
 
-use control::{HealthReport, WatchReport};
-use daemon::{Clock, config::Loaded};
+use daemon::Clock;
 use news::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+
+use crate::black_box::{self, BlackBoxReport};
 
 use super::{
     admin,
-    evidence::{DaemonEvidence, Disk, Evidence, Presence},
+    evidence::{Configured, DaemonEvidence, Disk, Evidence, OtherGateway, Presence, Target},
     http, listener,
-    locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
-    part::Part,
+    locate::{self, Instance, LocatedProcess},
+    log_end,
+    part::{MissingCause, Part},
     process,
+    program::{self, GATEWAY, INGESTD},
+    resources::{
+        self, file_system::StoreFileSystem, kernel_files::KernelFiles, pressure::Pressures,
+        store_placement::StorePlacement,
+    },
+    settle,
     systemd::SystemdUnits,
     threads, waits, within,
 };
+use crate::config_file::ConfigInPart;
 
 /// How long each request to the public server may take.
 const HTTP_WITHIN: Duration = Duration::from_secs(5);
 /// The same with `--quick`.
 const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
+/// Time between the two reports of a process.
+const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+/// The same with `--quick`, after a report that may show a hang.
+const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
 /// When the stacks are complete at the latest, after the processes were found.
 const STACKS_UNTIL: Duration = Duration::from_millis(8_200);
 /// How long looking through the sockets of all processes may take.
@@ -38,6 +51,8 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct GatherOptions {
     pub(crate) quick: bool,
     pub(crate) stacks: bool,
+    /// How far back the black boxes are read; `None`: the last minute.
+    pub(crate) since: Option<Duration>,
     pub(crate) target: DoctorTarget,
 }
 
@@ -57,45 +72,86 @@ pub(crate) enum DoctorTarget {
     },
 }
 
+impl DoctorTarget {
+    fn kind(&self) -> Target {
+        match self {
+            Self::Both => Target::Both,
+            Self::Pid(_) => Target::Pid,
+            Self::Url { .. } => Target::Url,
+        }
+    }
+}
+
+/// The directories of the configuration. They may be wrong if it is broken.
+pub(crate) fn instance(config: &ConfigInPart) -> Instance {
+    let run_dir = absolute(&config.loaded.config.daemon.run_dir);
+    let gateway_dir = config.loaded.config.gateway.admin_dir.as_deref().map(absolute);
+    let gateway_dir = gateway_dir.unwrap_or_else(|| run_dir.clone());
+    Instance { run_dir, gateway_dir, config: config.loaded.file.clone(), is_whole: config.is_whole() }
+}
+
 /// Gathers all evidence.
-pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence {
+pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Evidence {
     let began = Instant::now();
     let at = Timestamp::from_millis(Clock::system().now_millis()).to_string();
-    let run_dir = absolute(&loaded.config.daemon.run_dir);
-    let gateway_dir = loaded.config.gateway.admin_dir.as_deref().map(absolute);
-    let has_own_dir = gateway_dir.is_some();
-    let gateway_dir = gateway_dir.unwrap_or_else(|| run_dir.clone());
-    let instance = Instance { run_dir, gateway_dir, config: loaded.file.clone() };
+    let loaded = &config.loaded;
+    let instance = instance(config);
     let mut units = match (&options.target, options.quick) {
         (DoctorTarget::Url { .. }, _) | (_, true) => SystemdUnits::not_asked(),
         _ => SystemdUnits::query().await,
     };
-    if has_own_dir {
+    if loaded.config.gateway.admin_dir.is_some() {
         // The unit of that name may run the gateway beside this one.
         units = units.without(GATEWAY);
     }
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
+    let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, (ingestd, gateway, waits), store) = tokio::join!(
+    let ingestd_pid = ingestd.pid;
+    let store_path = resources::store_placement::path_of(ingestd_pid, &loaded.config.store.path);
+    let daemons = examine_daemons(options, [ingestd, gateway], &instance, &units);
+    let (http, listener, (ingestd, mut gateway, waits), store, file_system, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
-        examine_daemons(options, [ingestd, gateway], &instance, &units),
+        daemons,
         examine_disk(options, &loaded.config.store.path),
+        examine_file_system(options, ingestd_pid, &store_path),
+        examine_pressure(options),
+        complaints(options, config),
     );
-    Evidence {
+    // A user who may not look at the sockets still sees which process answers.
+    if let Some(answers) = gateway_that_answers(&gateway, &http) {
+        gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
+        capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
+    }
+    let (store_place, other_gateways) = tokio::join!(
+        examine_store_place(options, &ingestd, &store_path),
+        find_other_gateways(options, &instance, gateway.pid()),
+    );
+    let mut evidence = Evidence {
         at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         version: env!("CARGO_PKG_VERSION"),
         quick: options.quick,
+        target: options.target.kind(),
         config: loaded.file.as_ref().map(|file| file.display().to_string()),
+        configured: configured(options, config, complaints),
         run_dir: instance.run_dir.display().to_string(),
+        run_dir_group: settle::group_that_may_enter(&instance.run_dir),
+        proof: Vec::new(),
         http,
         listener,
         ingestd,
         gateway,
         store,
+        file_system,
+        store_place,
+        other_gateways,
+        pressure,
         waits,
-    }
+    };
+    settle::presence(&mut evidence, is_nowhere);
+    evidence
 }
 
 /// Both processes, and what their threads wait for.
@@ -121,12 +177,56 @@ async fn examine_daemons(
 }
 
 async fn capture_stacks(options: &GatherOptions, daemon: &mut DaemonEvidence, until: Instant) {
-    if let Some(pid) = daemon.pid() {
+    let pid = daemon.pid();
+    if pid.is_some() || daemon.watch.get().is_some() {
         daemon.stacks = match options.stacks {
-            true => threads::capture(Some(pid), Path::new(&daemon.socket), daemon.watch.get(), until).await,
+            true => threads::capture(pid, Path::new(&daemon.socket), daemon.watch.get(), until).await,
             false => Part::not_asked(),
         };
     }
+}
+
+/// The gateway by the id in its public answer, if it could not be found otherwise because this user may not look.
+fn gateway_that_answers(gateway: &DaemonEvidence, http: &Part<http::HttpProbes>) -> Option<LocatedProcess> {
+    let pid = http.get()?.health()?.pid?;
+    let is_hidden = gateway.presence == Presence::Unknown && gateway.denied;
+    (is_hidden && program::of(pid) == Some(GATEWAY))
+        .then(|| LocatedProcess::that_answers(pid, &gateway.found_by))
+}
+
+fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<String>) -> Configured {
+    if options.target != DoctorTarget::Both {
+        return Configured::default();
+    }
+    let values = config.is_whole().then_some(&config.loaded.config);
+    Configured {
+        listen: values.map(|config| config.gateway.listen).filter(|listen| listen.port() != 0),
+        store: values.map(|config| absolute(&config.store.path).display().to_string()),
+        complaints,
+        unreadable: config.unreadable.clone(),
+    }
+}
+
+/// What is wrong with the configuration, and with the list of sources if that can be read.
+async fn complaints(options: &GatherOptions, config: &ConfigInPart) -> Vec<String> {
+    if options.target != DoctorTarget::Both {
+        return Vec::new();
+    }
+    let mut complaints = config.complaints.clone();
+    let list = config.loaded.config.ingestd.sources.clone();
+    if options.quick || !is_readable(&list) {
+        return complaints;
+    }
+    let read = tokio::task::spawn_blocking(move || crate::config::read_list(&list));
+    if let Ok(Ok(Err(wrong))) = tokio::time::timeout(DISK_WITHIN, read).await {
+        complaints.extend(wrong.to_string().lines().map(str::to_owned));
+    }
+    complaints
+}
+
+/// A list that is not on this machine, or that this user may not read, is not wrong.
+fn is_readable(list: &Path) -> bool {
+    std::fs::File::open(list).is_ok()
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -150,13 +250,8 @@ async fn locate_both(
         }
         DoctorTarget::Url { .. } => [LocatedProcess::not_asked(), LocatedProcess::not_asked()],
         DoctorTarget::Pid(pid) => {
-            let given = LocatedProcess {
-                presence: Presence::Running,
-                pid: Some(*pid),
-                how: "given by --pid".to_owned(),
-                others: Vec::new(),
-            };
-            match locate::program_of(*pid) {
+            let given = LocatedProcess::given(*pid);
+            match program::of(*pid) {
                 Some(INGESTD) => [given, LocatedProcess::not_asked()],
                 _ => [LocatedProcess::not_asked(), given],
             }
@@ -232,49 +327,193 @@ async fn examine_daemon(
     units: &SystemdUnits,
 ) -> DaemonEvidence {
     let socket = match (&options.target, found.pid) {
-        (DoctorTarget::Pid(_), Some(pid)) => listener::unix_of(pid)
-            .into_iter()
-            .find(|path| path.to_string_lossy().ends_with("-admin.sock"))
-            .unwrap_or_default(),
+        (DoctorTarget::Pid(_), Some(pid)) => locate::admin_socket_of(pid).unwrap_or_default(),
+        // The directory of a broken configuration may be wrong.
+        (_, Some(pid)) if !instance.is_whole => {
+            locate::admin_socket_of(pid).unwrap_or_else(|| instance.admin_socket(name))
+        }
         _ => instance.admin_socket(name),
     };
+    let is_asked = found.presence != Presence::NotAsked;
     let mut daemon = DaemonEvidence {
         name,
         presence: found.presence,
         found_by: found.how,
         socket: socket.display().to_string(),
         process: Part::missing("no process"),
+        resources: Part::missing("no process"),
         health: Part::missing("no process"),
         watch: Part::missing("no process"),
+        watch_later: Part::not_asked(),
+        watched_for_ms: 0,
+        watchdog_ran: None,
         late: Vec::new(),
         unit: units.of(name),
         stacks: Part::missing("no process"),
+        black_box: Part::not_asked(),
+        log_end: Part::not_asked(),
         others: found.others,
+        foreign: found.foreign,
+        denied: found.denied,
+        may_end: settle::may_end(found.pid),
     };
-    let Some(pid) = found.pid else { return daemon };
-    let (process, (health, watch, late)) =
-        tokio::join!(process::examine(pid, options.quick), query(options, &socket));
-    (daemon.process, daemon.health, daemon.watch, daemon.late) = (process, health, watch, late);
+    if !is_asked {
+        return daemon;
+    }
+    if found.pid.is_none() && found.presence == Presence::Absent {
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket).await;
+        return daemon;
+    }
+    let from_outside = async {
+        match found.pid {
+            Some(pid) => tokio::join!(
+                process::examine(pid, options.quick),
+                resources::examine(pid, options.quick),
+                process::watchdog_runs(pid)
+            ),
+            None => {
+                let unseen = || "its process cannot be seen from here";
+                (Part::missing(unseen()), Part::missing(unseen()), None)
+            }
+        }
+    };
+    let black_box = read_black_box(options, name, daemon.presence, &socket);
+    let asked = async {
+        match &daemon.foreign {
+            // The answers would be those of the other program.
+            Some(foreign) => {
+                let why = format!("pid {}, another program, holds {}", foreign.pid, socket.display());
+                (daemon.health, daemon.watch) = (Part::missing(why.clone()), Part::missing(why));
+            }
+            None => query(options, &socket, &mut daemon).await,
+        }
+    };
+    let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
+    (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
+    daemon.black_box = black_box;
+    if let Some(pid) = found.pid
+        && daemon.latest().and_then(log_end::trouble).is_some()
+    {
+        daemon.log_end = log_end::examine(pid).await;
+    }
     daemon
 }
 
-async fn query(
-    options: &GatherOptions,
-    socket: &Path,
-) -> (Part<HealthReport>, Part<WatchReport>, Vec<admin::LateLoop>) {
+/// Asks a process for its reports: the second one about a second after the first.
+async fn query(options: &GatherOptions, socket: &Path, daemon: &mut DaemonEvidence) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
-    let requests = async {
-        let (health, watch) = tokio::join!(admin::health(socket), admin::watch(socket));
-        let late = match watch.get() {
-            Some(watch) if !options.quick => admin::late_loops(socket, watch).await,
-            _ => Vec::new(),
-        };
-        (health, watch, late)
+    let began = Instant::now();
+    let watch = async {
+        match options.quick {
+            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER).await,
+            false => admin::watch(socket).await,
+        }
     };
-    tokio::time::timeout(within, requests).await.unwrap_or_else(|_| {
+    let requests = async { tokio::join!(admin::health(socket), watch) };
+    let (health, watch) = tokio::time::timeout(within, requests).await.unwrap_or_else(|_| {
         let why = http::no_answer_within(within);
-        (Part::timed_out(why.clone()), Part::timed_out(why), Vec::new())
-    })
+        (Part::timed_out(why.clone()), Part::timed_out(why))
+    });
+    let is_late = watch.is_missing_because(MissingCause::TimedOut) && health.get().is_some();
+    let looked = Instant::now();
+    if !options.quick && (watch.get().is_some() || is_late) {
+        let second = async {
+            sleep_until(began + SECOND_LOOK_AFTER).await;
+            admin::watch(socket).await
+        };
+        let late = async {
+            match watch.get() {
+                Some(watch) => admin::late_loops(socket, watch).await,
+                None => Vec::new(),
+            }
+        };
+        (daemon.watch_later, daemon.late) = tokio::join!(second, late);
+        daemon.watched_for_ms = u64::try_from(looked.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+    (daemon.health, daemon.watch) = (health, watch);
+    if is_late && daemon.watch_later.get().is_some() {
+        daemon.watch = std::mem::replace(&mut daemon.watch_later, Part::not_asked());
+    }
+}
+
+/// Where the store is mounted, and whether its file system takes changes.
+async fn examine_file_system(
+    options: &GatherOptions,
+    pid: Option<i32>,
+    store: &Path,
+) -> Part<StoreFileSystem> {
+    if options.target != DoctorTarget::Both {
+        return Part::not_asked();
+    }
+    let path = store.to_path_buf();
+    let found = resources::abandonable(move || {
+        let existing = path.canonicalize().unwrap_or(path);
+        StoreFileSystem::of(&KernelFiles::below("/"), pid, &existing)
+    });
+    let Some(Some(mut found)) = found.await else {
+        return Part::missing("the kernel did not report its mount");
+    };
+    found.probe(store).await;
+    Part::Found(found)
+}
+
+/// Whether the running daemon has its store open where it should be. What the daemon reports itself counts, else what is
+/// configured, from which its environment may differ.
+async fn examine_store_place(
+    options: &GatherOptions,
+    daemon: &DaemonEvidence,
+    configured: &Path,
+) -> Part<StorePlacement> {
+    let Some(pid) = daemon.pid() else { return Part::missing("no process") };
+    let reported = daemon.ingest_vitals().map(|vitals| PathBuf::from(&vitals.store.path));
+    if reported.is_none() && options.target != DoctorTarget::Both {
+        return Part::missing("the daemon does not say where its store is");
+    }
+    let is_certain = reported.is_some();
+    let store = reported.unwrap_or_else(|| configured.to_path_buf());
+    match resources::abandonable(move || StorePlacement::of(pid, &store)).await {
+        Some(Ok(StorePlacement::Renamed(to))) if !is_certain => {
+            Part::missing(format!("the daemon has a store at {to} open, and does not say which is its own"))
+        }
+        Some(place) => Part::from_result(place),
+        None => Part::timed_out("its file system did not answer in time"),
+    }
+}
+
+async fn find_other_gateways(
+    options: &GatherOptions,
+    instance: &Instance,
+    gateway: Option<i32>,
+) -> Vec<OtherGateway> {
+    match options.target {
+        DoctorTarget::Both if !options.quick => {
+            resources::other_gateways::examine(&instance.run_dir, gateway).await
+        }
+        _ => Vec::new(),
+    }
+}
+
+async fn examine_pressure(options: &GatherOptions) -> Part<Pressures> {
+    match options.target {
+        DoctorTarget::Url { .. } => Part::not_asked(),
+        _ => resources::pressure_of_machine(options.quick).await,
+    }
+}
+
+/// The file is next to the admin socket. A quick check of a process that runs does not need it.
+async fn read_black_box(
+    options: &GatherOptions,
+    name: &str,
+    presence: Presence,
+    socket: &Path,
+) -> Part<BlackBoxReport> {
+    let is_asked = presence != Presence::NotAsked && !(options.quick && presence == Presence::Running);
+    if !is_asked || socket.as_os_str().is_empty() {
+        return Part::not_asked();
+    }
+    let file =
+        if name == GATEWAY { control::black_box::GATEWAY_FILE } else { control::black_box::INGESTD_FILE };
+    Part::from_result(black_box::read(socket.with_file_name(file), options.since).await)
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.

@@ -27,6 +27,10 @@ pub(crate) enum MissingCause {
     TimedOut,
     /// The process answered, but not as this version of the tool expects.
     OtherVersion,
+    /// This user may not look.
+    Denied,
+    /// There is no socket, or no process listens on it.
+    NoSocket,
     /// Anything else.
     Other,
 }

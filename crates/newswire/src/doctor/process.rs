@@ -9,7 +9,7 @@ use std::{
 
 use procfs::process::{LimitValue, Process as Proc, Stat};
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{part::Part, within};
 
@@ -22,6 +22,8 @@ const COMMAND_CHARS_MAX: usize = 300;
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ProcessSample {
     pub(crate) pid: i32,
+    /// Its ids in the pid namespaces that it is in, that of a container last; empty if it is in no other one.
+    pub(crate) inner_pids: Vec<i32>,
     pub(crate) command: String,
     /// Of the main thread: R running, S sleeping, D waiting for the disk, T stopped, t traced, Z zombie.
     pub(crate) state: char,
@@ -75,6 +77,29 @@ pub(crate) struct Task {
 pub(crate) struct CpuTimes {
     pub(crate) cpu_ms: u64,
     pub(crate) run_delay_ms: u64,
+}
+
+/// How long the watchdog of a process may take to run: it looks every 250 ms.
+const WATCHDOG_WITHIN: Duration = Duration::from_millis(1_200);
+const WATCHDOG_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The name of its thread.
+const WATCHDOG: &str = "watchdog";
+
+/// Whether the watchdog of a process runs, as the kernel counts: it begins to wait again and again. A loop that never waits
+/// does not count. `None` if it has no such thread, or has ended.
+pub(crate) async fn watchdog_runs(pid: i32) -> Option<bool> {
+    let thread =
+        Proc::new(pid).ok()?.tasks().ok()?.flatten().find(|t| t.stat().is_ok_and(|s| s.comm == WATCHDOG))?;
+    let waits = || thread.status().ok()?.voluntary_ctxt_switches;
+    let before = waits()?;
+    let until = Instant::now() + WATCHDOG_WITHIN;
+    while Instant::now() < until {
+        sleep(WATCHDOG_LOOK_EVERY).await;
+        if waits()? > before {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<CpuTimes> {
@@ -154,6 +179,13 @@ fn sample(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
     let switches = status.as_ref().map(|s| [s.voluntary_ctxt_switches, s.nonvoluntary_ctxt_switches]);
     let facts = ProcessSample {
         pid,
+        inner_pids: status
+            .as_ref()
+            .and_then(|status| status.nspid.clone())
+            .into_iter()
+            .flatten()
+            .skip(1)
+            .collect(),
         command: command(&process),
         state: stat.state,
         stopped: matches!(stat.state, 'T' | 't'),

@@ -1,15 +1,19 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
+mod black_boxes;
 mod chains;
 mod processes;
+mod resources;
 
 use std::time::Duration;
 
+pub(crate) use self::black_boxes::BlackBoxDetail;
 use super::{
     evidence::{DaemonEvidence, Evidence},
     http::HttpProbes,
     listener::ListenerReport,
     part::Part,
+    proof_entry::ProofState,
     verdict::{DoctorVerdict, VerdictCode},
 };
 use crate::out::{Paint, safe, whole};
@@ -28,7 +32,7 @@ struct ReportWriter {
 }
 
 /// Width of the names of lines.
-const NAME_CHARS: usize = 11;
+const NAME_CHARS: usize = 16;
 
 impl ReportWriter {
     fn section(&mut self, title: &str) {
@@ -62,12 +66,18 @@ impl ReportWriter {
 }
 
 /// The whole report.
-pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(
+    evidence: &Evidence,
+    verdict: &DoctorVerdict,
+    history: BlackBoxDetail,
+    paint: Paint,
+) -> Vec<String> {
     let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
         processes::show(&mut page, daemon);
     }
+    resources::show_machine(&mut page, evidence);
     if !evidence.quick {
         wire_and_store(&mut page, evidence);
         chains::show(&mut page, evidence);
@@ -77,6 +87,10 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
         for daemon in evidence.daemons() {
             processes::stacks(&mut page, daemon);
         }
+    }
+    proof(&mut page, evidence);
+    for daemon in evidence.daemons() {
+        black_boxes::show(&mut page, daemon, history);
     }
     page.lines.push(String::new());
     let took = format!("took {}, at {}", duration(evidence.took_ms), evidence.at);
@@ -90,6 +104,25 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
         _ => paint.bad(&line),
     });
     page.lines
+}
+
+/// What was proved, and what could not be looked at.
+fn proof(page: &mut ReportWriter, evidence: &Evidence) {
+    page.section("proof");
+    for entry in &evidence.proof {
+        let (name, why) = (entry.part.as_str(), safe(&entry.why));
+        match entry.state {
+            ProofState::Proved => page.normal(name, &format!("proved: {why}")),
+            ProofState::NotAsked => page.normal(name, &format!("not asked: {why}")),
+            ProofState::Unknown => page.problem(name, &format!("unknown: {why}")),
+        }
+    }
+    for complaint in &evidence.configured.complaints {
+        page.problem("mistake", &whole(complaint));
+    }
+    if let Some(why) = &evidence.configured.unreadable {
+        page.missing("config", why);
+    }
 }
 
 fn http(page: &mut ReportWriter, evidence: &Evidence) {
@@ -107,7 +140,7 @@ fn http(page: &mut ReportWriter, evidence: &Evidence) {
 fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     page.normal("address", &safe(&answers.address));
     for probe in &answers.probes {
-        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1}ms"));
         let times =
             format!("connect {:>9}  first byte {:>9}", millis(probe.connect_ms), millis(probe.first_byte_ms));
         match (&probe.error, probe.status) {
@@ -157,8 +190,8 @@ fn listener(page: &mut ReportWriter, listener: &ListenerReport, gateway: &Daemon
 /// The wire, the store and the sources.
 fn wire_and_store(page: &mut ReportWriter, evidence: &Evidence) {
     let (gateway, ingestd) = (evidence.gateway.gateway_vitals(), evidence.ingestd.ingest_vitals());
-    let late =
-        evidence.daemons().filter(|daemon| daemon.watch.get().is_some_and(|watch| watch.vitals.is_none()));
+    let has_vitals = |daemon: &DaemonEvidence| daemon.reports().any(|watch| watch.vitals.is_some());
+    let late = evidence.daemons().filter(|daemon| daemon.looks() > 0 && !has_vitals(daemon));
     let late: Vec<_> = late.collect();
     if gateway.is_some() || ingestd.is_some() || !late.is_empty() {
         page.section("wire");
@@ -222,6 +255,7 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
             page.line(full || disk.free_inodes == Some(0), "disk", &text);
         }
     }
+    resources::show_store(page, evidence);
     let Some(vitals) = evidence.ingestd.ingest_vitals() else { return };
     for paused in &vitals.recording_paused {
         let text = format!("paused for {}: {}", duration(paused.since_ms_ago), whole(&paused.detail));
@@ -258,6 +292,17 @@ fn sources(page: &mut ReportWriter, evidence: &Evidence) {
         "overdue",
         &format!("{}{}", sources.overdue, if outage { "; the network is down" } else { "" }),
     );
+    if let Some(feeds) = &sources.feeds {
+        let failing = feeds.failing.iter().map(|(trouble, count)| format!("{count} {}", trouble.as_str()));
+        let failing = failing.collect::<Vec<_>>().join(", ");
+        let failing = if failing.is_empty() { "none".to_owned() } else { failing };
+        page.normal(
+            "visited",
+            &format!("{} of {}, {} succeeded", feeds.visited, feeds.watched, feeds.succeeded),
+        );
+        page.normal("failing", &failing);
+        page.normal("slow", &format!("{}, {} now", feeds.slow, feeds.slow_now));
+    }
     for busy in sources.busiest.iter().take(BUSIEST_SHOWN) {
         let waits =
             busy.waiting_for.as_deref().map(|what| format!(" for {}", safe(what))).unwrap_or_default();

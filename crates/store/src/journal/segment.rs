@@ -20,7 +20,10 @@ use std::{
 
 use news::{Epoch, Seq};
 
-use crate::totals::{EventTotals, OwnerTotals, owner_hash};
+use crate::{
+    disk_work::DiskWork,
+    totals::{EventTotals, OwnerTotals, owner_hash},
+};
 
 use super::record::{RECORD_HEADER, RECORD_MAGIC, RecordHeader, RecordTable, SEGMENT_HEADER, u32_at, u64_at};
 
@@ -38,11 +41,19 @@ pub(crate) struct JournalFiles {
     segments: RwLock<VecDeque<Segment>>,
     /// The file of the last one, and its number: what is new is read also while the process may open no further file.
     last: RwLock<Option<(u64, Arc<File>)>>,
+    /// Of the journal and of sled.
+    pub(crate) disk_work: DiskWork,
 }
 
 impl JournalFiles {
     pub(super) fn new(epoch: Epoch, folder: PathBuf, segments: VecDeque<Segment>) -> Self {
-        Self { epoch, folder, segments: RwLock::new(segments), last: RwLock::default() }
+        Self {
+            epoch,
+            folder,
+            segments: RwLock::new(segments),
+            last: RwLock::default(),
+            disk_work: DiskWork::default(),
+        }
     }
 
     pub(super) fn set_last(&self, number: u64, file: &Arc<File>) {

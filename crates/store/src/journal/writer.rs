@@ -11,7 +11,7 @@ use std::{
 
 use news::{Epoch, Seq};
 
-use crate::totals::OwnerTotals;
+use crate::{disk_work::DiskPhase, totals::OwnerTotals};
 
 use super::{
     open::{JournalScan, set_aside},
@@ -155,15 +155,17 @@ impl JournalWriter {
         let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "a commit of 4 GiB");
         let (header, table, bytes) = commit.encode().ok_or_else(too_large)?;
         if self.is_full() {
-            match self.roll() {
+            let journal = Arc::clone(&self.journal);
+            match journal.disk_work.during(DiskPhase::Sync, || self.roll()) {
                 // The segment becomes a little longer.
                 Err(error) if has_too_many_files(&error) => {}
                 rolled => rolled?,
             }
         }
-        (&*self.file).write_all(&bytes)?;
+        let work = &self.journal.disk_work;
+        work.during(DiskPhase::Write, || (&*self.file).write_all(&bytes))?;
         crate::crash::point("append-written");
-        self.file.sync_data()?;
+        work.during(DiskPhase::Sync, || self.file.sync_data())?;
         crate::crash::point("append-synced");
         self.add(header, &table);
         Ok(())

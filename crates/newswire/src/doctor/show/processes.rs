@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use control::watch::LoopReport;
+use control::{WatchReport, watch::LoopReport};
 use stacks::StackFrame;
 
-use super::{ReportWriter, bytes, duration};
+use super::{ReportWriter, bytes, duration, resources};
 use crate::{
     doctor::{
         admin::LATE_MS,
         evidence::{DaemonEvidence, Presence},
+        log_end::BLOCKED_MS,
         part::{MissingCause, Part},
         process::{ProcessSample, Usage},
         threads::{ExaminedThread, location},
-        verdict::task_text,
+        verdict::{self, task_text},
     },
     out::safe,
 };
 
+/// A task without a queue is shown if it has waited for longer.
+const TASK_WAITS_LONG_MS: u64 = 15_000;
 /// Frames shown per stack, and more if the culprit is further out; the JSON contains all.
 const FRAMES_SHOWN: usize = 14;
 /// Further out there are only the frames that start the thread.
@@ -33,6 +36,7 @@ pub(super) fn show(page: &mut ReportWriter, daemon: &DaemonEvidence) {
             let text = format!("{}, {}", process.pid, safe(&daemon.found_by));
             page.normal("pid", &text);
             facts(page, process);
+            resources::show(page, daemon);
         }
         (_, Presence::Unknown) => page.missing("pid", &daemon.found_by),
         _ => page.problem("pid", &format!("not running: {}", safe(&daemon.found_by))),
@@ -65,7 +69,12 @@ fn facts(page: &mut ReportWriter, process: &ProcessSample) {
     );
     if process.sampled_ms > 0 {
         let (cpu, delay, over) = (process.cpu_sampled_ms, process.run_delay_ms, process.sampled_ms);
-        let text = format!("ran {cpu} ms of {over} ms, waited {delay} ms for a processor");
+        let text = format!(
+            "ran {} of {}, waited {} for a processor",
+            duration(cpu),
+            duration(over),
+            duration(delay)
+        );
         page.line(delay > over, "processor", &text);
     }
     match process.open_files {
@@ -101,6 +110,30 @@ fn unit(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     }
 }
 
+/// The output of its log, if lines were lost or wait.
+fn log_output(page: &mut ReportWriter, daemon: &DaemonEvidence) {
+    let Some(log) = daemon.watch.get().and_then(|watch| watch.progress.log.as_ref()) else { return };
+    let is_blocked = log.blocked_ms >= BLOCKED_MS;
+    if log.dropped == 0 && !is_blocked && log.failing.is_none() {
+        return;
+    }
+    let dropped = format!("{} lines dropped since the start", log.dropped);
+    let text = match &log.failing {
+        _ if is_blocked => {
+            let (queued, max) = (bytes(log.queued_bytes), bytes(log.queued_bytes_max));
+            format!(
+                "a write has been waiting for {}; {queued} of {max} queued; {dropped}",
+                duration(log.blocked_ms)
+            )
+        }
+        Some(failing) => {
+            format!("refused for {}: {}; {dropped}", duration(failing.lasted_ms), safe(&failing.error))
+        }
+        None => dropped,
+    };
+    page.line(is_blocked || log.failing.is_some(), "log", &text);
+}
+
 /// What the process reports itself.
 fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     if let Part::Missing { missing, .. } = &daemon.health {
@@ -115,7 +148,11 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     match &daemon.watch {
         Part::Missing { missing, cause: MissingCause::OtherVersion } => page.problem("loops", &safe(missing)),
         Part::Missing { missing, .. } => page.missing("loops", missing),
-        Part::Found(watch) => watch.progress.loops.iter().for_each(|l| one_loop(page, l)),
+        Part::Found(watch) => {
+            watch.progress.loops.iter().for_each(|l| one_loop(page, l));
+            watchers(page, watch);
+            tasks(page, watch);
+        }
     }
     if let Some((pauses, ms)) =
         daemon.watch.get().and_then(|w| Some((&w.progress.pauses, w.progress.pauses.last_ms?)))
@@ -126,18 +163,19 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
             &format!("the whole process did not run for {}, until {} ago", duration(ms), duration(when)),
         );
     }
+    log_output(page, daemon);
     for late in &daemon.late {
         page.problem(
             "late",
             &format!(
-                "{} in {} of {} samples, by up to {} ms; ran {} ms and waited {} ms for a processor in {} ms",
+                "{} in {} of {} samples, by up to {}; ran {} and waited {} for a processor in {}",
                 safe(&late.name),
                 late.late,
                 late.looks,
-                late.worst_ms,
-                late.cpu_ms.unwrap_or(0),
-                late.run_delay_ms.unwrap_or(0),
-                late.over_ms
+                duration(late.worst_ms),
+                duration(late.cpu_ms.unwrap_or(0)),
+                duration(late.run_delay_ms.unwrap_or(0)),
+                duration(late.over_ms)
             ),
         );
     }
@@ -147,9 +185,60 @@ fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
     let work = l.work.as_ref().map(|work| format!("; {}", task_text(work))).unwrap_or_default();
     let text = match l.stalled {
         true => format!("STALLED for {}{work}", duration(l.beat_ms_ago)),
-        false => format!("lag {} ms, maximum of the last minute {} ms{work}", l.lag_ms, l.lag_ms_max),
+        false => {
+            format!("lag {}, maximum of the last minute {}{work}", duration(l.lag_ms), duration(l.lag_ms_max))
+        }
     };
     page.line(l.stalled || l.lag_ms >= LATE_MS, &safe(&l.name), &text);
+}
+
+/// The watchdog, the threads that read for the admin socket, and the listeners.
+fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
+    if let Some(watchdog) = watch.progress.watchdog {
+        let text = format!("last looked {} ms ago", watchdog.looked_ms_ago);
+        page.line(verdict::watchdog_is_stuck(watch), "watchdog", &text);
+    }
+    if watch.vitals.is_none() {
+        page.missing("vitals", "the process did not read them in time");
+    }
+    for observer in watch.progress.observers.iter().filter(|observer| verdict::is_stuck(observer)) {
+        let text = format!("BLOCKED for {}", duration(observer.since_ms_ago));
+        page.problem(&safe(&observer.name), &text);
+    }
+    for listener in &watch.progress.listeners {
+        let answered = match (listener.answered_ms_ago, listener.took_ms) {
+            (Some(ago), Some(took)) => format!("answered {} ago, within {took} ms", duration(ago)),
+            _ => "has not answered yet".to_owned(),
+        };
+        let waiting = listener.waiting_ms.map(|ms| format!(", NOT for {}", duration(ms))).unwrap_or_default();
+        let error = listener.error.as_deref().map(|error| format!(": {}", safe(error))).unwrap_or_default();
+        let text = format!("{} {answered}{waiting}{error}", safe(&listener.address));
+        page.line(verdict::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
+    }
+}
+
+/// Tasks for which something is queued, or that have waited for long without a queue.
+fn tasks(page: &mut ReportWriter, watch: &WatchReport) {
+    for task in &watch.progress.tasks {
+        let has_queued = task.queued.is_some_and(|queued| queued > 0);
+        let is_long = task.queued.is_none() && task.since_ms_ago > TASK_WAITS_LONG_MS;
+        if !has_queued && !is_long {
+            continue;
+        }
+        let what = match &task.waits_for {
+            Some(what) => format!("waits for {} for {}", safe(what), duration(task.since_ms_ago)),
+            None => format!("at work for {}", duration(task.since_ms_ago)),
+        };
+        let queue = match (task.queued, task.capacity) {
+            (Some(queued), Some(capacity)) => format!(", {queued} of {capacity} queued"),
+            _ => String::new(),
+        };
+        page.line(
+            verdict::is_held_up(task),
+            &format!("task {}", safe(&task.name)),
+            &format!("{what}{queue}"),
+        );
+    }
 }
 
 /// The recent stalls.

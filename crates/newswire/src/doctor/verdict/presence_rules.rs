@@ -1,10 +1,13 @@
 //! Rules about the presence of the processes: not running, stopped, another one on the port, starting, draining.
 
 use super::{
-    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, exit_log_hint,
-    name_and_pid, restart, safe, start,
+    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, last_words,
+    name_and_pid,
+    next::{exit_log_hint, look_with_rights, quoted, restart, start, sudo, whose},
+    resource_rules::other_network,
+    safe, stalled_before,
 };
-use crate::doctor::listener::Owner;
+use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY, resources::freezer::FrozenGroup};
 use crate::out::whole;
 
 /// A process that has run for less may still be starting.
@@ -12,43 +15,84 @@ const STARTING_MS: u64 = 10_000;
 /// With less free disk space nothing can be recorded safely: the size of a segment of the store, and a reserve.
 const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
-/// Another process holds the port: the kernel accepts connections, and they are never answered.
+/// A process that is no gateway holds the port: the kernel accepts connections, and they are never answered.
 pub(super) fn orphan_listener(evidence: &Evidence) -> Option<DoctorVerdict> {
     let listener = evidence.listener.get()?;
-    if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() {
+    if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() || answers(evidence) {
         return None;
     }
-    let owners: Vec<_> = listener.owners().into_iter().filter(|owner| !owner.is_systemd()).collect();
-    let gateway = evidence.gateway.pid();
-    if owners.iter().any(|owner| Some(owner.pid) == gateway) {
+    // What publishes the port of a container is not the gateway.
+    if other_network(&evidence.gateway).is_some() {
         return None;
     }
+    let owners = foreign_owners(evidence)?;
     let address = safe(&listener.address);
     let waiting = match listener.backlog() {
         0 => String::new(),
         n => format!("; {n} connections wait for an answer"),
     };
+    let gateway = evidence.gateway.pid();
     let gateway_state = match gateway {
         Some(pid) => format!("newswire-gateway (pid {pid}) does not hold it"),
         None => "newswire-gateway does not run".to_owned(),
     };
+    if owners.iter().any(|owner| owner.program.is_some()) {
+        return None;
+    }
     if let Some(owner) = owners.first() {
         let line = format!("{} holds {address}, and {gateway_state}{waiting}", describe(owner));
-        let next =
-            [format!("kill {}   # then kill -9, if it does not end", owner.pid), restart(&evidence.gateway)];
-        return Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, next));
+        let then = match gateway {
+            Some(_) => restart(&evidence.gateway),
+            None => start(&evidence.gateway),
+        };
+        return Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, [whose(owner.pid), then]));
     }
     let systemd = listener.owners().iter().any(|owner| owner.is_systemd());
-    let is_ours = evidence.http.get().is_some_and(|http| http.is_ours());
-    if systemd || is_ours || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
+    if systemd || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
         return None;
     }
     let uid = listener.sockets.first().map_or(0, |socket| socket.uid);
     let line = format!(
         "a process of user {uid} that this user may not examine holds {address}, and {gateway_state}{waiting}"
     );
-    let next = ["sudo newswire doctor   # root can see which process it is".to_owned()];
-    Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, next))
+    Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, [look_with_rights(evidence)]))
+}
+
+/// Who holds the port, if the gateway does not.
+fn foreign_owners(evidence: &Evidence) -> Option<Vec<&Owner>> {
+    let owners = evidence.listener.get()?.owners();
+    let gateway = evidence.gateway.pid();
+    let is_held = owners.iter().any(|owner| Some(owner.pid) == gateway);
+    (!is_held).then(|| owners.into_iter().filter(|owner| !owner.is_systemd()).collect())
+}
+
+/// A gateway of another configuration holds the port.
+pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
+    if evidence.target != Target::Both {
+        return None;
+    }
+    let owners = foreign_owners(evidence)?;
+    let owner = owners.iter().find(|owner| owner.program == Some(GATEWAY));
+    if owner.is_none() && (!answers(evidence) || evidence.gateway.presence != Presence::Absent) {
+        return None;
+    }
+    let address = safe(&evidence.listener.get()?.address);
+    let other = owner.map_or_else(|| "a newswire-gateway".to_owned(), |owner| describe(owner));
+    let gateway_state = match evidence.gateway.pid() {
+        Some(pid) => format!("the one of this configuration (pid {pid}) does not hold it"),
+        None => "the one of this configuration does not run".to_owned(),
+    };
+    let line = format!("{other}, a gateway of another configuration, holds {address}, and {gateway_state}");
+    let examine = owner.map(|owner| format!("newswire doctor --pid {}   # the other gateway", owner.pid));
+    let next = examine.into_iter().chain([
+        "newswire config show | grep gateway.listen   # two gateways need two addresses: change one of them"
+            .to_owned(),
+        match evidence.gateway.pid() {
+            Some(_) => restart(&evidence.gateway),
+            None => start(&evidence.gateway),
+        },
+    ]);
+    Some(DoctorVerdict::new(VerdictCode::OtherGateway, line, next))
 }
 
 fn describe(owner: &Owner) -> String {
@@ -62,7 +106,12 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
         return None;
     }
     let config = evidence.config.as_deref().map_or("the built-in configuration".to_owned(), safe);
-    let line = format!("neither process runs with {config} (sockets in {})", safe(&evidence.run_dir));
+    let mut line = format!("neither process runs with {config} (sockets in {})", safe(&evidence.run_dir));
+    for daemon in evidence.daemons() {
+        if let Some(ending) = daemon.black_box.get().and_then(|report| report.last.ending()) {
+            line.push_str(&format!("; {}: {ending}", daemon.name));
+        }
+    }
     let mut next: Vec<_> = evidence
         .daemons()
         .flat_map(|daemon| daemon.others.iter().map(move |other| (daemon, other)))
@@ -78,15 +127,18 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
     match evidence.daemons().all(|daemon| daemon.unit.get().is_some()) {
         true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), exit_log_hint(daemon)])),
         false => next.extend([
-            "newswire up   # or start both as usual".to_owned(),
-            "if they should be running: name their configuration with --config".to_owned(),
+            match &evidence.config {
+                Some(config) => format!("newswire up --config {}   # or start both as usual", quoted(config)),
+                None => "newswire up   # or start both as usual".to_owned(),
+            },
+            "if they should be running: name their configuration, `newswire doctor --config FILE`".to_owned(),
         ]),
     }
     Some(DoctorVerdict::new(VerdictCode::NotRunning, line, next))
 }
 
 pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let line = stopped(&evidence.gateway)?;
+    let line = stopped(&evidence.gateway)? + &stalled_before(&evidence.gateway);
     let too = if stopped(&evidence.ingestd).is_some() { "; newswire-ingestd is stopped too" } else { "" };
     let mut next = continue_steps(&evidence.gateway);
     if !too.is_empty() {
@@ -96,7 +148,7 @@ pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
 }
 
 pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let line = stopped(&evidence.ingestd)?;
+    let line = stopped(&evidence.ingestd)? + &stalled_before(&evidence.ingestd);
     let line = format!("{line}; the gateway still serves the events it has");
     Some(DoctorVerdict::new(VerdictCode::DaemonStopped, line, continue_steps(&evidence.ingestd)))
 }
@@ -109,17 +161,32 @@ fn stopped(daemon: &DaemonEvidence) -> Option<String> {
         _ if process.stopped => Some(format!(
             "{who} is stopped by a signal (SIGSTOP, or a terminal); the kernel does not record who sent it and when"
         )),
+        _ if let Some(frozen) = frozen(daemon) => {
+            Some(format!("{who} is frozen by its control group {}", safe(&frozen.group)))
+        }
         _ if process.frozen => Some(format!("{who} is frozen by its control group")),
         _ => None,
     }
 }
 
+fn frozen(daemon: &DaemonEvidence) -> Option<&FrozenGroup> {
+    daemon.resources.get()?.frozen.as_ref()
+}
+
 fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
     let Some(process) = daemon.process.get() else { return Vec::new() };
     match (process.tracer, process.frozen) {
-        (Some(tracer), _) if process.stopped => vec![format!("end the debugger: kill {tracer}")],
-        (_, true) => vec!["docker unpause CONTAINER, or systemctl thaw UNIT".to_owned()],
-        _ => vec![format!("kill -CONT {}   # it continues where it stopped", process.pid)],
+        (Some(tracer), _) if process.stopped => vec![format!(
+            "ps -o pid,ppid,user,lstart,args -p {tracer}   # the debugger: detach it in its own terminal, or end it as its owner does"
+        )],
+        _ if let Some(frozen) = frozen(daemon) => {
+            vec![format!("{}{}   # it continues where it stopped", sudo(daemon), safe(&frozen.thaw()))]
+        }
+        (_, true) => vec![match daemon.unit.get() {
+            Some(unit) => format!("{}systemctl thaw {}", sudo(daemon), quoted(&unit.id)),
+            None => "docker unpause CONTAINER   # or: systemctl thaw UNIT".to_owned(),
+        }],
+        _ => vec![format!("{}kill -CONT {}   # it continues where it stopped", sudo(daemon), process.pid)],
     }
 }
 
@@ -145,17 +212,18 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<DoctorVerdict> {
 
 fn free_space(store: &str) -> Vec<String> {
     vec![
-        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", safe(store)),
+        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", quoted(store)),
         "lower store.retention_bytes if the store itself uses most of it".to_owned(),
     ]
 }
 
 fn free_inodes(store: &str) -> Vec<String> {
-    vec![format!("df -i {0}; du --inodes -x {0} | sort -n | tail   # remove some files", safe(store))]
+    vec![format!("df -i {0}; du --inodes -x {0} | sort -n | tail   # remove some files", quoted(store))]
 }
 
 /// No visits begin, although the daemon runs. A hang explains more: a pause of recording keeps no client waiting.
 pub(super) fn recording_paused(evidence: &Evidence) -> Option<DoctorVerdict> {
+    // A pause that was over at the second look is over.
     let vitals = evidence.ingestd.ingest_vitals()?;
     let first = vitals.recording_paused.first()?;
     let since = duration(first.since_ms_ago);
@@ -184,7 +252,8 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
     let refused = evidence.http.get().is_some_and(|http| http.probes.iter().all(|p| p.connect_ms.is_none()));
     match gateway.presence {
         Presence::Absent if !answers(evidence) => {
-            let line = format!("newswire-gateway does not run: {}", safe(&gateway.found_by));
+            let line =
+                format!("newswire-gateway does not run: {}{}", safe(&gateway.found_by), last_words(gateway));
             Some(DoctorVerdict::new(VerdictCode::GatewayDead, line, [exit_log_hint(gateway), start(gateway)]))
         }
         Presence::NotAsked if refused => {
@@ -193,7 +262,7 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
             Some(DoctorVerdict::new(
                 VerdictCode::GatewayDead,
                 line,
-                ["newswire doctor   # on the machine of the gateway".to_owned()],
+                ["newswire doctor   # run it on the machine of the gateway".to_owned()],
             ))
         }
         // It has been running for long without listening, so it will not start to.
@@ -216,8 +285,9 @@ pub(super) fn daemon_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
         return None;
     }
     let line = format!(
-        "newswire-ingestd does not run: {}; the gateway still serves the events it has",
-        safe(&ingestd.found_by)
+        "newswire-ingestd does not run: {}{}; the gateway still serves the events it has",
+        safe(&ingestd.found_by),
+        last_words(ingestd)
     );
     Some(DoctorVerdict::new(VerdictCode::DaemonDead, line, [exit_log_hint(ingestd), start(ingestd)]))
 }
@@ -232,11 +302,8 @@ pub(super) fn draining(evidence: &Evidence) -> Option<DoctorVerdict> {
     let clients = vitals.map(|vitals| vitals.clients);
     let left = clients.map(|clients| format!(", {clients} clients left")).unwrap_or_default();
     let line = format!("{} is draining{left}, and ends by itself", name_and_pid(&evidence.gateway));
-    Some(DoctorVerdict::new(
-        VerdictCode::Healthy,
-        line,
-        ["newswire doctor   # again, after the time of gateway.drain".to_owned()],
-    ))
+    let next = ["newswire doctor   # again, after the time of gateway.drain".to_owned()];
+    Some(DoctorVerdict::new(VerdictCode::Healthy, line, next).passing())
 }
 
 pub(super) fn starting(evidence: &Evidence) -> Option<DoctorVerdict> {
@@ -250,7 +317,10 @@ pub(super) fn starting(evidence: &Evidence) -> Option<DoctorVerdict> {
     let wait = if reasons.is_empty() { "not ready yet".to_owned() } else { reasons };
     let line =
         format!("{} started {} ago: {wait}", name_and_pid(young), duration(young.uptime_ms().unwrap_or(0)));
-    Some(DoctorVerdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
+    Some(
+        DoctorVerdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()])
+            .passing(),
+    )
 }
 
 pub(super) fn is_starting(daemon: &DaemonEvidence) -> bool {
