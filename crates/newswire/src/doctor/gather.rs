@@ -41,7 +41,7 @@ const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The same with `--quick`, after a report that may show a hang.
 const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
 /// When the stacks are complete at the latest, after the processes were found.
-const STACKS_UNTIL: Duration = Duration::from_millis(7_500);
+const STACKS_UNTIL: Duration = Duration::from_millis(8_200);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.

@@ -30,7 +30,7 @@ use crate::doctor::{
     show::BlackBoxDetail,
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
-    waits::{Access, LockKind, WaitChain},
+    waits::{LockKind, WaitAccess, WaitChain},
 };
 
 const INGESTD: i32 = 100;
