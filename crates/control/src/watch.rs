@@ -57,7 +57,7 @@ pub struct WatchReport<V = ProcessVitals> {
 }
 
 /// What the watchdog of a process sees.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgressReport {
     /// Everything that must make progress.
     pub loops: Vec<LoopReport>,
@@ -71,6 +71,96 @@ pub struct ProgressReport {
     pub clock: ClockReport,
     /// Pauses of the whole process: it was stopped, suspended with the machine, or without CPU.
     pub pauses: PauseReport,
+    /// The output of its log; `None` if it has no log, or is of a version that does not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogReport>,
+    /// The watchdog itself: it can be stuck, too. Absent before its first check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<WatchdogReport>,
+    /// The threads that read the vitals and the stacks, while they do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observers: Vec<ObserverReport>,
+    /// What the process finds when it connects to its own sockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerProbe>,
+}
+
+/// Where a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogOutput {
+    /// Standard error.
+    Stderr,
+    /// The journal of systemd.
+    Journal,
+}
+
+/// The lines of a log on their way to its output. A separate thread writes them; no other one waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReport {
+    /// The output.
+    pub output: LogOutput,
+    /// What waits to be written, without stack dumps.
+    pub queued_bytes: u64,
+    /// What may wait; further lines are dropped.
+    pub queued_bytes_max: u64,
+    /// Lines that were dropped since the start.
+    pub dropped: u64,
+    /// How long the present write has been waiting for the output; 0 if nothing is being written.
+    pub blocked_ms: u64,
+    /// Null if the last write succeeded.
+    pub failing: Option<LogFailure>,
+}
+
+/// The output of a log that refuses lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFailure {
+    /// The error of the operating system at the last attempt.
+    pub error: String,
+    /// For how long no write has succeeded.
+    pub lasted_ms: u64,
+}
+
+/// The watchdog's thread, as the thread of the admin socket sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchdogReport {
+    /// The id of its thread.
+    pub tid: i32,
+    /// The time since it looked last, which it does every 250 ms.
+    pub looked_ms_ago: u64,
+}
+
+/// A thread that reads something for the admin socket, and may be stuck in that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObserverReport {
+    /// `vitals` or `stacks`.
+    pub name: String,
+    /// The id of its thread.
+    pub tid: i32,
+    /// For how long it has been reading.
+    pub since_ms_ago: u64,
+}
+
+/// A socket of the process, as it answers to the process itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerProbe {
+    /// `clients`, `wire` or `admin`.
+    pub name: String,
+    /// Whose socket it is.
+    pub kind: WatchKind,
+    /// An address and port, or a path.
+    pub address: String,
+    /// When it answered last; null if it never has.
+    pub answered_ms_ago: Option<u64>,
+    /// How long its last answer took.
+    pub took_ms: Option<u64>,
+    /// For how long it has not answered, counting only time in which the process ran; null while it answers.
+    pub waiting_ms: Option<u64>,
+    /// Whether its address leads to no listener of this process: a file that was removed or replaced.
+    #[serde(default)]
+    pub missing: bool,
+    /// Why the last probe had no answer. Without `waiting_ms` it could not be sent, which says nothing about the listener.
+    pub error: Option<String>,
 }
 
 /// What something watched is.
@@ -91,6 +181,8 @@ pub enum WatchKind {
     Pool,
     /// Serves the admin socket.
     Admin,
+    /// Connects to the sockets of the process, to see whether they answer.
+    Prober,
 }
 
 impl WatchKind {
@@ -105,6 +197,7 @@ impl WatchKind {
             Self::Recorder => "recorder",
             Self::Pool => "pool",
             Self::Admin => "admin",
+            Self::Prober => "prober",
         }
     }
 }

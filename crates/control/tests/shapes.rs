@@ -32,9 +32,14 @@ const GATEWAY_WATCH: &str = r#"{"clock":{"jumps":0,"last_ms":null,"last_ms_ago":
     {"beat_ms_ago":1900,"kind":"worker","lag_ms":2,"lag_ms_max":8,"name":"worker-0","stalled":true,"tid":29518,
      "work":{"what":"GET /news","of":"127.0.0.1:9","since_ms_ago":1900}}],
     "name":"newswire-gateway","pauses":{"count":1,"last_ms":2500,"last_ms_ago":77},"pid":29508,
+    "log":{"output":"stderr","queued_bytes":700,"queued_bytes_max":1048576,"dropped":3,"blocked_ms":2100,
+     "failing":{"error":"No space left on device (os error 28)","lasted_ms":9}},
     "stalls":[{"loop":"worker-0","kind":"worker","tid":29518,"began_ms_ago":1900,"lasted_ms":null,
      "work":{"what":"GET /news","of":"127.0.0.1:9","since_ms_ago":1000},"culprit":"read at a.rs:1"}],"stalls_total":1,
     "threads":[{"tid":7,"name":"blocking-1","work":{"what":"parsing","of":"bbc","since_ms_ago":3}}],
+    "watchdog":{"tid":29509,"looked_ms_ago":120},"observers":[{"name":"vitals","tid":9,"since_ms_ago":501}],
+    "listeners":[{"name":"clients","kind":"front","address":"127.0.0.1:18799","answered_ms_ago":1200,"took_ms":1,
+     "waiting_ms":null,"missing":false,"error":null}],
     "uptime_ms":27783,"version":"0.1.0","vitals":{"clients":0,"draining":false,"inherited":false,
     "listen":"127.0.0.1:18799","open_files":{"max":20000,"used":43},"ring":{"bytes":94806,"events":88,"filled":true},
     "wire":{"connected":true,"cursor":"e69io1-88","heard_ms_ago":19,"reason":null}}}"#;
@@ -75,8 +80,8 @@ fn the_watch_of_the_ingestion_daemon_reads_and_writes_unchanged() {
 
 #[test]
 fn each_kind_is_the_word_that_is_logged() {
-    use WatchKind::{Admin, Arbiter, Pool, Recorder, Wire, Worker};
-    for kind in [Worker, Arbiter, Wire, Recorder, Pool, Admin] {
+    use WatchKind::{Admin, Arbiter, Front, Pool, Prober, Recorder, Wire, Worker};
+    for kind in [Front, Worker, Arbiter, Wire, Recorder, Pool, Admin, Prober] {
         assert_eq!(serde_json::to_value(kind).unwrap(), json!(kind.as_str()));
     }
 }

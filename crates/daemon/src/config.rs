@@ -19,7 +19,7 @@ pub use keys::{
     Config, DaemonSection, FetchSection, GatewaySection, IngestdSection, LogSection, StoreSection,
     WireSection,
 };
-pub use load::{EffectiveValue, Loaded, environment, load};
+pub use load::{EffectiveValue, Loaded, environment, load, load_in_part};
 pub use reload::{CheckedConfig, Reloader};
 pub use render::default_file;
 

@@ -1,10 +1,10 @@
 //! The result of `--check`: what is wrong with the configuration and with the files that it names.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::program::CheckOutput;
+use crate::{line_queue::print_last, program::CheckOutput};
 
 /// Complaints and warnings, one line each. As JSON, it is what `--check --json` prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,18 +37,20 @@ impl Findings {
     }
 
     /// Prints them, since there is no log.
-    #[expect(clippy::print_stderr, clippy::print_stdout, reason = "there is no log")]
+    #[expect(clippy::print_stdout, reason = "there is no log")]
     pub(crate) fn print(&self, name: &str, output: CheckOutput) {
         if output == CheckOutput::Json {
             println!("{}", serde_json::to_string(self).expect("lines of text are JSON"));
             return;
         }
+        let mut text = String::new();
         for line in &self.complaints {
-            eprintln!("{name}: {line}");
+            writeln!(text, "{name}: {line}").expect("a String takes every write");
         }
         for line in &self.warnings {
-            eprintln!("{name}: warning: {line}");
+            writeln!(text, "{name}: warning: {line}").expect("a String takes every write");
         }
+        print_last(&text);
     }
 }
 

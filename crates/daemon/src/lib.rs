@@ -16,6 +16,7 @@ pub mod exit;
 pub mod findings;
 mod json;
 pub mod limits;
+pub mod line_queue;
 pub mod logs;
 pub mod metrics;
 pub mod notify;

@@ -11,13 +11,19 @@ mod level;
 mod lines;
 mod output;
 mod repeats;
+mod unfiltered;
 
 pub use self::captured::{CapturedLog, capture};
 pub(crate) use self::level::check_level;
+#[cfg(test)]
+pub(crate) use self::unfiltered::DUMP_TARGET;
 
 use std::io::{self, IsTerminal as _};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use control::watch::{LogFailure, LogOutput, LogReport};
 
 use tracing_log::LogTracer;
 use tracing_log::log::LevelFilter as LogLevel;
@@ -26,10 +32,24 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Registry, reload};
 
 use self::lines::{LineFormat, LineLayer};
-use self::output::{LineWriter, LostLines, Stderr};
 use crate::clock::Clock;
 use crate::config::{ConfigChange, LogFormat, LogSection};
+use crate::line_queue::{LineQueue, LineSink, QUEUE_BYTES_MAX, RESERVED_BYTES_MAX, StderrOutput};
 use crate::metrics::MetricsRegistry;
+
+/// The name of the thread that writes the log.
+const THREAD: &str = "log";
+/// A write that has been waiting for this long is not expected to end soon.
+const BLOCKED_AFTER: Duration = Duration::from_millis(100);
+
+/// The log of this process.
+static RUNNING: OnceLock<RunningLog> = OnceLock::new();
+
+#[derive(Debug)]
+struct RunningLog {
+    queue: LineQueue,
+    output: LogOutput,
+}
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +65,9 @@ pub enum LogsError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// The thread that writes the log could not be started.
+    #[error("cannot start the thread that writes the log: {0}")]
+    Thread(io::Error),
     /// [`init`] was called twice.
     #[error("the log is set up already")]
     AlreadySet,
@@ -59,7 +82,7 @@ struct LogState {
     /// `None` in [`Logs::detached`].
     filter: Option<reload::Handle<EnvFilter, Registry>>,
     level: Mutex<LevelSetting>,
-    lost: Arc<LostLines>,
+    suppressed: Arc<AtomicU64>,
 }
 
 /// Levels or filters, as the operator wrote them.
@@ -74,23 +97,66 @@ struct LevelSetting {
 /// # Errors
 /// See [`LogsError`].
 pub fn init(log: &LogSection) -> Result<Logs, LogsError> {
-    let lost = Arc::<LostLines>::default();
-    let (format, out) = open_output(log.format, &lost)?;
+    let (format, queue, output) = open_output(log.format)?;
     let filter = level::parse_filter(&log.level).map_err(LogsError::Level)?;
     let most = filter.max_level_hint();
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = LineLayer::new(format, out, Clock::system(), Arc::clone(&lost));
+    let suppressed = Arc::<AtomicU64>::default();
+    let out = Box::new(queue.clone());
+    let lines = LineLayer::new(format, out, Clock::system(), Arc::clone(&suppressed));
     let subscriber = Registry::default().with(filter).with(lines);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogsError::AlreadySet)?;
     LogTracer::init().map_err(|_| LogsError::AlreadySet)?;
+    RUNNING.set(RunningLog { queue, output }).map_err(|_| LogsError::AlreadySet)?;
     limit_dependencies(most);
-    Ok(Logs::new(Some(handle), &log.level, lost))
+    Ok(Logs::new(Some(handle), &log.level, suppressed))
+}
+
+/// Waits until all lines logged so far are written, but not longer than `within`: before the end of the process.
+pub fn flush(within: Duration) {
+    if let Some(log) = RUNNING.get() {
+        let _is_written: bool = log.queue.flush(within);
+    }
+}
+
+/// As [`flush`], but returns at once if the output takes no lines at present.
+pub(crate) fn flush_unless_blocked(within: Duration) {
+    let is_blocked = |log: &RunningLog| log.queue.writing_for().is_some_and(|since| since >= BLOCKED_AFTER);
+    if !RUNNING.get().is_some_and(is_blocked) {
+        flush(within);
+    }
+}
+
+/// Whether there is room for a whole dump of stacks.
+pub(crate) fn has_room_for_a_dump() -> bool {
+    RUNNING.get().is_none_or(|log| log.queue.reserved_bytes() <= RESERVED_BYTES_MAX / 2)
+}
+
+/// The state of the output; `None` before [`init`]. Takes no lock.
+pub(crate) fn report() -> Option<LogReport> {
+    let RunningLog { queue, output } = RUNNING.get()?;
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+    Some(LogReport {
+        output: *output,
+        queued_bytes: bytes(queue.queued_bytes()),
+        queued_bytes_max: bytes(QUEUE_BYTES_MAX),
+        dropped: queue.dropped(),
+        blocked_ms: queue.writing_for().map_or(0, millis),
+        failing: queue
+            .failing_for()
+            .map(|(error, lasted)| LogFailure { error: error.to_string(), lasted_ms: millis(lasted) }),
+    })
 }
 
 impl Logs {
-    fn new(filter: Option<reload::Handle<EnvFilter, Registry>>, level: &str, lost: Arc<LostLines>) -> Self {
+    fn new(
+        filter: Option<reload::Handle<EnvFilter, Registry>>,
+        level: &str,
+        suppressed: Arc<AtomicU64>,
+    ) -> Self {
         let level = Mutex::new(LevelSetting { configured: level.to_owned(), current: level.to_owned() });
-        Self(Arc::new(LogState { filter, level, lost }))
+        Self(Arc::new(LogState { filter, level, suppressed }))
     }
 
     /// A handle without a log, for tests: it checks and keeps levels, and logs nothing.
@@ -168,16 +234,16 @@ impl Logs {
 
     /// Registers `newswire_<part>_log_lines_swallowed_total` and `newswire_<part>_log_lines_dropped_total`.
     pub fn register(&self, metrics: &MetricsRegistry, part: &str) {
-        let (lost, logs) = (Arc::clone(&self.0.lost), self.clone());
+        let suppressed = Arc::clone(&self.0.suppressed);
         metrics.register_counter(
             &format!("newswire_{part}_log_lines_swallowed_total"),
             "Log lines suppressed because they repeat others",
-            move || lost.suppressed.load(Ordering::Relaxed),
+            move || suppressed.load(Ordering::Relaxed),
         );
         metrics.register_counter(
             &format!("newswire_{part}_log_lines_dropped_total"),
-            "Log lines lost because the journal or standard error did not accept them",
-            move || logs.dropped(),
+            "Log lines lost because the journal or standard error did not accept them in time",
+            lines_dropped,
         );
     }
 
@@ -190,12 +256,11 @@ impl Logs {
             tracing::error!(error, "could not apply the new log level; kept the old one");
         }
     }
+}
 
-    /// Lines lost because the journal did not accept them or standard error is closed.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.0.lost.dropped.load(Ordering::Relaxed)
-    }
+/// Lines that were lost because the journal or standard error did not accept them in time.
+fn lines_dropped() -> u64 {
+    RUNNING.get().map_or(0, |log| log.queue.dropped())
 }
 
 /// Sets the maximum level of the `log` crate, so that dependencies do not format lines that would be filtered out.
@@ -211,25 +276,27 @@ fn limit_dependencies(most: Option<LevelFilter>) {
     });
 }
 
-fn open_output(
-    format: LogFormat,
-    lost: &Arc<LostLines>,
-) -> Result<(LineFormat, Box<dyn LineWriter>), LogsError> {
+fn open_output(format: LogFormat) -> Result<(LineFormat, LineQueue, LogOutput), LogsError> {
     let to_journal = || {
-        journal::Journal::connect(journal::SOCKET, Arc::clone(lost))
+        journal::Journal::connect(journal::SOCKET)
             .map_err(|source| LogsError::Journal { path: journal::SOCKET, source })
     };
-    let stderr = || Box::new(Stderr { lost: Arc::clone(lost) });
+    let journal_lines = |journal| Ok((LineFormat::Journal, start(journal)?, LogOutput::Journal));
+    let to_stderr = |format| Ok((format, start(StderrOutput)?, LogOutput::Stderr));
     let colour = || io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     match format {
-        LogFormat::Journald => Ok((LineFormat::Journal, Box::new(to_journal()?))),
+        LogFormat::Journald => journal_lines(to_journal()?),
         LogFormat::Auto if journal::is_stderr() => match to_journal() {
-            Ok(journal) => Ok((LineFormat::Journal, Box::new(journal))),
-            Err(_) => Ok((LineFormat::Text { colour: false }, stderr())),
+            Ok(journal) => journal_lines(journal),
+            Err(_) => to_stderr(LineFormat::Text { colour: false }),
         },
-        LogFormat::Auto | LogFormat::Text => Ok((LineFormat::Text { colour: colour() }, stderr())),
-        LogFormat::Json => Ok((LineFormat::Json, stderr())),
+        LogFormat::Auto | LogFormat::Text => to_stderr(LineFormat::Text { colour: colour() }),
+        LogFormat::Json => to_stderr(LineFormat::Json),
     }
+}
+
+fn start(output: impl LineSink) -> Result<LineQueue, LogsError> {
+    LineQueue::start(THREAD, output, |_, lines| unfiltered::tell_dropped(lines)).map_err(LogsError::Thread)
 }
 
 #[cfg(test)]

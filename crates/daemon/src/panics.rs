@@ -6,6 +6,12 @@ use std::sync::{
     OnceLock,
     atomic::{AtomicU64, Ordering},
 };
+use std::time::Duration;
+
+use crate::logs;
+
+/// How long a panic waits for its line to be written, if the output of the log takes lines.
+const LINE_WAIT_MAX: Duration = Duration::from_millis(50);
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static EXPECTED: OnceLock<fn() -> bool> = OnceLock::new();
@@ -60,6 +66,8 @@ fn log(panic: &PanicHookInfo<'_>) {
         panic = %notation::escaped(panic.payload_as_str().unwrap_or("no message")),
         "a thread panicked"
     );
+    // The process may abort next, as after a panic within a panic.
+    logs::flush_unless_blocked(LINE_WAIT_MAX);
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Start and end of a daemon: what both of them do before and after their work.
 
 use std::{
-    io::{self, Write as _},
+    fmt::Write as _,
+    io,
     path::Path,
     process::ExitCode,
     sync::mpsc::{Receiver, sync_channel},
@@ -15,7 +16,8 @@ use crate::{
     Clock, Exit,
     config::{self, Config, Reloader},
     findings::Findings,
-    logs::{self, Logs},
+    line_queue::{LAST_LINES_MAX, print_last},
+    logs::{self, Logs, LogsError},
     parent,
     program::CheckOutput,
     stop::{self, OperatorRequests, Signals},
@@ -25,7 +27,7 @@ use crate::{
 /// Requests to change the log level that may be pending.
 const LEVEL_REQUESTS_MAX: usize = 16;
 
-/// How long the last line may take to be written: standard error may be stuck as well.
+/// How long the last line may take to be written at the end of a process that is stuck: its log may be stuck as well.
 const LAST_LINE_MAX: Duration = Duration::from_millis(500);
 
 /// What every daemon is given at its start.
@@ -71,8 +73,10 @@ pub fn run<E: ExitReason>(
     };
     let logs = match logs::init(&loaded.config.log) {
         Ok(logs) => logs,
+        Err(error @ LogsError::Thread(_)) => return fail(name, &error, Exit::Failure),
         Err(error) => return fail(name, &error, Exit::Config),
     };
+    let flush_at_end = FlushAtEnd;
     crate::panics::install();
     let self_sampler = match SelfSampler::install() {
         Ok(sampler) => Some(sampler),
@@ -107,8 +111,18 @@ pub fn run<E: ExitReason>(
             error.exit()
         }
     };
+    drop(flush_at_end);
     // Not by returning: that would wait for threads of libc's resolver, which cannot be cancelled.
     std::process::exit(i32::from(exit.code()))
+}
+
+/// Writes what has been logged when it is dropped, also by a panic of the main thread.
+struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        logs::flush(LAST_LINES_MAX);
+    }
 }
 
 /// Ends the process after `within` if it has not ended by itself, whatever its threads wait for: with `exit`, with the
@@ -138,6 +152,7 @@ fn log_last_line(line: &'static str) -> io::Result<Receiver<()>> {
     let (is_open, written) = sync_channel(1);
     let log = move || {
         tracing::error!("{line}");
+        logs::flush(LAST_LINE_MAX);
         drop(is_open);
     };
     thread::Builder::new().name("last-line".to_owned()).spawn(log)?;
@@ -179,11 +194,13 @@ fn operator_requests(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests>
     })
 }
 
-/// Prints to standard error why the daemon cannot start, before there is a log.
+/// Prints to standard error why the daemon cannot start. What has been logged comes first.
 fn fail(name: &str, error: &dyn std::error::Error, exit: Exit) -> ExitCode {
+    logs::flush(LAST_LINES_MAX);
+    let mut text = String::new();
     for line in error.to_string().lines() {
-        // A file on a full disk takes no line; the exit code must be right all the same.
-        writeln!(std::io::stderr(), "{name}: {line}").ok();
+        writeln!(text, "{name}: {line}").expect("a String takes every write");
     }
+    print_last(&text);
     exit.into()
 }

@@ -1,8 +1,11 @@
 //! The command line of the daemons, defined once, so that what they parse is what manual pages and completions show.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Args as _, FromArgMatches as _};
+
+use crate::line_queue::print_last;
 
 /// A daemon and its command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +109,8 @@ impl Program {
     pub fn parse_arguments(self) -> Invocation {
         let examples: String =
             self.examples.iter().map(|(line, text)| format!("\n  {line}\n      {text}")).collect();
-        let mut matches = self.command().after_help(format!("Examples:{examples}")).get_matches();
+        let command = self.command().after_help(format!("Examples:{examples}"));
+        let mut matches = command.try_get_matches().unwrap_or_else(|error| refuse(&error));
         match DaemonArguments::from_arg_matches_mut(&mut matches) {
             Ok(DaemonArguments { config, check, json }) => {
                 let output = if json { CheckOutput::Json } else { CheckOutput::Text };
@@ -114,7 +118,18 @@ impl Program {
                 let loss = if is_accepted { LossOfLog::Accepted } else { LossOfLog::Refused };
                 Invocation { config, check: check.then_some(output), loss }
             }
-            Err(error) => error.exit(),
+            Err(error) => refuse(&error),
         }
     }
+}
+
+/// Prints why the command line is refused, or the help or version that was asked for, and ends the process.
+fn refuse(error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.render();
+    let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    print_last(&text);
+    std::process::exit(error.exit_code())
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::EX_FAILURE;
+use crate::logs;
 
 /// Requests to stop or reload, from signals.
 #[derive(Clone, Debug)]
@@ -44,6 +45,9 @@ impl fmt::Debug for OperatorRequests {
         f.debug_struct("OperatorRequests").finish_non_exhaustive()
     }
 }
+
+/// How long the end at once waits for lines that are logged already, if the output of the log takes lines.
+const LAST_LINES_MAX: Duration = Duration::from_millis(100);
 
 /// Two SIGTERM or SIGINT within this time are one order: a wrapper such as `timeout` sends them to the process and again to
 /// its group.
@@ -142,7 +146,10 @@ impl StopOrders {
         self.last = Some(Instant::now());
         match self.tokens.iter().find(|order| !order.is_cancelled()) {
             Some(order) => order.cancel(),
-            None => std::process::exit(i32::from(EX_FAILURE)),
+            None => {
+                logs::flush_unless_blocked(LAST_LINES_MAX);
+                std::process::exit(i32::from(EX_FAILURE))
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ fn child() {
         Ok("notify") => notify_systemd(),
         _ => {}
     }
+    logs::flush(Duration::from_secs(60));
 }
 
 fn log_all(format: LogFormat) {

@@ -91,7 +91,7 @@ const WORDS: &[&str] = &[
     "work",
 ];
 /// Fields of a single line each, which are not used in filters.
-const LOCAL: &[&str] = &["bytes_max", "clients_max", "connections_max", "segments"];
+const LOCAL: &[&str] = &["bytes_max", "clients_max", "connections_max", "lines", "segments"];
 
 fn files(folder: &Path, all: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

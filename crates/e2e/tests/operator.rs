@@ -326,5 +326,5 @@ async fn triage_groups_the_log_of_a_run_with_failing_feeds() {
     let output = run_newswire(&stack, &["logs", "triage", "-", "--top", "1"], Some(&log)).await;
     assert!(output.assert_exit(0).out.contains("4× warn visit failed source=*"), "{}", output.out);
     run_newswire(&stack, &["logs", "triage"], None).await.assert_exit(2);
-    run_newswire(&stack, &["logs", "triage", "missing.log"], None).await.assert_exit(1);
+    run_newswire(&stack, &["logs", "triage", "missing.log"], None).await.assert_exit(2);
 }

@@ -27,7 +27,7 @@ use daemon::{
     process::{self, DaemonContext},
     program::LossOfLog,
     sockets::bind_unix,
-    watch::{Watch, WatchHandle, WatchKind},
+    watch::{ListenerAddress, Watch, WatchHandle, WatchKind},
 };
 use fetch::schedule::server_interval_max;
 use news::{HeldHost, RecordingPauseReason, Seq, Timestamp};
@@ -145,8 +145,13 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     actix_rt::spawn(parts.recording.clone().follow(move |paused_by| limiter.set_paused(paused_by)));
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
     let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
-    let server =
-        serve_wire(parts.control_state(&actors, log, head, reloads, list_orders), wire_socket, watched)?;
+    let server = serve_wire(
+        parts.control_state(&actors, log, head, reloads, list_orders),
+        wire_socket,
+        watched.clone(),
+    )?;
+    let address = ListenerAddress::Unix(config.socket(ControlSocket::Ingestd));
+    let watched_socket = watched.listener("wire", WatchKind::Wire, address);
     let (supervisor, own_sources) =
         (actors.supervisor.clone().recipient(), actors.supervisor.clone().recipient());
     let mut lists = FeedLists::new(Rc::clone(&ctx), &config.store.path, parts.lists.clone());
@@ -161,6 +166,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let control_loop =
         ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry, space_bounds };
     control_loop.run(signals, reload_requests, list_requests).await;
+    drop(watched_socket);
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
     Ok(())

@@ -1,6 +1,6 @@
 //! `--config`, and the error that ends a command with exit code 2.
 
-use std::path::PathBuf;
+use std::{fs::File, io, path::PathBuf};
 
 use clap::Args;
 use daemon::config::Loaded;
@@ -13,6 +13,24 @@ pub(crate) struct ConfigFile {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// A configuration as far as it can be read, for the commands that must work with a broken one.
+#[derive(Clone, Debug)]
+pub(crate) struct ConfigInPart {
+    /// What is wrong costs only its own value, which then is the default.
+    pub(crate) loaded: Loaded,
+    /// What is wrong, one line each.
+    pub(crate) complaints: Vec<String>,
+    /// Why this user may not read the file. Then nothing is known about it, and nothing is wrong with it.
+    pub(crate) unreadable: Option<String>,
+}
+
+impl ConfigInPart {
+    /// Whether its values can be relied on.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.complaints.is_empty() && self.unreadable.is_none()
+    }
+}
+
 impl ConfigFile {
     /// Loads the configuration.
     ///
@@ -22,6 +40,39 @@ impl ConfigFile {
         daemon::config::load(self.config.as_deref(), daemon::config::environment())
             .map_err(|complaints| UsageError(complaints.to_string()).into())
     }
+
+    /// Loads what can be read of the configuration.
+    ///
+    /// # Errors
+    /// [`UsageError`] if `--config` names a file that does not exist: that is a mistake on the command line.
+    pub(crate) fn load_in_part(&self) -> Result<ConfigInPart, UsageError> {
+        let (loaded, complaints) =
+            daemon::config::load_in_part(self.config.as_deref(), daemon::config::environment());
+        if self
+            .config
+            .as_deref()
+            .is_some_and(|file| !file.exists() && file.symlink_metadata().is_err_and(is_missing))
+        {
+            return Err(UsageError(complaints.to_string()));
+        }
+        let denied = |file: &PathBuf| {
+            File::open(file).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        };
+        let denied = loaded.file.clone().filter(denied).map(|file| file.display().to_string());
+        let (mut lines, mut unreadable) = (Vec::new(), None);
+        for complaint in complaints {
+            let is_about_the_file = complaint.line.is_none() && complaint.key.is_empty();
+            match is_about_the_file && denied.as_ref() == Some(&complaint.place) {
+                true => unreadable = Some(complaint.to_string()),
+                false => lines.push(complaint.to_string()),
+            }
+        }
+        Ok(ConfigInPart { loaded, complaints: lines, unreadable })
+    }
+}
+
+fn is_missing(error: io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// The command line, the configuration or a file that it names is wrong. The text is printed as it is, and the command
@@ -29,3 +80,23 @@ impl ConfigFile {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_costs_only_its_own_value_and_a_missing_file_is_a_mistake_on_the_command_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("newswire.toml");
+        let named = ConfigFile { config: Some(file.clone()) };
+        assert!(named.load_in_part().is_err());
+        std::fs::write(&file, "[daemon]\nrun_dir = \"/run/here\"\n[gateway]\nlisten = 17\nno_such = \n")
+            .unwrap();
+        assert!(named.load().is_err());
+        let part = named.load_in_part().unwrap();
+        assert_eq!(part.loaded.config.daemon.run_dir, PathBuf::from("/run/here"));
+        assert_eq!(part.complaints.len(), 2, "{:?}", part.complaints);
+        assert!(!part.is_whole() && part.unreadable.is_none());
+    }
+}

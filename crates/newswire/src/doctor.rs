@@ -12,20 +12,28 @@ mod listener;
 mod locate;
 mod part;
 mod process;
+mod program;
+mod proof_entry;
 mod resources;
+mod settle;
 mod show;
 mod systemd;
 mod threads;
 mod verdict;
+mod waits;
+mod within;
+
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
 use daemon::Exit;
+use procfs::process::Process;
 use serde_json::json;
 use url::Url;
 
 use crate::{
-    config_file::{ConfigFile, UsageError},
+    config_file::{ConfigFile, ConfigInPart, UsageError},
     out::{self, Paint},
 };
 
@@ -56,17 +64,21 @@ pub(crate) struct DoctorArgs {
 /// ```text
 /// { "verdict": {"code", "line", "next": [..], "exit"},
 ///   "evidence": {
-///     "at" (RFC 3339), "took_ms", "version", "quick", "config" (path or null), "run_dir",
-///     "http": {"address", "probes": [{"path","connect_ms","first_byte_ms","status","error"}], "ready": {..}},
+///     "at" (RFC 3339), "took_ms", "version", "quick", "target" ("both" | "pid" | "url"), "config" (path or null),
+///     "configured": {"listen","store","complaints": [..],"unreadable"}, "run_dir", "run_dir_group",
+///     "proof": [{"part", "state" ("proved" | "unknown" | "not-asked"), "why", "remedy"}],
+///     "http": {"address", "probes": [{"path","connect_ms","first_byte_ms","status","error","health"}], "ready": {..}},
 ///     "listener": {"address", "sockets": [{"inode","address","backlog","owners": [{"pid","name","command",
-///                  "uptime_ms"}]}], "blind_to" (number of processes whose files this user may not see)},
+///                  "uptime_ms","program"}]}], "blind_to" (number of processes whose files this user may not see)},
 ///     "ingestd", "gateway": {
 ///       "name", "presence" ("running" | "absent" | "unknown" | "not-asked"), "found_by", "socket",
-///       "process": {"pid","command","state","stopped","frozen","tracer","threads","states","open_files","rss_bytes",
+///       "process": {"pid","inner_pids","command","state","stopped","frozen","tracer","threads","states","open_files","rss_bytes",
 ///                   "memory","uptime_ms","cpu_ms","sampled_ms","cpu_sampled_ms","run_delay_ms","tasks"},
 ///       "resources": {"sampled_ms","frozen","cpu","memory","tasks","pressure","still"} (control groups, limits and
 ///                     threads that did not run, sampled twice),
-///       "health", "watch" (answers of the admin socket), "late": [..], "unit" (systemd's view),
+///       "health", "watch" (answers of the admin socket), "watch_later" (a second later), "watched_for_ms",
+///       "watchdog_ran", "late": [..], "unit" (systemd's view), "foreign" (another program at its admin socket),
+///       "denied" (this user may not enter the directory), "may_end" (he may send it signals),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"},
@@ -80,13 +92,17 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
         stacks: !arguments.no_stacks && !arguments.quick,
         target: target(&arguments)?,
     };
-    let loaded = arguments.file.load()?;
-    let evidence = Box::pin(gather::gather(&options, &loaded)).await;
+    if let gather::DoctorTarget::Pid(pid) = options.target {
+        refuse_foreign(pid)?;
+    }
+    let config = arguments.file.load_in_part()?;
+    let mut evidence = Box::pin(gather::gather(&options, &config)).await;
     if let gather::DoctorTarget::Pid(pid) = options.target
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
     {
         return Err(UsageError(format!("--pid: process {pid} does not exist or may not be examined")).into());
     }
+    evidence.proof = verdict::proof::prove(&evidence);
     let verdict = verdict::conclude(&evidence);
     if arguments.json {
         let report = json!({ "verdict": verdict, "evidence": evidence });
@@ -97,6 +113,33 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
         }
     }
     Ok(verdict.exit())
+}
+
+/// The directories of the sockets of the running processes, for a configuration that cannot be relied on: those of the
+/// processes that run with it. `None` for a process that was not found.
+pub(crate) async fn running_sockets(config: &ConfigInPart) -> [Option<PathBuf>; 2] {
+    let instance = gather::instance(config);
+    let socket = async |program| {
+        let pid = locate::locate(program, &instance, None).await.pid?;
+        locate::admin_socket_of(pid)
+    };
+    [socket(program::INGESTD).await, socket(program::GATEWAY).await]
+}
+
+/// A process that runs another program cannot be healthy as one of ours.
+fn refuse_foreign(pid: i32) -> Result<(), UsageError> {
+    let Ok(process) = Process::new(pid) else {
+        return Err(UsageError(format!("--pid: process {pid} does not exist or may not be examined")));
+    };
+    match program::of(pid) {
+        Some(_) => Ok(()),
+        None => Err(UsageError(format!(
+            "--pid: process {pid} runs `{}`, which is neither {} nor {}",
+            out::safe(&process::command(&process)),
+            program::INGESTD,
+            program::GATEWAY
+        ))),
+    }
 }
 
 fn target(arguments: &DoctorArgs) -> anyhow::Result<gather::DoctorTarget> {

@@ -1,15 +1,19 @@
 //! `newswire logs`: reads the journal of both daemons, groups what went wrong, shows and sets the log level.
 
+mod access;
 mod groups;
+mod input;
 mod journal;
 mod level;
 mod log_line;
+mod records;
 mod signature;
+mod stamp;
 
 pub(crate) use self::log_line::LogLine;
 
 use std::{
-    fs::File,
+    ffi::OsStr,
     io::{self, BufRead, BufReader, Read as _},
     path::PathBuf,
     process::{Command, Stdio},
@@ -23,7 +27,10 @@ use daemon::{Clock, Exit};
 use news::Timestamp;
 use notation::{BadDuration, DURATION_MAX, parse_duration_within};
 
-use self::groups::{LineGroups, TriageSummary};
+use self::{
+    groups::{LineGroups, TriageSummary, UnreadInput},
+    records::RecordJoiner,
+};
 use crate::{
     out::{self, Paint, safe},
     redact::Redactor,
@@ -83,7 +90,8 @@ enum LogsCommand {
 
 #[derive(Debug, Args)]
 struct TriageArgs {
-    /// Log files to read, text or JSON, of newswire or of other programs; `-` is standard input
+    /// Log files to read, plain or gzip, of newswire or of other programs: nginx, the kernel, systemd, syslog, Python,
+    /// Java and others; `-` is standard input
     #[arg(value_name = "FILE", required_unless_present = "journal", conflicts_with = "journal")]
     files: Vec<PathBuf>,
     /// Read the journal of both units instead
@@ -115,28 +123,35 @@ pub(crate) async fn run(arguments: LogsArgs) -> anyhow::Result<Exit> {
 
 fn triage(arguments: &TriageArgs) -> anyhow::Result<Exit> {
     let now = Timestamp::from_millis(Clock::system().now_millis());
-    let mut groups = LineGroups::default();
+    let mut reader = TriageReader { now, oldest: None, groups: LineGroups::default(), unread: Vec::new() };
     if arguments.journal {
         let since = arguments.since.unwrap_or(JOURNAL_SINCE);
-        read_journal(&mut groups, since)?;
+        let read = reader.read_journal(OsStr::new("journalctl"), since);
+        reader.note("the journal", read);
     }
-    let oldest = arguments.since.map(|since| before(now, since));
+    reader.oldest = arguments.since.map(|since| before(now, since));
     for file in &arguments.files {
-        if file.as_os_str() == "-" {
-            read(io::stdin().lock(), &mut groups, oldest).context("read standard input")?;
-        } else {
-            let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
-            read(BufReader::new(opened), &mut groups, oldest)
-                .with_context(|| format!("read {}", file.display()))?;
-        }
+        let read = match file.as_os_str() == "-" {
+            true => input::plain(io::stdin().lock()).and_then(|from| reader.read(from)),
+            false => input::open(file).and_then(|from| reader.read(from)),
+        };
+        reader.note(&file.display().to_string(), read.map_err(anyhow::Error::from));
     }
-    let summary = groups.summary(usize::from(arguments.top), &Redactor::default());
+    let mut summary = reader.groups.summary(usize::from(arguments.top), &Redactor::default());
+    summary.unread = reader.unread;
     if arguments.json {
         out::stdout_line(&serde_json::to_string_pretty(&summary)?)?;
     } else {
         show(&summary)?;
     }
-    Ok(if summary.errors > 0 { Exit::Failure } else { Exit::Ok })
+    for unread in &summary.unread {
+        out::stderr_line(&format!("newswire: {}: {}", safe(&unread.input), safe(&unread.error)));
+    }
+    Ok(match (summary.unread.is_empty(), summary.errors) {
+        (false, _) => Exit::Usage,
+        (true, 0) => Exit::Ok,
+        (true, _) => Exit::Failure,
+    })
 }
 
 /// The instant `since` before `now`.
@@ -145,47 +160,75 @@ pub(crate) fn before(now: Timestamp, since: Duration) -> Timestamp {
     Timestamp::from_millis(now.millis().saturating_sub(ms))
 }
 
-/// Adds all lines to the groups; the part of a line beyond [`LINE_BYTES_MAX`] is ignored.
-fn read(mut from: impl BufRead, groups: &mut LineGroups, oldest: Option<Timestamp>) -> io::Result<()> {
-    let mut line = Vec::new();
-    // A line without a time, such as one of a stack, is as old as the line before it.
-    let mut too_old = false;
-    loop {
-        line.clear();
-        if (&mut from).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        if !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX {
-            from.skip_until(b'\n')?;
-        }
-        let text = String::from_utf8_lossy(&line);
-        let line = LogLine::parse(text.trim_end_matches(['\n', '\r']));
-        if let (Some(time), Some(oldest)) = (line.time, oldest) {
-            too_old = time < oldest;
-        }
-        if !too_old {
-            groups.add(&line);
-        }
-    }
+/// Reads all inputs into groups. An input that cannot be read does not keep the others from being read.
+struct TriageReader {
+    now: Timestamp,
+    /// Older lines are ignored.
+    oldest: Option<Timestamp>,
+    groups: LineGroups,
+    unread: Vec<UnreadInput>,
 }
 
-/// Adds the lines of both units from the journal.
-fn read_journal(groups: &mut LineGroups, since: Duration) -> anyhow::Result<()> {
-    let mut command = Command::new("journalctl");
-    command.args(["--output=json", "--no-pager", "--quiet", &format!("--since=-{}s", since.as_secs())]);
-    for unit in UNITS {
-        command.args(["--unit", unit]);
+impl TriageReader {
+    fn note(&mut self, input: &str, read: anyhow::Result<()>) {
+        if let Err(error) = read {
+            self.unread.push(UnreadInput { input: input.to_owned(), error: format!("{error:#}") });
+        }
     }
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("run journalctl; without a journal, name the log files")?;
-    let output = child.stdout.take().context("the standard output of journalctl is piped")?;
-    read(BufReader::new(output), groups, None).context("read the output of journalctl")?;
-    let status = child.wait().context("wait for journalctl")?;
-    anyhow::ensure!(status.success(), "journalctl ended with {status}");
-    Ok(())
+
+    /// Adds all lines to the groups; the part of a line beyond [`LINE_BYTES_MAX`] is ignored.
+    fn read(&mut self, mut from: impl BufRead) -> io::Result<()> {
+        let mut records = RecordJoiner::default();
+        let mut line = Vec::new();
+        // A line without a time, such as one of a stack, is as old as the line before it.
+        let mut too_old = false;
+        let read = loop {
+            line.clear();
+            match (&mut from).take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+            if !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX {
+                from.skip_until(b'\n')?;
+            }
+            let text = String::from_utf8_lossy(&line);
+            let line = LogLine::parse(text.trim_end_matches(['\n', '\r']), self.now);
+            if let (Some(time), Some(oldest)) = (line.time, self.oldest) {
+                too_old = time < oldest;
+            }
+            if !too_old {
+                self.groups.count_line();
+                records.add(line, &mut |record| self.groups.add(&record));
+            }
+        };
+        records.finish(&mut |record| self.groups.add(&record));
+        read
+    }
+
+    /// Adds the lines of both units from the journal.
+    fn read_journal(&mut self, program: &OsStr, since: Duration) -> anyhow::Result<()> {
+        let mut command = Command::new(program);
+        command.args(["--output=json", "--no-pager", "--quiet", &format!("--since=-{}s", since.as_secs())]);
+        for unit in UNITS {
+            command.args(["--unit", unit]);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run journalctl; without a journal, name the log files")?;
+        let output = child.stdout.take().context("the standard output of journalctl is piped")?;
+        let before = self.groups.lines();
+        self.read(BufReader::new(output)).context("read the output of journalctl")?;
+        let status = child.wait().context("wait for journalctl")?;
+        anyhow::ensure!(status.success(), "journalctl ended with {status}");
+        // journalctl prints nothing and succeeds if this user may read nothing.
+        match self.groups.lines() == before {
+            true => input::system_journal(),
+            false => Ok(()),
+        }
+    }
 }
 
 fn show(summary: &TriageSummary) -> io::Result<()> {

@@ -21,7 +21,15 @@ pub(crate) struct Registers {
     pub(crate) pc: u64,
     pub(crate) sp: u64,
     pub(crate) native: UnwindRegsNative,
+    /// Those that a function must leave as they are, and keeps its variables in.
+    pub(crate) kept: [u64; KEPT_REGISTERS],
 }
+
+/// How many registers a function must leave as they are.
+#[cfg(target_arch = "x86_64")]
+const KEPT_REGISTERS: usize = 6;
+#[cfg(target_arch = "aarch64")]
+const KEPT_REGISTERS: usize = 11;
 
 /// The number of bytes to copy from `sp` upwards: to the end of its mapping, at most [`STACK_MAX`]. [`STACK_MAX`] if the
 /// stack was mapped after `maps` was read.
@@ -48,7 +56,8 @@ impl From<&libc::user_regs_struct> for Registers {
         ] {
             native.set(reg, value);
         }
-        Self { pc: regs.rip, sp: regs.rsp, native }
+        let kept = [regs.rbx, regs.rbp, regs.r12, regs.r13, regs.r14, regs.r15];
+        Self { pc: regs.rip, sp: regs.rsp, native, kept }
     }
 }
 
@@ -73,7 +82,8 @@ impl From<&libc::mcontext_t> for Registers {
         ] {
             native.set(reg, of(index));
         }
-        Self { pc: of(libc::REG_RIP), sp: of(libc::REG_RSP), native }
+        let kept = [libc::REG_RBX, libc::REG_RBP, libc::REG_R12, libc::REG_R13, libc::REG_R14, libc::REG_R15];
+        Self { pc: of(libc::REG_RIP), sp: of(libc::REG_RSP), native, kept: kept.map(of) }
     }
 }
 
@@ -81,7 +91,10 @@ impl From<&libc::mcontext_t> for Registers {
 fn aarch64(pc: u64, sp: u64, regs: &[u64; 31]) -> Registers {
     // Return addresses may be signed in the bits above user space.
     let mask = framehop::aarch64::PtrAuthMask((1 << 48) - 1);
-    Registers { pc, sp, native: UnwindRegsNative::new_with_ptr_auth_mask(mask, regs[30], sp, regs[29]) }
+    let native = UnwindRegsNative::new_with_ptr_auth_mask(mask, regs[30], sp, regs[29]);
+    let mut kept = [0; KEPT_REGISTERS];
+    kept.copy_from_slice(&regs[19..30]);
+    Registers { pc, sp, native, kept }
 }
 
 #[cfg(target_arch = "aarch64")]

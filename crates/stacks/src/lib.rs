@@ -6,6 +6,7 @@ mod inside;
 mod modules;
 mod outside;
 mod proc;
+mod references;
 mod symbols;
 mod sys;
 mod text;
@@ -15,6 +16,7 @@ use std::{io, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use inside::SelfSampler;
+pub use references::{StackReference, references, words};
 
 /// One frame of a stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,7 +26,7 @@ pub(crate) const SCHEDULED_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The result of tracing one thread.
-enum TraceResult {
+pub(crate) enum TraceResult {
     Copied {
         copied: ThreadCopy,
         paused: Duration,
@@ -67,7 +67,7 @@ pub(crate) fn capture(pid: i32) -> io::Result<StackDump> {
 
 /// Traces threads until one does not stop in time, on a new thread: when a tracer ends, the kernel detaches all its
 /// tracees, so that the late thread is not stopped for good once it becomes interruptible.
-fn trace_on_new_thread(
+pub(crate) fn trace_on_new_thread(
     pid: i32,
     threads: &[ThreadStack],
     maps: &[Mapping],

@@ -52,6 +52,18 @@ pub(crate) fn state(pid: i32, tid: i32) -> Option<char> {
     String::from_utf8_lossy(&stat).rsplit_once(')')?.1.trim_start().chars().next()
 }
 
+/// The stack pointer of a thread that is in the kernel; `None` if it runs or has ended.
+pub(crate) fn stack_pointer(pid: i32, tid: i32) -> io::Result<Option<u64>> {
+    let text = match fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    // `NR ARGUMENTS.. SP PC`, or `running`.
+    let pointer = text.trim_end().rsplit(' ').nth(1).and_then(|word| word.strip_prefix("0x"));
+    Ok(pointer.and_then(|word| u64::from_str_radix(word, 16).ok()))
+}
+
 /// A field of `/proc/PID/task/TID/status`.
 pub(crate) fn status(pid: i32, tid: i32, field: &str) -> Option<String> {
     let status = fs::read(format!("/proc/{pid}/task/{tid}/status")).ok()?;

@@ -26,8 +26,19 @@ const OUR_CRATES: &[&str] = &[
 /// records the task of a future.
 const WRAPPERS: &[&str] = &["main", "run", "daemon::process::", "daemon::work::"];
 
-/// Low-level crates, which lock and wait on behalf of their callers.
-const SYSTEM: &[&str] = &["std", "core", "alloc", "libc", "parking_lot", "parking_lot_core", "lock_api"];
+/// Low-level crates, which lock, wait and allocate on behalf of their callers. `__rustc` has the allocator's entry points.
+const SYSTEM: &[&str] = &[
+    "std",
+    "core",
+    "alloc",
+    "libc",
+    "parking_lot",
+    "parking_lot_core",
+    "lock_api",
+    "__rustc",
+    "hashbrown",
+    "tikv_jemallocator",
+];
 
 /// Functions in which an idle thread waits for work.
 const WAITERS: &[&str] = &[

@@ -205,3 +205,26 @@ fn the_dump_has_the_format_of_a_jvm_thread_dump() {
     thread.missing = Some("run as root".to_owned());
     assert!(thread.to_string().ends_with("\n    no stack: run as root"));
 }
+
+#[test]
+fn a_frame_of_the_allocator_is_not_blamed_but_its_caller() {
+    let functions = [
+        "malloc",
+        "__rustc::__rdl_alloc",
+        "alloc::raw_vec::finish_grow",
+        "hashbrown::raw::RawTable::reserve_rehash",
+        "actix_http::h1::dispatcher::Dispatcher::poll_request",
+        "actix_rt::arbiter::spin",
+    ];
+    assert_eq!(culprit(&functions).as_deref(), Some(functions[4]));
+    assert_eq!(
+        culprit(&[
+            "je_arena_malloc",
+            "__rustc::__rust_alloc",
+            "tikv_jemallocator::Jemalloc::alloc",
+            "h2::proto"
+        ])
+        .as_deref(),
+        Some("h2::proto")
+    );
+}

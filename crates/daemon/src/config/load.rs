@@ -75,6 +75,16 @@ pub fn load(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Complaints> {
+    let (loaded, complaints) = load_in_part(file, environment);
+    complaints.or(loaded)
+}
+
+/// As [`load`], but what is wrong costs only its own value, which then is the default. For tools that must work with a
+/// broken configuration; a daemon must not start with it.
+pub fn load_in_part(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> (Loaded, Complaints) {
     let variables: BTreeMap<String, String> =
         environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
     let mut draft = ConfigDraft::new(choose_file(file, &variables));
@@ -82,7 +92,7 @@ pub fn load(
     for (name, value) in &variables {
         draft.apply_variable(name, value);
     }
-    draft.finish()
+    draft.finish_in_part()
 }
 
 /// The environment of this process, for [`load`]. Text that is not UTF-8 is replaced; it never panics.
@@ -227,7 +237,12 @@ impl ConfigDraft {
         }
     }
 
-    fn finish(mut self) -> Result<Loaded, Complaints> {
+    fn finish(self) -> Result<Loaded, Complaints> {
+        let (loaded, complaints) = self.finish_in_part();
+        complaints.or(loaded)
+    }
+
+    fn finish_in_part(mut self) -> (Loaded, Complaints) {
         let config = keys::build(&self.values);
         for contradiction in keys::contradictions(&config) {
             // A value that was refused is still the default here; a contradiction of that is not a mistake.
@@ -240,7 +255,8 @@ impl ConfigDraft {
             let key = written.expect("the defaults do not contradict each other");
             self.complain(self.origins[key].clone(), KEYS[key].path(), contradiction.message);
         }
-        self.complaints.or(Loaded { config, file: self.file, values: self.values, origins: self.origins })
+        let loaded = Loaded { config, file: self.file, values: self.values, origins: self.origins };
+        (loaded, self.complaints)
     }
 }
 

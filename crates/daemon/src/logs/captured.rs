@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::level;
 use super::lines::{LineFormat, LineLayer};
 use super::output::LineWriter;
-use crate::clock::Clock;
+use crate::{clock::Clock, line_queue::LineShare};
 
 /// The lines logged so far. Cheap to clone; every clone is the same list.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +24,8 @@ impl CapturedLog {
 }
 
 impl LineWriter for CapturedLog {
-    fn write(&self, line: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(line));
+    fn write(&self, line: String, _: LineShare) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_str(&line);
     }
 }
 

@@ -8,21 +8,20 @@ use std::fmt::Write as _;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::{Level, Metadata};
 
 use super::fields::{EventFields, Scalar};
-use super::output::{LineWriter, LostLines};
+use crate::line_queue::LineSink;
 use notation::escaped;
 
 /// The socket that journald listens on.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// How long one line waits for a journal whose queue is full. A stuck journal costs this once, not once per line.
-const SEND_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long one attempt waits for a journal whose queue is full. The next one looks up the path again: meanwhile journald
+/// may have a new socket.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest datagram, bytes: below what Linux sends at once by default (`net.core.wmem_default`, 212,992).
 const RECORD_BYTES_MAX: usize = 128 * 1_024;
 /// Longest name of a field, bytes (systemd.journal-fields(7)).
@@ -34,41 +33,39 @@ const RESERVED_NAMES: [&str; 6] =
 /// A connection to the journal.
 pub(super) struct Journal {
     path: PathBuf,
-    /// Waits up to [`SEND_TIMEOUT`].
-    waiting: UnixDatagram,
-    /// Never waits; used while the journal is stuck.
-    nonblocking: UnixDatagram,
-    stuck: AtomicBool,
-    lost: Arc<LostLines>,
+    socket: UnixDatagram,
     identifier: String,
 }
 
 impl Journal {
     /// Connects, and checks with an empty datagram, which the journal discards.
-    pub(super) fn connect(path: impl AsRef<Path>, lost: Arc<LostLines>) -> io::Result<Self> {
-        let (waiting, nonblocking) = (UnixDatagram::unbound()?, UnixDatagram::unbound()?);
-        waiting.set_write_timeout(Some(SEND_TIMEOUT))?;
-        nonblocking.set_nonblocking(true)?;
-        waiting.send_to(&[], &path)?;
+    pub(super) fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+        socket.send_to(&[], &path)?;
         let program = std::env::args_os().next().unwrap_or_default();
         let identifier =
             Path::new(&program).file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let path = path.as_ref().to_path_buf();
-        Ok(Self { path, waiting, nonblocking, stuck: AtomicBool::new(false), lost, identifier })
+        Ok(Self { path: path.as_ref().to_path_buf(), socket, identifier })
     }
 }
 
-impl LineWriter for Journal {
-    fn write(&self, record: &[u8]) {
+impl LineSink for Journal {
+    fn batch_bytes_max(&self) -> usize {
+        0
+    }
+
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         let mut datagram = format!("SYSLOG_IDENTIFIER={}\n", escaped(&self.identifier)).into_bytes();
         datagram.extend_from_slice(record);
-        let socket = if self.stuck.load(Ordering::Relaxed) { &self.nonblocking } else { &self.waiting };
-        // By path each time: a restarted journald listens on a new socket with the same name.
-        let sent = socket.send_to(&datagram, &self.path);
-        let full = sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        self.stuck.store(full, Ordering::Relaxed);
-        if sent.is_err() {
-            self.lost.dropped.fetch_add(1, Ordering::Relaxed);
+        loop {
+            // By path each time: a restarted journald listens on a new socket with the same name.
+            match self.socket.send_to(&datagram, &self.path) {
+                Ok(_) => return Ok(record.len()),
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

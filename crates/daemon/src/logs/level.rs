@@ -2,6 +2,8 @@
 
 use tracing_subscriber::filter::EnvFilter;
 
+use super::unfiltered::{DROPPED_TARGET, DUMP_TARGET};
+
 /// The levels, each with more detail than the one before.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -12,6 +14,12 @@ const OUR_CRATES: [&str; 9] =
 /// Libraries whose lines say nothing that ours do not: an error for each connection of a client whose bytes are not HTTP/1,
 /// and one, without the source, for each certificate that is not trusted.
 const SILENT: &str = "actix_http=off,rustls_platform_verifier=off";
+
+/// What is logged at every level: the dump that an operator requests with SIGQUIT, and the number of dropped lines. Comes
+/// last, so that no directive of the operator overrides it.
+fn always() -> String {
+    format!("{DUMP_TARGET}=info,{DROPPED_TARGET}=warn")
+}
 
 /// Longest filter, bytes.
 const LEVEL_BYTES_MAX: usize = 1_024;
@@ -43,11 +51,13 @@ pub(super) fn parse_filter(level: &str) -> Result<EnvFilter, String> {
     };
     // A filter with spans is not split here: the braces of a span's fields may contain commas.
     if level.contains(['[', '{']) {
-        return EnvFilter::builder().parse(format!("{SILENT},{level}")).map_err(|error| wrong(&error));
+        return EnvFilter::builder()
+            .parse(format!("{SILENT},{level},{}", always()))
+            .map_err(|error| wrong(&error));
     }
     let (bare, named): (Vec<_>, Vec<_>) = directives(level).partition(|directive| rank(directive).is_some());
     let bare = bare.into_iter().map(for_our_crates);
-    let all: Vec<_> = bare.chain(named.into_iter().map(str::to_owned)).collect();
+    let all: Vec<_> = bare.chain(named.into_iter().map(str::to_owned)).chain([always()]).collect();
     EnvFilter::builder().parse(all.join(",")).map_err(|error| wrong(&error))
 }
 
@@ -128,6 +138,17 @@ mod tests {
                 assert!(shown.contains(&format!("{library}=debug")), "{level}: {shown}");
                 assert!(!shown.contains(&format!("{library}=off")), "{level}: {shown}");
             }
+        }
+    }
+
+    #[test]
+    fn no_level_hides_a_dump_or_the_number_of_dropped_lines() {
+        for level in ["off", "error", "daemon::watch::dump=off", "off,daemon=off", "off,fetch[visit]=trace"] {
+            let shown = parse_filter(level).unwrap().to_string();
+            for always in ["daemon::watch::dump=info", "daemon::logs::unfiltered=warn"] {
+                assert!(shown.contains(always), "{level}: {shown}");
+            }
+            assert!(!shown.contains("dump=off"), "{level}: {shown}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Turns an event into its line: time, level, message, and the fields of the event and of the spans around it.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use tokio::time::Instant;
 use tracing::span::{Attributes, Id, Record};
@@ -14,9 +14,10 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::fields::{EventFields, Scalar};
 use super::journal;
-use super::output::{LineWriter, LostLines};
+use super::output::LineWriter;
 use super::repeats::{self, LineAction, RepeatFilter};
 use crate::clock::Clock;
+use crate::watch::try_briefly;
 use notation::{is_dangerous, push_escaped};
 
 /// Longest message or value in a line, characters; a longer one is cut and ends in an ellipsis.
@@ -37,7 +38,7 @@ pub(super) struct LineLayer {
     clock: Clock,
     repeats: Mutex<RepeatFilter>,
     started: Instant,
-    lost: Arc<LostLines>,
+    suppressed: Arc<AtomicU64>,
 }
 
 impl LineLayer {
@@ -45,19 +46,25 @@ impl LineLayer {
         format: LineFormat,
         out: Box<dyn LineWriter>,
         clock: Clock,
-        lost: Arc<LostLines>,
+        suppressed: Arc<AtomicU64>,
     ) -> Self {
-        Self { format, out, clock, repeats: Mutex::default(), started: Instant::now(), lost }
+        Self { format, out, clock, repeats: Mutex::default(), started: Instant::now(), suppressed }
     }
 
     /// `None` if the line is to be suppressed; otherwise how many of its kind were suppressed before it.
     fn repeats_before(&self, metadata: &Metadata<'_>, fields: &EventFields) -> Option<u64> {
         let Some(kind) = repeats::kind(metadata, fields) else { return Some(0) };
-        let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeats = try_briefly(|| match self.repeats.try_lock() {
+            Ok(repeats) => Some(repeats),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        // Its holder is stuck: one line too many is better than a thread that waits for it.
+        let Some(mut repeats) = repeats else { return Some(0) };
         match repeats.check(kind, self.started.elapsed()) {
             LineAction::Write { repeats } => Some(repeats),
             LineAction::Suppress => {
-                self.lost.suppressed.fetch_add(1, Ordering::Relaxed);
+                self.suppressed.fetch_add(1, Ordering::Relaxed);
                 None
             }
         }
@@ -103,7 +110,7 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for LineLayer {
             LineFormat::Json => json_line(&self.time(), metadata, &all),
             LineFormat::Journal => journal::record(metadata, &readable(&all, false), &all),
         };
-        self.out.write(line.as_bytes());
+        self.out.write(line, repeats::share(metadata));
     }
 }
 
@@ -237,6 +244,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
+    use crate::line_queue::{LineQueue, LineShare};
     use crate::logs::journal::Journal;
 
     /// Characters that could control a terminal, break a line or mislead a reader.
@@ -247,8 +255,8 @@ mod tests {
     struct Buffer(Arc<Mutex<Vec<u8>>>);
 
     impl LineWriter for Buffer {
-        fn write(&self, line: &[u8]) {
-            self.0.lock().unwrap().extend_from_slice(line);
+        fn write(&self, line: String, _: LineShare) {
+            self.0.lock().unwrap().extend_from_slice(line.as_bytes());
         }
     }
 
@@ -343,7 +351,8 @@ mod tests {
         let path = folder.path().join("journal");
         let journald = UnixDatagram::bind(&path).unwrap();
         journald.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
-        let journal = Journal::connect(&path, Arc::default()).unwrap();
+        let journal = Journal::connect(&path).unwrap();
+        let journal = LineQueue::start("log", journal, |_, _| {}).unwrap();
         let lines = LineLayer::new(LineFormat::Journal, Box::new(journal), Clock::system(), Arc::default());
         tracing::subscriber::with_default(Registry::default().with(lines), || {
             tracing::info!(source = "bbc", seq = 412, _x = 1, priority = 0, note = HOSTILE, "recorded items");
@@ -366,10 +375,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_line_after_repeats_says_how_many_were_suppressed() {
         let buffer = Buffer::default();
-        let lost = Arc::<LostLines>::default();
+        let suppressed = Arc::<AtomicU64>::default();
         let clock = Clock::from_tokio(1_767_323_045_678);
         let format = LineFormat::Text { colour: false };
-        let lines = LineLayer::new(format, Box::new(buffer.clone()), clock, Arc::clone(&lost));
+        let lines = LineLayer::new(format, Box::new(buffer.clone()), clock, Arc::clone(&suppressed));
         let _guard = tracing::subscriber::set_default(Registry::default().with(lines));
         for round in 0..2 {
             for n in 0..47 {
@@ -385,22 +394,27 @@ mod tests {
         assert_eq!((of("failed source=bbc"), of("failed source=cnn"), of("looked")), (shown, 2, 94));
         assert_eq!(of("failed source=bbc n=0 repeats=37"), 1, "{text}");
         assert_eq!(of("repeats="), 1, "{text}");
-        assert_eq!(lost.suppressed.load(Ordering::Relaxed), 74);
+        assert_eq!(suppressed.load(Ordering::Relaxed), 74);
     }
 
     #[test]
-    fn a_stuck_journal_costs_no_time_and_the_lost_lines_are_counted() {
+    fn a_stuck_journal_keeps_no_thread_waiting_and_gets_the_queued_lines_when_it_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
-        let _unread = UnixDatagram::bind(&path).unwrap();
-        let lost = Arc::<LostLines>::default();
-        let journal = Journal::connect(&path, Arc::clone(&lost)).unwrap();
-        let started = tokio::time::Instant::now();
-        for _ in 0..5_000 {
-            journal.write(b"PRIORITY=6\nMESSAGE=x\n");
+        let journald = UnixDatagram::bind(&path).unwrap();
+        let queue = LineQueue::start("log", Journal::connect(&path).unwrap(), |_, _| {}).unwrap();
+        let pushed = 20_000;
+        for n in 0..pushed {
+            queue.push(format!("MESSAGE={n}\n").into_bytes(), LineShare::Ordinary);
         }
-        assert!(lost.dropped.load(Ordering::Relaxed) > 0);
-        // Waiting for it would never end.
-        assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+        let kept = pushed - queue.dropped();
+        assert!(0 < kept && kept < pushed, "{kept}");
+        journald.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+        let mut bytes = [0; 512];
+        assert_eq!(journald.recv(&mut bytes).unwrap(), 0, "the check at the start");
+        for n in 0..kept {
+            let length = journald.recv(&mut bytes).unwrap();
+            assert!(bytes[..length].ends_with(format!("MESSAGE={n}\n").as_bytes()));
+        }
     }
 }

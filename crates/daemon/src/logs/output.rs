@@ -1,33 +1,15 @@
-//! Where finished lines go: standard error, the journal or a test's memory. What cannot be written is counted.
+//! Where finished lines go: into the queue of standard error or of the journal, or into a test's memory.
 
-use std::io::{self, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::line_queue::{LineQueue, LineShare};
 
-/// Takes finished lines, newline included; the journal takes whole records. Never fails: the writer counts what it
-/// cannot write.
+/// Takes finished lines, newline included; the journal takes whole records. Never waits and never fails: the queue counts
+/// what cannot be written.
 pub(super) trait LineWriter: Send + Sync {
-    fn write(&self, line: &[u8]);
+    fn write(&self, line: String, share: LineShare);
 }
 
-/// Lines that never reach a reader.
-#[derive(Debug, Default)]
-pub(super) struct LostLines {
-    /// Not written because they repeat others.
-    pub(super) suppressed: AtomicU64,
-    /// Not accepted by the journal or standard error.
-    pub(super) dropped: AtomicU64,
-}
-
-/// Standard error, one write per line.
-pub(super) struct Stderr {
-    pub(super) lost: Arc<LostLines>,
-}
-
-impl LineWriter for Stderr {
-    fn write(&self, line: &[u8]) {
-        if io::stderr().lock().write_all(line).is_err() {
-            self.lost.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+impl LineWriter for LineQueue {
+    fn write(&self, line: String, share: LineShare) {
+        self.push(line.into_bytes(), share);
     }
 }

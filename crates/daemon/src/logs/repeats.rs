@@ -13,7 +13,8 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 
 use super::fields::{EventFields, Scalar};
-use crate::watch::DUMP_TARGET;
+use super::unfiltered::{DROPPED_TARGET, DUMP_TARGET};
+use crate::line_queue::LineShare;
 
 /// Lines of one kind that are written in a [`WINDOW`].
 pub(super) const LINES_MAX: u32 = 10;
@@ -50,10 +51,17 @@ struct LineKind {
     suppressed: u64,
 }
 
-/// The kind of a line; `None` if it is always written. Lines of a stack dump are: an operator asked for it, and many of
-/// its lines are equal.
+/// Which part of the queue a line uses. Stack dumps have their own: an operator asked for it, and a part of it is of no use.
+pub(super) fn share(metadata: &Metadata<'_>) -> LineShare {
+    match metadata.target() {
+        DUMP_TARGET | DROPPED_TARGET => LineShare::Reserved,
+        _ => LineShare::Ordinary,
+    }
+}
+
+/// The kind of a line; `None` if it is always written. Lines of a stack dump are: many of its lines are equal.
 pub(super) fn kind(metadata: &Metadata<'_>, fields: &EventFields) -> Option<u64> {
-    if *metadata.level() > Level::INFO || metadata.target() == DUMP_TARGET {
+    if *metadata.level() > Level::INFO || share(metadata) == LineShare::Reserved {
         return None;
     }
     let mut hasher = DefaultHasher::new();

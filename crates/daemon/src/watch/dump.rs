@@ -8,10 +8,8 @@ use stacks::{StackDump, StackFrame, ThreadStack};
 
 use super::Watch;
 use crate::json::to_json;
+use crate::logs;
 use crate::work::{self, BusyWorker};
-
-/// The target of the lines of a dump; they are never suppressed as repeats.
-pub(crate) const DUMP_TARGET: &str = module_path!();
 
 /// Frames in the log line of a stall.
 const FRAMES_MAX: usize = 40;
@@ -63,13 +61,19 @@ pub(crate) fn stacks_text(capture: &StackDump) -> String {
 
 /// Logs all stacks and the diagnostics, one line each; called on the watchdog's thread.
 pub(super) fn log_dump(watch: &Watch) {
+    if !logs::has_room_for_a_dump() {
+        tracing::warn!("skipped a dump: the output of the log has not taken the ones before it");
+        return;
+    }
     match watch.0.sampler.get() {
         Some(sampler) => {
             let capture = sampler.all();
+            watch.looks();
             let (threads, took_ms) = (capture.threads.len(), u64::try_from(capture.took.as_millis()).ok());
             tracing::info!(threads, took_ms, "dump of all stacks");
             for line in stacks_text(&capture).lines().filter(|line| !line.is_empty()) {
                 tracing::info!("{line}");
+                watch.looks();
             }
         }
         None => tracing::info!(
@@ -90,4 +94,12 @@ pub(super) fn log_dump(watch: &Watch) {
         }
     }
     tracing::info!("end of the dump");
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_lines_of_a_dump_have_the_target_that_no_filter_hides() {
+        assert_eq!(module_path!(), format!("{}::tests", crate::logs::DUMP_TARGET));
+    }
 }

@@ -243,9 +243,10 @@ pub(super) fn log_file(
 
 /// The lines that are not older than `oldest`; a line without a time is as old as the line before it.
 fn since(text: &str, oldest: Timestamp) -> String {
+    let now = Timestamp::from_millis(daemon::Clock::system().now_millis());
     let mut too_old = false;
     let kept = text.split_inclusive('\n').filter(|line| {
-        if let Some(time) = LogLine::parse(line.trim_end()).time {
+        if let Some(time) = LogLine::parse(line.trim_end(), now).time {
             too_old = time < oldest;
         }
         !too_old

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     part::{MissingCause, Part},
     process,
+    verdict::needs_second_look,
 };
 
 /// A lag from which a loop is sampled for late beats.
@@ -24,9 +25,9 @@ const LATE_IN_SAMPLE_MS: u64 = 120;
 /// Time between two beats of a loop.
 const BEAT_MS: u64 = 100;
 
-/// Whether a loop has regular beats: a pool is probed once a second only, and a recorder beats only while it works.
+/// Whether a loop has regular beats: a pool is probed once a second only, and a recorder or prober beats only while it works.
 fn has_regular_beats(l: &LoopReport) -> bool {
-    !matches!(l.kind, WatchKind::Pool | WatchKind::Recorder)
+    !matches!(l.kind, WatchKind::Pool | WatchKind::Recorder | WatchKind::Prober)
 }
 
 /// `GET /health`
@@ -37,6 +38,19 @@ pub(crate) async fn health(socket: &Path) -> Part<HealthReport> {
 /// `GET /watch`
 pub(crate) async fn watch(socket: &Path) -> Part<WatchReport> {
     ControlClient::new(socket).get(paths::WATCH).await.into()
+}
+
+/// `GET /watch`, and again after `pause` if that calls for a second look: then the second one counts.
+pub(crate) async fn watch_again_if_needed(socket: &Path, pause: Duration) -> Part<WatchReport> {
+    let first = watch(socket).await;
+    if !first.get().is_some_and(needs_second_look) {
+        return first;
+    }
+    sleep(pause).await;
+    match watch(socket).await {
+        Part::Missing { .. } => first,
+        second => second,
+    }
 }
 
 /// `GET /stacks`: the stacks as the process captures them itself.
@@ -52,6 +66,7 @@ impl<T> From<Result<T, ControlError>> for Part<T> {
         };
         let cause = match &error {
             ControlError::Timeout { .. } => MissingCause::TimedOut,
+            ControlError::Denied(_) => MissingCause::Denied,
             ControlError::Shape { .. }
             | ControlError::NotJson { .. }
             | ControlError::Status { status: 404, .. } => MissingCause::OtherVersion,
@@ -61,10 +76,10 @@ impl<T> From<Result<T, ControlError>> for Part<T> {
     }
 }
 
-/// Samples the loops of a process, if one of them was late lately: a single late beat is not starvation.
+/// Samples the loops of a process, if one of them is stalled or was late lately: a single late beat is not starvation.
 pub(crate) async fn late_loops(socket: &Path, first: &WatchReport) -> Vec<LateLoop> {
-    let loops: Vec<_> = first.progress.loops.iter().filter(|l| has_regular_beats(l) && !l.stalled).collect();
-    if loops.iter().all(|l| l.lag_ms_max < LATE_MS) {
+    let loops: Vec<_> = first.progress.loops.iter().filter(|l| has_regular_beats(l)).collect();
+    if loops.iter().all(|l| l.lag_ms_max < LATE_MS && !l.stalled) {
         return Vec::new();
     }
     let began = Instant::now();

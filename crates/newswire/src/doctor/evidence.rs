@@ -1,6 +1,8 @@
 //! The evidence, as the rules read it and as `--json` shows it. [`run`](super::run) documents its names.
 
-use control::{GatewayVitals, HealthReport, IngestVitals, WatchReport, watch::SourcesReport};
+use std::net::SocketAddr;
+
+use control::{GatewayVitals, HealthReport, IngestVitals, ProcessVitals, WatchReport, watch::SourcesReport};
 use serde::Serialize;
 
 use super::{
@@ -9,6 +11,7 @@ use super::{
     listener::ListenerReport,
     part::Part,
     process::{ProcessSample, Usage},
+    proof_entry::ProofEntry,
     resources::{
         ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
@@ -30,6 +33,31 @@ pub(crate) enum Presence {
     NotAsked,
 }
 
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Target {
+    /// Both processes of the configuration.
+    Both,
+    /// One process, whatever its configuration.
+    Pid,
+    /// A gateway, by its answers only.
+    Url,
+}
+
+/// What the configuration says, as far as the proof needs it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Configured {
+    /// `gateway.listen`
+    pub(crate) listen: Option<SocketAddr>,
+    /// `store.path`, absolute.
+    pub(crate) store: Option<String>,
+    /// What is wrong with the configuration or the list of sources.
+    pub(crate) complaints: Vec<String>,
+    /// Why this user may not read the configuration.
+    pub(crate) unreadable: Option<String>,
+}
+
 /// All evidence.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Evidence {
@@ -37,8 +65,14 @@ pub(crate) struct Evidence {
     pub(crate) took_ms: u64,
     pub(crate) version: &'static str,
     pub(crate) quick: bool,
+    pub(crate) target: Target,
     pub(crate) config: Option<String>,
+    pub(crate) configured: Configured,
     pub(crate) run_dir: String,
+    /// The group that may enter `run_dir`.
+    pub(crate) run_dir_group: Option<String>,
+    /// What was proved, and what could not be looked at.
+    pub(crate) proof: Vec<ProofEntry>,
     pub(crate) http: Part<http::HttpProbes>,
     pub(crate) listener: Part<ListenerReport>,
     pub(crate) ingestd: DaemonEvidence,
@@ -71,12 +105,24 @@ pub(crate) struct DaemonEvidence {
     pub(crate) resources: Part<ProcessResources>,
     pub(crate) health: Part<HealthReport>,
     pub(crate) watch: Part<WatchReport>,
+    /// The same about a second later.
+    pub(crate) watch_later: Part<WatchReport>,
+    /// Time between the two.
+    pub(crate) watched_for_ms: u64,
+    /// Whether the thread of its watchdog ran meanwhile, as the kernel counts. `None` if it has none, or was not looked at.
+    pub(crate) watchdog_ran: Option<bool>,
     /// Loops whose beats were late repeatedly within a second.
     pub(crate) late: Vec<LateLoop>,
     pub(crate) unit: Part<SystemdUnit>,
     pub(crate) stacks: Part<Stacks>,
     /// Processes of the same program that belong to another configuration.
     pub(crate) others: Vec<OtherProcess>,
+    /// A process of another program that listens on its admin socket.
+    pub(crate) foreign: Option<OtherProcess>,
+    /// Whether this user may not enter the directory of its sockets.
+    pub(crate) denied: bool,
+    /// Whether this user may send it signals: root, and the user of the process.
+    pub(crate) may_end: bool,
 }
 
 impl DaemonEvidence {
@@ -84,14 +130,39 @@ impl DaemonEvidence {
         self.process.get().map(|process| process.pid)
     }
 
-    /// What a gateway reports.
-    pub(crate) fn gateway_vitals(&self) -> Option<&GatewayVitals> {
-        self.watch.get()?.vitals.as_ref()?.gateway()
+    /// What it reported last.
+    pub(crate) fn latest(&self) -> Option<&WatchReport> {
+        self.watch_later.get().or_else(|| self.watch.get())
     }
 
-    /// What an ingestion daemon reports.
+    /// What it reported first and, unless there was one report only, about a second later.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = &WatchReport> {
+        [&self.watch, &self.watch_later].into_iter().filter_map(Part::get)
+    }
+
+    /// The diagnostics that it reported, the last first.
+    fn vitals(&self) -> impl Iterator<Item = &ProcessVitals> {
+        [&self.watch_later, &self.watch].into_iter().filter_map(|report| report.get()?.vitals.as_ref())
+    }
+
+    /// What a gateway reported last.
+    pub(crate) fn gateway_vitals(&self) -> Option<&GatewayVitals> {
+        self.vitals().next()?.gateway()
+    }
+
+    /// What an ingestion daemon reported last.
     pub(crate) fn ingest_vitals(&self) -> Option<&IngestVitals> {
-        self.watch.get()?.vitals.as_ref()?.ingest()
+        self.vitals().next()?.ingest()
+    }
+
+    /// What an ingestion daemon reported first.
+    pub(crate) fn first_ingest_vitals(&self) -> Option<&IngestVitals> {
+        self.reports().find_map(|report| report.vitals.as_ref()?.ingest())
+    }
+
+    /// How often it was looked at, for rules that read counters: what a rule finds in every report lasts.
+    pub(crate) fn looks(&self) -> usize {
+        self.reports().count()
     }
 
     /// What an ingestion daemon reports about its sources.
@@ -103,7 +174,7 @@ impl DaemonEvidence {
     pub(crate) fn open_files(&self) -> Option<Usage> {
         let counted = self.process.get().and_then(|process| process.open_files);
         let reported = || {
-            let files = self.watch.get()?.vitals.as_ref()?.open_files();
+            let files = self.vitals().next()?.open_files();
             Some(Usage { used: files.used, max: files.max })
         };
         counted.or_else(reported)

@@ -6,31 +6,39 @@ use std::{
     time::Duration,
 };
 
-use control::{HealthReport, WatchReport};
-use daemon::{Clock, config::Loaded};
+use daemon::Clock;
 use news::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     admin,
-    evidence::{DaemonEvidence, Disk, Evidence, OtherGateway, Presence},
+    evidence::{Configured, DaemonEvidence, Disk, Evidence, OtherGateway, Presence, Target},
     http, listener,
-    locate::{self, GATEWAY, INGESTD, Instance, LocatedProcess},
-    part::Part,
+    locate::{self, Instance, LocatedProcess},
+    part::{MissingCause, Part},
     process,
+    program::{self, GATEWAY, INGESTD},
     resources::{
         self, file_system::StoreFileSystem, kernel_files::KernelFiles, pressure::Pressures,
         store_placement::StorePlacement,
     },
+    settle,
     systemd::SystemdUnits,
-    threads,
+    threads, within,
 };
+use crate::config_file::ConfigInPart;
 
 /// How long each request to the public server may take.
 const HTTP_WITHIN: Duration = Duration::from_secs(5);
 /// The same with `--quick`.
 const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
+/// Time between the two reports of a process.
+const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+/// The same with `--quick`, after a report that may show a hang.
+const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
+/// How long looking through the sockets of all processes may take.
+const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
 const DISK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -57,28 +65,45 @@ pub(crate) enum DoctorTarget {
     },
 }
 
+impl DoctorTarget {
+    fn kind(&self) -> Target {
+        match self {
+            Self::Both => Target::Both,
+            Self::Pid(_) => Target::Pid,
+            Self::Url { .. } => Target::Url,
+        }
+    }
+}
+
+/// The directories of the configuration. They may be wrong if it is broken.
+pub(crate) fn instance(config: &ConfigInPart) -> Instance {
+    let run_dir = absolute(&config.loaded.config.daemon.run_dir);
+    let gateway_dir = config.loaded.config.gateway.admin_dir.as_deref().map(absolute);
+    let gateway_dir = gateway_dir.unwrap_or_else(|| run_dir.clone());
+    Instance { run_dir, gateway_dir, config: config.loaded.file.clone(), is_whole: config.is_whole() }
+}
+
 /// Gathers all evidence.
-pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence {
+pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Evidence {
     let began = Instant::now();
     let at = Timestamp::from_millis(Clock::system().now_millis()).to_string();
-    let run_dir = absolute(&loaded.config.daemon.run_dir);
-    let gateway_dir = loaded.config.gateway.admin_dir.as_deref().map(absolute);
-    let has_own_dir = gateway_dir.is_some();
-    let gateway_dir = gateway_dir.unwrap_or_else(|| run_dir.clone());
-    let instance = Instance { run_dir, gateway_dir, config: loaded.file.clone() };
+    let loaded = &config.loaded;
+    let instance = instance(config);
     let mut units = match (&options.target, options.quick) {
         (DoctorTarget::Url { .. }, _) | (_, true) => SystemdUnits::not_asked(),
         _ => SystemdUnits::query().await,
     };
-    if has_own_dir {
+    if loaded.config.gateway.admin_dir.is_some() {
         // The unit of that name may run the gateway beside this one.
         units = units.without(GATEWAY);
     }
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
+    let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
     let ingestd_pid = ingestd.pid;
-    let store_path = resources::store_placement::path_of(ingestd_pid, &loaded.config.store.path);
-    let (http, listener, ingestd, gateway, store, file_system, pressure) = tokio::join!(
+    let store_path =
+        resources::store_placement::path_of(ingestd_pid.or(gateway.pid), &loaded.config.store.path);
+    let (http, listener, ingestd, gateway, store, file_system, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         examine_daemon(options, INGESTD, ingestd, &instance, &units),
@@ -86,18 +111,23 @@ pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence
         examine_disk(options, &loaded.config.store.path),
         examine_file_system(options, ingestd_pid, &store_path),
         examine_pressure(options),
+        complaints(options, config),
     );
     let (store_place, other_gateways) = tokio::join!(
         examine_store_place(options, &ingestd, &store_path),
         find_other_gateways(options, &instance, gateway.pid()),
     );
-    Evidence {
+    let mut evidence = Evidence {
         at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         version: env!("CARGO_PKG_VERSION"),
         quick: options.quick,
+        target: options.target.kind(),
         config: loaded.file.as_ref().map(|file| file.display().to_string()),
+        configured: configured(options, config, complaints),
         run_dir: instance.run_dir.display().to_string(),
+        run_dir_group: settle::group_that_may_enter(&instance.run_dir),
+        proof: Vec::new(),
         http,
         listener,
         ingestd,
@@ -107,7 +137,44 @@ pub(crate) async fn gather(options: &GatherOptions, loaded: &Loaded) -> Evidence
         store_place,
         other_gateways,
         pressure,
+    };
+    settle::presence(&mut evidence, is_nowhere);
+    evidence
+}
+
+fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<String>) -> Configured {
+    if options.target != DoctorTarget::Both {
+        return Configured::default();
     }
+    let values = config.is_whole().then_some(&config.loaded.config);
+    Configured {
+        listen: values.map(|config| config.gateway.listen).filter(|listen| listen.port() != 0),
+        store: values.map(|config| absolute(&config.store.path).display().to_string()),
+        complaints,
+        unreadable: config.unreadable.clone(),
+    }
+}
+
+/// What is wrong with the configuration, and with the list of sources if that can be read.
+async fn complaints(options: &GatherOptions, config: &ConfigInPart) -> Vec<String> {
+    if options.target != DoctorTarget::Both {
+        return Vec::new();
+    }
+    let mut complaints = config.complaints.clone();
+    let list = config.loaded.config.ingestd.sources.clone();
+    if options.quick || !is_readable(&list) {
+        return complaints;
+    }
+    let read = tokio::task::spawn_blocking(move || crate::config::read_list(&list));
+    if let Ok(Ok(Err(wrong))) = tokio::time::timeout(DISK_WITHIN, read).await {
+        complaints.extend(wrong.to_string().lines().map(str::to_owned));
+    }
+    complaints
+}
+
+/// A list that is not on this machine, or that this user may not read, is not wrong.
+fn is_readable(list: &Path) -> bool {
+    std::fs::File::open(list).is_ok()
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -131,13 +198,8 @@ async fn locate_both(
         }
         DoctorTarget::Url { .. } => [LocatedProcess::not_asked(), LocatedProcess::not_asked()],
         DoctorTarget::Pid(pid) => {
-            let given = LocatedProcess {
-                presence: Presence::Running,
-                pid: Some(*pid),
-                how: "given by --pid".to_owned(),
-                others: Vec::new(),
-            };
-            match locate::program_of(*pid) {
+            let given = LocatedProcess::given(*pid);
+            match program::of(*pid) {
                 Some(INGESTD) => [given, LocatedProcess::not_asked()],
                 _ => [LocatedProcess::not_asked(), given],
             }
@@ -197,9 +259,9 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
         }
         Ok(address) => {
             let address = *address;
-            match tokio::task::spawn_blocking(move || listener::at(address)).await {
-                Ok(listener) => Part::from_result(listener),
-                Err(error) => Part::missing(error.to_string()),
+            match within::later(LISTENER_WITHIN, move || listener::at(address)).await {
+                Some(listener) => Part::from_result(listener),
+                None => Part::timed_out(http::no_answer_within(LISTENER_WITHIN)),
             }
         }
     }
@@ -213,12 +275,14 @@ async fn examine_daemon(
     units: &SystemdUnits,
 ) -> DaemonEvidence {
     let socket = match (&options.target, found.pid) {
-        (DoctorTarget::Pid(_), Some(pid)) => listener::unix_of(pid)
-            .into_iter()
-            .find(|path| path.to_string_lossy().ends_with("-admin.sock"))
-            .unwrap_or_default(),
+        (DoctorTarget::Pid(_), Some(pid)) => locate::admin_socket_of(pid).unwrap_or_default(),
+        // The directory of a broken configuration may be wrong.
+        (_, Some(pid)) if !instance.is_whole => {
+            locate::admin_socket_of(pid).unwrap_or_else(|| instance.admin_socket(name))
+        }
         _ => instance.admin_socket(name),
     };
+    let is_asked = found.presence != Presence::NotAsked;
     let mut daemon = DaemonEvidence {
         name,
         presence: found.presence,
@@ -228,44 +292,79 @@ async fn examine_daemon(
         resources: Part::missing("no process"),
         health: Part::missing("no process"),
         watch: Part::missing("no process"),
+        watch_later: Part::not_asked(),
+        watched_for_ms: 0,
+        watchdog_ran: None,
         late: Vec::new(),
         unit: units.of(name),
         stacks: Part::missing("no process"),
         others: found.others,
+        foreign: found.foreign,
+        denied: found.denied,
+        may_end: settle::may_end(found.pid),
     };
-    let Some(pid) = found.pid else { return daemon };
-    let (process, resources, (health, watch, late)) = tokio::join!(
-        process::examine(pid, options.quick),
-        resources::examine(pid, options.quick),
-        query(options, &socket)
-    );
-    daemon.resources = resources;
-    (daemon.process, daemon.health, daemon.watch, daemon.late) = (process, health, watch, late);
-    daemon.stacks = match options.stacks {
+    if !is_asked || (found.pid.is_none() && found.presence == Presence::Absent) {
+        return daemon;
+    }
+    let from_outside = async {
+        match found.pid {
+            Some(pid) => tokio::join!(
+                process::examine(pid, options.quick),
+                resources::examine(pid, options.quick),
+                process::watchdog_runs(pid)
+            ),
+            None => {
+                let unseen = || "its process cannot be seen from here";
+                (Part::missing(unseen()), Part::missing(unseen()), None)
+            }
+        }
+    };
+    let ((process, resources, watchdog_ran), ()) =
+        tokio::join!(from_outside, query(options, &socket, &mut daemon));
+    (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
+    daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
-        true => threads::capture(Some(pid), &socket, daemon.watch.get()).await,
+        true => threads::capture(found.pid, &socket, daemon.watch.get()).await,
         false => Part::not_asked(),
     };
     daemon
 }
 
-async fn query(
-    options: &GatherOptions,
-    socket: &Path,
-) -> (Part<HealthReport>, Part<WatchReport>, Vec<admin::LateLoop>) {
+/// Asks a process for its reports: the second one about a second after the first.
+async fn query(options: &GatherOptions, socket: &Path, daemon: &mut DaemonEvidence) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
-    let requests = async {
-        let (health, watch) = tokio::join!(admin::health(socket), admin::watch(socket));
-        let late = match watch.get() {
-            Some(watch) if !options.quick => admin::late_loops(socket, watch).await,
-            _ => Vec::new(),
-        };
-        (health, watch, late)
+    let began = Instant::now();
+    let watch = async {
+        match options.quick {
+            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER).await,
+            false => admin::watch(socket).await,
+        }
     };
-    tokio::time::timeout(within, requests).await.unwrap_or_else(|_| {
+    let requests = async { tokio::join!(admin::health(socket), watch) };
+    let (health, watch) = tokio::time::timeout(within, requests).await.unwrap_or_else(|_| {
         let why = http::no_answer_within(within);
-        (Part::timed_out(why.clone()), Part::timed_out(why), Vec::new())
-    })
+        (Part::timed_out(why.clone()), Part::timed_out(why))
+    });
+    let is_late = watch.is_missing_because(MissingCause::TimedOut) && health.get().is_some();
+    let looked = Instant::now();
+    if !options.quick && (watch.get().is_some() || is_late) {
+        let second = async {
+            sleep_until(began + SECOND_LOOK_AFTER).await;
+            admin::watch(socket).await
+        };
+        let late = async {
+            match watch.get() {
+                Some(watch) => admin::late_loops(socket, watch).await,
+                None => Vec::new(),
+            }
+        };
+        (daemon.watch_later, daemon.late) = tokio::join!(second, late);
+        daemon.watched_for_ms = u64::try_from(looked.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+    (daemon.health, daemon.watch) = (health, watch);
+    if is_late && daemon.watch_later.get().is_some() {
+        daemon.watch = std::mem::replace(&mut daemon.watch_later, Part::not_asked());
+    }
 }
 
 /// Where the store is mounted, and whether its file system takes changes.
@@ -278,7 +377,7 @@ async fn examine_file_system(
         return Part::not_asked();
     }
     let path = store.to_path_buf();
-    let found = resources::abandonable(move || {
+    let found = within::later(resources::SAMPLE_WITHIN, move || {
         let existing = path.canonicalize().unwrap_or(path);
         StoreFileSystem::of(&KernelFiles::below("/"), pid, &existing)
     });
@@ -296,17 +395,30 @@ async fn examine_store_place(
     daemon: &DaemonEvidence,
     configured: &Path,
 ) -> Part<StorePlacement> {
-    let Some(pid) = daemon.pid() else { return Part::missing("no process") };
+    let Some(pid) = daemon.pid() else {
+        return match daemon.presence {
+            Presence::Absent if options.target == DoctorTarget::Both => store_of_the_dead(configured).await,
+            _ => Part::missing("no process"),
+        };
+    };
     let reported = daemon.ingest_vitals().map(|vitals| PathBuf::from(&vitals.store.path));
     if reported.is_none() && options.target != DoctorTarget::Both {
         return Part::missing("the daemon does not say where its store is");
     }
     let is_certain = reported.is_some();
     let store = reported.unwrap_or_else(|| configured.to_path_buf());
-    match resources::abandonable(move || StorePlacement::of(pid, &store)).await {
+    match within::later(resources::SAMPLE_WITHIN, move || StorePlacement::of(pid, &store)).await {
         Some(Ok(StorePlacement::Renamed(to))) if !is_certain => {
             Part::missing(format!("the daemon has a store at {to} open, and does not say which is its own"))
         }
+        Some(place) => Part::from_result(place),
+        None => Part::timed_out("its file system did not answer in time"),
+    }
+}
+
+async fn store_of_the_dead(configured: &Path) -> Part<StorePlacement> {
+    let store = configured.to_path_buf();
+    match within::later(resources::SAMPLE_WITHIN, move || StorePlacement::without_daemon(&store)).await {
         Some(place) => Part::from_result(place),
         None => Part::timed_out("its file system did not answer in time"),
     }

@@ -4,14 +4,13 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::{Instant, timeout},
 };
 
-use super::part::Part;
+use super::{part::Part, program::GATEWAY};
 
 /// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -27,7 +26,12 @@ pub(crate) struct HttpProbes {
 impl HttpProbes {
     /// Whether the answer to `/health` is that of a gateway of ours.
     pub(crate) fn is_ours(&self) -> bool {
-        self.probes.iter().any(|probe| probe.path == "/health" && probe.ours)
+        self.health().is_some()
+    }
+
+    /// The answer to `/health`, if it is that of a gateway of ours.
+    pub(crate) fn health(&self) -> Option<&PublicHealth> {
+        self.probes.iter().find_map(|probe| probe.health.as_ref())
     }
 }
 
@@ -43,9 +47,27 @@ pub(crate) struct HttpProbe {
     /// There was no complete answer in time.
     #[serde(skip)]
     pub(crate) timed_out: bool,
-    /// It is the answer of a gateway of ours to `/health`.
-    #[serde(skip)]
-    pub(crate) ours: bool,
+    /// The answer to `/health`, if it is that of a gateway of ours.
+    pub(crate) health: Option<PublicHealth>,
+}
+
+/// The answer of a gateway to `/health`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct PublicHealth {
+    pub(crate) status: String,
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// In its own pid namespace. An older gateway does not say it.
+    pub(crate) pid: Option<i32>,
+    pub(crate) uptime_s: u64,
+}
+
+impl PublicHealth {
+    fn of_gateway(body: &[u8]) -> Option<Self> {
+        let health: Self = serde_json::from_slice(body).ok()?;
+        (health.status == "ok" && health.name == GATEWAY).then_some(health)
+    }
 }
 
 /// The answer to `/ready`.
@@ -104,6 +126,10 @@ pub(crate) async fn probe_all(
             ready = match &probe.error {
                 Some(error) if probe.timed_out => Part::timed_out(error.clone()),
                 Some(error) => Part::missing(error.clone()),
+                // A gateway over its limits refuses, which says nothing about it.
+                None if !matches!(probe.status, Some(200 | 503)) => {
+                    Part::missing(format!("/ready was answered with {}", probe.status.unwrap_or(0)))
+                }
                 None => Part::from_result(
                     serde_json::from_slice(&body).map_err(|_| "the answer is not that of a newswire gateway"),
                 ),
@@ -133,8 +159,9 @@ async fn probe(host: &str, address: &str, path: &'static str, limit: Duration) -
     match answer {
         Ok(answer) => {
             probe.status = Some(answer.status);
-            let health: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            probe.ours = health["status"] == "ok" && health["name"] == "newswire-gateway";
+            if path == "/health" && answer.status == 200 {
+                probe.health = PublicHealth::of_gateway(&answer.body);
+            }
             (probe, answer.body)
         }
         Err(error) => {

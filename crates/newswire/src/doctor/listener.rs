@@ -13,7 +13,7 @@ use procfs::{
 };
 use serde::Serialize;
 
-use super::process;
+use super::{process, program};
 
 /// The listening sockets of an address.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -43,6 +43,8 @@ pub(crate) struct Owner {
     pub(crate) name: String,
     pub(crate) command: String,
     pub(crate) uptime_ms: u64,
+    /// Which of our programs it runs.
+    pub(crate) program: Option<&'static str>,
 }
 
 impl Owner {
@@ -178,6 +180,7 @@ fn owner(process: &Process) -> Owner {
         uptime_ms: stat.as_ref().map_or(0, process::uptime_ms),
         name: stat.map(|stat| stat.comm).unwrap_or_default(),
         command: process::command(process),
+        program: program::of(process.pid()),
     }
 }
 

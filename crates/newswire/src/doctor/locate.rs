@@ -1,5 +1,6 @@
 //! Locates the processes of an instance. A program name proves nothing, so a process belongs to the instance if it listens
-//! on its admin socket; the kernel reports which process does, even if it is frozen. The other ways are for a missing socket.
+//! on its admin socket; the kernel reports which process does, even if it is frozen. The other ways are for a missing socket,
+//! for one that another program holds, for a user who may not enter the directory, and for a broken configuration.
 
 use std::{
     ffi::OsStr,
@@ -15,15 +16,13 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{
     evidence::{OtherProcess, Presence},
     listener, process,
+    program::{self, INGESTD},
     systemd::SystemdUnit,
+    within,
 };
 
 /// How long connecting may take. It does not wait for the process, unless the queue of the socket is full.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
-/// The name of the ingestion daemon.
-pub(crate) const INGESTD: &str = "newswire-ingestd";
-/// The name of the gateway.
-pub(crate) const GATEWAY: &str = "newswire-gateway";
 
 /// An installation: its sockets and its configuration.
 pub(crate) struct Instance {
@@ -32,6 +31,8 @@ pub(crate) struct Instance {
     /// The directory of the gateway's admin socket: `run_dir`, unless several gateways run beside the daemon.
     pub(crate) gateway_dir: PathBuf,
     pub(crate) config: Option<PathBuf>,
+    /// Whether the configuration could be read and has no mistake. Else its directories may be wrong.
+    pub(crate) is_whole: bool,
 }
 
 /// The process of one program, if it was found.
@@ -40,15 +41,33 @@ pub(crate) struct LocatedProcess {
     pub(crate) pid: Option<i32>,
     pub(crate) how: String,
     pub(crate) others: Vec<OtherProcess>,
+    /// A process of another program that listens on its admin socket.
+    pub(crate) foreign: Option<OtherProcess>,
+    /// Whether this user may not enter the directory of the sockets.
+    pub(crate) denied: bool,
+    /// Whether all processes of this machine are visible, and none of them runs this program.
+    pub(crate) is_nowhere: bool,
 }
 
 impl LocatedProcess {
     fn at(pid: i32, how: impl Into<String>) -> Self {
-        Self { presence: Presence::Running, pid: Some(pid), how: how.into(), others: Vec::new() }
+        Self { presence: Presence::Running, pid: Some(pid), how: how.into(), ..Self::not_asked() }
+    }
+
+    pub(crate) fn given(pid: i32) -> Self {
+        Self::at(pid, "given by --pid")
     }
 
     pub(crate) fn not_asked() -> Self {
-        Self { presence: Presence::NotAsked, pid: None, how: "not asked".to_owned(), others: Vec::new() }
+        Self {
+            presence: Presence::NotAsked,
+            pid: None,
+            how: "not asked".to_owned(),
+            others: Vec::new(),
+            foreign: None,
+            denied: false,
+            is_nowhere: false,
+        }
     }
 }
 
@@ -72,10 +91,9 @@ fn sockets(program: &str) -> &'static [ControlSocket] {
     }
 }
 
-/// Which of our programs a process runs.
-pub(crate) fn program_of(pid: i32) -> Option<&'static str> {
-    let process = Process::new(pid).ok()?;
-    [INGESTD, GATEWAY].into_iter().find(|program| runs(&process, program))
+/// The admin socket on which a process listens.
+pub(crate) fn admin_socket_of(pid: i32) -> Option<PathBuf> {
+    listener::unix_of(pid).into_iter().find(|path| path.to_string_lossy().ends_with("-admin.sock"))
 }
 
 /// Finds the process of a program.
@@ -84,23 +102,106 @@ pub(crate) async fn locate(
     instance: &Instance,
     unit: Option<&SystemdUnit>,
 ) -> LocatedProcess {
-    let mut why = Vec::new();
-    let mut denied = false;
+    locate_running(program, instance, unit, |pid| program::of(pid) == Some(program)).await
+}
+
+/// What the sockets say about a process.
+#[derive(Default)]
+struct SocketFindings {
+    /// It listens on one of them.
+    listens: Option<(i32, String)>,
+    /// Another program listens on the admin socket.
+    foreign: Option<OtherProcess>,
+    /// A process listens that the kernel does not name: it is in another pid namespace.
+    is_unnamed: bool,
+    denied: bool,
+    why: Vec<String>,
+}
+
+async fn locate_running(
+    program: &'static str,
+    instance: &Instance,
+    unit: Option<&SystemdUnit>,
+    is_program: impl Fn(i32) -> bool,
+) -> LocatedProcess {
+    let named = by_name(program, instance);
+    let same = named.iter().find(|(_, relation)| *relation == Relation::Same).map(|(other, _)| other.pid);
+    if let (false, Some(pid)) = (instance.is_whole, same) {
+        return LocatedProcess::at(pid, format!("runs {program} with this configuration"));
+    }
+    let found = probe_sockets(program, instance, is_program).await;
+    let why = found.why.join(", ");
+    let mut located = LocatedProcess {
+        presence: if found.denied || found.is_unnamed { Presence::Unknown } else { Presence::Absent },
+        how: why.clone(),
+        foreign: found.foreign,
+        denied: found.denied,
+        is_nowhere: named.is_empty() && sees_all(),
+        ..LocatedProcess::not_asked()
+    };
+    let unclear: Vec<_> =
+        named.iter().filter(|(_, r)| *r == Relation::Unclear).map(|(other, _)| other.pid).collect();
+    let only = || match unclear[..] {
+        [only] if found.denied || !instance.is_whole => Some(only),
+        _ => None,
+    };
+    let main = unit.and_then(|unit| unit.main_pid).filter(|pid| Process::new(*pid).is_ok());
+    let (pid, how) = if let Some((pid, how)) = found.listens {
+        (pid, how)
+    } else if let Some(pid) = main {
+        (pid, format!("main process of its systemd unit; {why}"))
+    } else if let Some(pid) = same {
+        (pid, format!("runs {program} with this configuration; {why}"))
+    } else if let Some(pid) = only() {
+        (pid, format!("the only {program} on this machine that may use this configuration; {why}"))
+    } else {
+        located.others = named.into_iter().map(|(other, _)| other).collect();
+        return located;
+    };
+    (located.presence, located.pid, located.how) = (Presence::Running, Some(pid), how);
+    located.others = named.into_iter().map(|(other, _)| other).filter(|other| other.pid != pid).collect();
+    located
+}
+
+/// Connects to the sockets of a program, the admin socket first.
+async fn probe_sockets(
+    program: &'static str,
+    instance: &Instance,
+    is_program: impl Fn(i32) -> bool,
+) -> SocketFindings {
+    let mut found = SocketFindings::default();
     for socket in sockets(program) {
-        let name = socket.file_name();
-        let socket = instance.socket(*socket);
-        match probe_socket(&socket).await {
-            Ok(Some(pid)) => return LocatedProcess::at(pid, format!("listens on {name}")),
-            Ok(None) => {
-                if let Some(pid) = listener::holder_of(&socket) {
-                    return LocatedProcess::at(pid, format!("holds the inode of {name}"));
+        let (name, path) = (socket.file_name(), instance.socket(*socket));
+        match probe_socket(&path).await {
+            Ok(listens) => {
+                let (pid, how) = match listens {
+                    Some(pid) => (Some(pid), format!("listens on {name}")),
+                    None => (listener::holder_of(&path), format!("holds the inode of {name}")),
+                };
+                match pid {
+                    Some(pid) if is_program(pid) => {
+                        found.listens = Some((pid, how));
+                        return found;
+                    }
+                    Some(pid) => {
+                        let command =
+                            Process::new(pid).map(|process| process::command(&process)).unwrap_or_default();
+                        found.why.push(format!(
+                            "{name} is held by pid {pid} ({command}), which is another program"
+                        ));
+                        found.foreign.get_or_insert(OtherProcess { pid, command });
+                    }
+                    None => {
+                        found.is_unnamed = true;
+                        found.why.push(format!(
+                            "a process that cannot be seen from here listens on {name}, such as one in another container"
+                        ));
+                    }
                 }
-                why.push(format!("an unknown process listens on {name}"));
-                denied = true;
             }
             Err(error) => {
-                denied |= error.kind() == io::ErrorKind::PermissionDenied;
-                why.push(match error.kind() {
+                found.denied |= error.kind() == io::ErrorKind::PermissionDenied;
+                found.why.push(match error.kind() {
                     io::ErrorKind::NotFound => format!("there is no {name}"),
                     io::ErrorKind::ConnectionRefused => {
                         format!("no process listens on {name}: a killed process left it behind")
@@ -110,18 +211,7 @@ pub(crate) async fn locate(
             }
         }
     }
-    if let Some(pid) = unit.and_then(|unit| unit.main_pid).filter(|pid| Process::new(*pid).is_ok()) {
-        return LocatedProcess::at(pid, format!("main process of its systemd unit; {}", why.join(", ")));
-    }
-    let (same_instance, others) = by_name(program, instance);
-    if let Some(pid) = same_instance {
-        let mut found =
-            LocatedProcess::at(pid, format!("runs {program} with this configuration; {}", why.join(", ")));
-        found.others = others;
-        return found;
-    }
-    let presence = if denied { Presence::Unknown } else { Presence::Absent };
-    LocatedProcess { presence, pid: None, how: why.join(", "), others }
+    found
 }
 
 /// Connects to a socket; returns the process that listens, if the kernel reports it.
@@ -135,53 +225,70 @@ async fn probe_socket(socket: &Path) -> io::Result<Option<i32>> {
     }
 }
 
-/// The process of this program that runs with the configuration of the instance, and those that do not.
-fn by_name(program: &str, instance: &Instance) -> (Option<i32>, Vec<OtherProcess>) {
-    let (mut same_instance, mut others) = (None, Vec::new());
-    for process in all_processes().into_iter().flatten().flatten().filter(|process| runs(process, program)) {
-        if belongs_to(&process, instance) {
-            same_instance = Some(process.pid());
-        } else {
-            others.push(OtherProcess { pid: process.pid(), command: process::command(&process) });
-        }
-    }
-    (same_instance, others)
+/// Whether this user sees the processes of other users (`hidepid=` of proc(5)).
+fn sees_all() -> bool {
+    Process::new(1).is_ok_and(|first| first.stat().is_ok())
 }
 
-fn runs(process: &Process, program: &str) -> bool {
-    // The path of a program that an update has replaced ends in " (deleted)".
-    let named = |path: PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().trim_end_matches(" (deleted)") == program)
-    };
-    process.exe().map_or_else(
-        |_| {
-            process
-                .cmdline()
-                .is_ok_and(|arguments| arguments.first().is_some_and(|argument| named(argument.into())))
-        },
-        named,
-    )
+/// Whether a process belongs to the instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    /// Its configuration or a socket of it is that of the instance.
+    Same,
+    /// Its configuration is another one.
+    Other,
+    /// This user may not see which configuration it uses.
+    Unclear,
+}
+
+/// The processes of this program, and whether each belongs to the instance.
+fn by_name(program: &str, instance: &Instance) -> Vec<(OtherProcess, Relation)> {
+    let running = all_processes().into_iter().flatten().flatten();
+    let running = running.filter(|process| program::runs(process, program) && process.is_alive());
+    running
+        .map(|process| {
+            let other = OtherProcess { pid: process.pid(), command: process::command(&process) };
+            let bound = listener::unix_of(process.pid());
+            let relation = match instance.is_whole && bound.contains(&instance.admin_socket(program)) {
+                true => Relation::Same,
+                false => relation(&process, instance),
+            };
+            (other, relation)
+        })
+        .collect()
 }
 
 /// Whether a process runs with the configuration of the instance, according to its command line and environment.
-fn belongs_to(process: &Process, instance: &Instance) -> bool {
-    let (Ok(folder), Ok(arguments)) = (process.cwd(), process.cmdline()) else { return false };
-    let variable = process.environ().ok().and_then(|all| all.get(OsStr::new("NEWSWIRE_CONFIG")).cloned());
-    let config = config_of(&arguments).map(PathBuf::from).or_else(|| variable.map(PathBuf::from));
-    let config = config.map(|path| folder.join(path)).or_else(|| {
-        let system = PathBuf::from(daemon::config::SYSTEM_FILE);
-        system.is_file().then_some(system)
-    });
-    match (config, &instance.config) {
-        (Some(theirs), Some(ours)) => is_same_file(&theirs, ours),
+fn relation(process: &Process, instance: &Instance) -> Relation {
+    let Some(arguments) = process::arguments(process.pid()) else { return Relation::Unclear };
+    let folder = process.cwd().ok();
+    let environment = within::through_memory(process.pid(), Process::environ);
+    let config = match (config_of(&arguments), &environment) {
+        (Some(named), _) => Some(PathBuf::from(named)),
+        (None, None) => return Relation::Unclear,
+        (None, Some(environment)) => environment.get(OsStr::new("NEWSWIRE_CONFIG")).map(PathBuf::from),
+    };
+    let config = match (config, &folder) {
+        (Some(path), _) if path.is_absolute() => Some(path),
+        (Some(path), Some(folder)) => Some(folder.join(path)),
+        (Some(_), None) => return Relation::Unclear,
+        (None, _) => {
+            let system = PathBuf::from(daemon::config::SYSTEM_FILE);
+            system.is_file().then_some(system)
+        }
+    };
+    let same = match (config, &instance.config, folder) {
+        (Some(theirs), Some(ours), _) => is_same_file(&theirs, ours),
         // Without a file both use the built-in ./run.
-        (None, None) => is_same_file(&folder.join("run"), &instance.run_dir),
+        (None, None, Some(folder)) => is_same_file(&folder.join("run"), &instance.run_dir),
+        (None, None, None) => return Relation::Unclear,
         _ => false,
-    }
+    };
+    if same { Relation::Same } else { Relation::Other }
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
-    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+    a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// `--config FILE` or `--config=FILE`.
@@ -200,10 +307,24 @@ pub(crate) fn config_of(arguments: &[String]) -> Option<&str> {
 mod tests {
     use std::os::unix::net::UnixListener;
 
-    use super::*;
+    use super::{super::program::GATEWAY, *};
+
+    /// As [`super::locate`], but for a process that runs a test.
+    async fn locate(
+        program: &'static str,
+        instance: &Instance,
+        unit: Option<&SystemdUnit>,
+    ) -> LocatedProcess {
+        locate_running(program, instance, unit, |_| true).await
+    }
 
     fn instance(folder: &Path) -> Instance {
-        Instance { run_dir: folder.to_path_buf(), gateway_dir: folder.to_path_buf(), config: None }
+        Instance {
+            run_dir: folder.to_path_buf(),
+            gateway_dir: folder.to_path_buf(),
+            config: None,
+            is_whole: true,
+        }
     }
 
     #[tokio::test]
@@ -252,5 +373,16 @@ mod tests {
         let me = std::process::id().cast_signed();
         let unit = SystemdUnit { main_pid: Some(me), ..SystemdUnit::default() };
         assert_eq!(locate(INGESTD, &instance, Some(&unit)).await.pid, Some(me));
+    }
+
+    #[tokio::test]
+    async fn another_program_on_the_admin_socket_is_named_and_not_taken_for_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = instance(folder.path());
+        let _listener = UnixListener::bind(instance.admin_socket(GATEWAY)).unwrap();
+        let found = super::locate(GATEWAY, &instance, None).await;
+        assert_eq!((found.presence, found.pid), (Presence::Absent, None));
+        assert_eq!(found.foreign.unwrap().pid, std::process::id().cast_signed());
+        assert!(found.how.contains("is held by pid"), "{}", found.how);
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum MissingCause {
     TimedOut,
     /// The process answered, but not as this version of the tool expects.
     OtherVersion,
+    /// This user may not look.
+    Denied,
     /// Anything else.
     Other,
 }

@@ -9,9 +9,9 @@ use std::{
 
 use procfs::process::{LimitValue, Process as Proc, Stat};
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::part::Part;
+use super::{part::Part, within};
 
 /// Time between the two samples that show how much it runs and waits for a processor.
 const SAMPLE: Duration = Duration::from_millis(300);
@@ -22,6 +22,8 @@ const COMMAND_CHARS_MAX: usize = 300;
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ProcessSample {
     pub(crate) pid: i32,
+    /// Its ids in the pid namespaces that it is in, that of a container last; empty if it is in no other one.
+    pub(crate) inner_pids: Vec<i32>,
     pub(crate) command: String,
     /// Of the main thread: R running, S sleeping, D waiting for the disk, T stopped, t traced, Z zombie.
     pub(crate) state: char,
@@ -74,14 +76,42 @@ pub(crate) struct CpuTimes {
     pub(crate) run_delay_ms: u64,
 }
 
+/// How long the watchdog of a process may take to run: it looks every 250 ms.
+const WATCHDOG_WITHIN: Duration = Duration::from_millis(1_200);
+const WATCHDOG_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The name of its thread.
+const WATCHDOG: &str = "watchdog";
+
+/// Whether the watchdog of a process runs, as the kernel counts: it begins to wait again and again. A loop that never waits
+/// does not count. `None` if it has no such thread, or has ended.
+pub(crate) async fn watchdog_runs(pid: i32) -> Option<bool> {
+    let thread =
+        Proc::new(pid).ok()?.tasks().ok()?.flatten().find(|t| t.stat().is_ok_and(|s| s.comm == WATCHDOG))?;
+    let waits = || thread.status().ok()?.voluntary_ctxt_switches;
+    let before = waits()?;
+    let until = Instant::now() + WATCHDOG_WITHIN;
+    while Instant::now() < until {
+        sleep(WATCHDOG_LOOK_EVERY).await;
+        if waits()? > before {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
 pub(crate) fn thread_times(pid: i32, tid: i32) -> Option<CpuTimes> {
     let stat = Proc::new(pid).ok()?.task_from_tid(tid).ok()?.schedstat().ok()?;
     Some(CpuTimes { cpu_ms: stat.sum_exec_runtime / 1_000_000, run_delay_ms: stat.run_delay / 1_000_000 })
 }
 
+/// The command line. `None` if it cannot be read, also because its memory is locked.
+pub(crate) fn arguments(pid: i32) -> Option<Vec<String>> {
+    within::through_memory(pid, Proc::cmdline)
+}
+
 /// The command line, as one line.
 pub(crate) fn command(process: &Proc) -> String {
-    let arguments = process.cmdline().unwrap_or_default().join(" ");
+    let arguments = arguments(process.pid()).unwrap_or_default().join(" ");
     let command =
         if arguments.is_empty() { process.stat().map(|s| s.comm).unwrap_or_default() } else { arguments };
     command.chars().take(COMMAND_CHARS_MAX).collect()
@@ -144,6 +174,13 @@ fn sample(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
     let group = group_of(&process);
     let facts = ProcessSample {
         pid,
+        inner_pids: status
+            .as_ref()
+            .and_then(|status| status.nspid.clone())
+            .into_iter()
+            .flatten()
+            .skip(1)
+            .collect(),
         command: command(&process),
         state: stat.state,
         stopped: matches!(stat.state, 'T' | 't'),

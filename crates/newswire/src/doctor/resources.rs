@@ -25,7 +25,7 @@ pub(crate) mod task_limit;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use self::{
     cpu_quota::CpuQuota,
@@ -39,14 +39,14 @@ use self::{
     still_threads::{StillThread, ThreadMark},
     task_limit::TaskLimit,
 };
-use super::part::Part;
+use super::{part::Part, within};
 
 /// Time between the two samples: ten of the periods in which the kernel enforces a quota.
 const SAMPLE: Duration = Duration::from_millis(1_000);
 /// The same with `--quick`.
 const QUICK_SAMPLE: Duration = Duration::from_millis(500);
 /// How long a sample may take: a file of the kernel may wait for a lock of the process that it describes.
-const SAMPLE_WITHIN: Duration = Duration::from_millis(1_000);
+pub(crate) const SAMPLE_WITHIN: Duration = Duration::from_millis(1_000);
 
 /// What limits a process, and how often it came to its limits between two samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -118,7 +118,7 @@ impl ResourceSample {
 /// Samples the resources of a process twice.
 pub(crate) async fn examine(pid: i32, quick: bool) -> Part<ProcessResources> {
     let files = KernelFiles::below("/");
-    let take = |files: KernelFiles| abandonable(move || ResourceSample::take(&files, pid));
+    let take = |files: KernelFiles| within::later(SAMPLE_WITHIN, move || ResourceSample::take(&files, pid));
     let Some(before) = take(files.clone()).await else { return Part::timed_out(late()) };
     sleep(if quick { QUICK_SAMPLE } else { SAMPLE }).await;
     let Some(after) = take(files).await else { return Part::timed_out(late()) };
@@ -126,7 +126,9 @@ pub(crate) async fn examine(pid: i32, quick: bool) -> Part<ProcessResources> {
         place: OtherPlace::of(&KernelFiles::below("/"), pid),
         ..after.since(&before, pid)
     };
-    let Some(mut resources) = abandonable(resources).await else { return Part::timed_out(late()) };
+    let Some(mut resources) = within::later(SAMPLE_WITHIN, resources).await else {
+        return Part::timed_out(late());
+    };
     if !resources.place.as_ref().is_some_and(|place| place.net) {
         resources.sockets = sockets::places(pid).await;
     }
@@ -135,7 +137,7 @@ pub(crate) async fn examine(pid: i32, quick: bool) -> Part<ProcessResources> {
 
 /// Samples the pressure of the machine twice.
 pub(crate) async fn pressure_of_machine(quick: bool) -> Part<Pressures> {
-    let take = || abandonable(|| Pressures::of_machine(&KernelFiles::below("/")));
+    let take = || within::later(SAMPLE_WITHIN, || Pressures::of_machine(&KernelFiles::below("/")));
     let Some(before) = take().await else { return Part::timed_out(late()) };
     sleep(if quick { QUICK_SAMPLE } else { SAMPLE }).await;
     match take().await {
@@ -146,11 +148,6 @@ pub(crate) async fn pressure_of_machine(quick: bool) -> Part<Pressures> {
 
 fn late() -> String {
     format!("the kernel did not report it within {SAMPLE_WITHIN:?}")
-}
-
-/// Runs something on a thread that is left alone if it takes longer than [`SAMPLE_WITHIN`].
-pub(crate) async fn abandonable<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    timeout(SAMPLE_WITHIN, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::{
     http::HttpProbes,
     listener::ListenerReport,
     part::Part,
+    proof_entry::ProofState,
     verdict::{DoctorVerdict, VerdictCode},
 };
 use crate::out::{Paint, safe, whole};
@@ -28,7 +29,7 @@ struct ReportWriter {
 }
 
 /// Width of the names of lines.
-const NAME_CHARS: usize = 11;
+const NAME_CHARS: usize = 16;
 
 impl ReportWriter {
     fn section(&mut self, title: &str) {
@@ -78,6 +79,7 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
             processes::stacks(&mut page, daemon);
         }
     }
+    proof(&mut page, evidence);
     page.lines.push(String::new());
     let took = format!("took {}, at {}", duration(evidence.took_ms), evidence.at);
     page.lines.push(paint.dim(&took));
@@ -90,6 +92,25 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
         _ => paint.bad(&line),
     });
     page.lines
+}
+
+/// What was proved, and what could not be looked at.
+fn proof(page: &mut ReportWriter, evidence: &Evidence) {
+    page.section("proof");
+    for entry in &evidence.proof {
+        let (name, why) = (entry.part.as_str(), safe(&entry.why));
+        match entry.state {
+            ProofState::Proved => page.normal(name, &format!("proved: {why}")),
+            ProofState::NotAsked => page.normal(name, &format!("not asked: {why}")),
+            ProofState::Unknown => page.problem(name, &format!("unknown: {why}")),
+        }
+    }
+    for complaint in &evidence.configured.complaints {
+        page.problem("mistake", &whole(complaint));
+    }
+    if let Some(why) = &evidence.configured.unreadable {
+        page.missing("config", why);
+    }
 }
 
 fn http(page: &mut ReportWriter, evidence: &Evidence) {
@@ -157,8 +178,8 @@ fn listener(page: &mut ReportWriter, listener: &ListenerReport, gateway: &Daemon
 /// The wire, the store and the sources.
 fn wire_and_store(page: &mut ReportWriter, evidence: &Evidence) {
     let (gateway, ingestd) = (evidence.gateway.gateway_vitals(), evidence.ingestd.ingest_vitals());
-    let late =
-        evidence.daemons().filter(|daemon| daemon.watch.get().is_some_and(|watch| watch.vitals.is_none()));
+    let has_vitals = |daemon: &DaemonEvidence| daemon.reports().any(|watch| watch.vitals.is_some());
+    let late = evidence.daemons().filter(|daemon| daemon.looks() > 0 && !has_vitals(daemon));
     let late: Vec<_> = late.collect();
     if gateway.is_some() || ingestd.is_some() || !late.is_empty() {
         page.section("wire");

@@ -3,23 +3,27 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod next;
 mod presence_rules;
 mod progress_rules;
+pub(super) mod proof;
 mod resource_rules;
 #[cfg(test)]
 mod resource_tests;
 #[cfg(test)]
 mod tests;
+mod watch_rules;
 
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
+pub(crate) use self::watch_rules::{is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
-    evidence::{DaemonEvidence, Evidence, Presence},
-    part::{MissingCause, Part},
+    evidence::{DaemonEvidence, Evidence, Presence, Target},
+    proof_entry::ProofEntry,
     show::{bytes, duration},
 };
-use crate::out::safe;
+use crate::out::{safe, whole};
 
 /// The conclusion, as a stable word. `doctor/README.md` explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -113,11 +117,17 @@ pub(crate) struct DoctorVerdict {
     pub(crate) code: VerdictCode,
     pub(crate) line: String,
     pub(crate) next: Vec<String>,
+    /// Whether it is about a phase that passes by itself, in which not everything can be seen yet, or any more.
+    is_passing: bool,
 }
 
 impl DoctorVerdict {
     fn new(code: VerdictCode, line: impl Into<String>, next: impl IntoIterator<Item = String>) -> Self {
-        Self { code, line: line.into(), next: next.into_iter().collect() }
+        Self { code, line: line.into(), next: next.into_iter().collect(), is_passing: false }
+    }
+
+    fn passing(self) -> Self {
+        Self { is_passing: true, ..self }
     }
 
     pub(crate) fn exit(&self) -> Exit {
@@ -140,13 +150,15 @@ type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 
 /// The first rule that applies decides.
 const RULES: &[Rule] = &[
-    resource_rules::elsewhere,
+    resource_rules::out_of_reach,
     presence_rules::orphan_listener,
+    presence_rules::other_gateway,
     presence_rules::not_running,
     presence_rules::gateway_stopped,
     presence_rules::daemon_stopped,
     presence_rules::disk_full,
     presence_rules::gateway_dead,
+    resource_rules::store_gone_and_daemon_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
     resource_rules::throttled,
@@ -155,6 +167,7 @@ const RULES: &[Rule] = &[
     progress_rules::loop_stalled,
     resource_rules::blocked_from_outside,
     resource_rules::tasks_exhausted,
+    watch_rules::watchdog_blocked,
     progress_rules::pool_exhausted,
     resource_rules::disk_slow,
     progress_rules::store_slow,
@@ -163,64 +176,103 @@ const RULES: &[Rule] = &[
     progress_rules::does_not_answer,
     resource_rules::store_gone,
     resource_rules::run_dir_gone,
+    watch_rules::listener_mute,
+    watch_rules::observer_blocked,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
+    progress_rules::loop_moves,
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    resource_rules::elsewhere,
     resource_rules::other_gateway,
     progress_rules::clock_jumped,
     progress_rules::slow_feeds,
 ];
 
-/// Applies the rules.
+/// Applies the rules. What they find well must be proved.
 pub(crate) fn conclude(evidence: &Evidence) -> DoctorVerdict {
-    RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence))
+    let found = RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence));
+    let proved = match found.exit() {
+        Exit::Ok => prove(evidence, found),
+        _ => found,
+    };
+    with_configuration(evidence, proved)
 }
 
 fn healthy(evidence: &Evidence) -> DoctorVerdict {
-    let running: Vec<_> =
-        evidence.daemons().filter(|daemon| daemon.is_running()).map(|daemon| daemon.name).collect();
-    let who = if running.is_empty() { "the gateway".to_owned() } else { running.join(" and ") };
-    let unknown = evidence.daemons().find(|daemon| daemon.presence == Presence::Unknown);
-    let unreadable = evidence.daemons().find_map(|daemon| match &daemon.watch {
-        Part::Missing { missing, cause: MissingCause::OtherVersion } => Some(missing),
-        _ => None,
-    });
-    let but = match (unknown, unreadable) {
-        (Some(daemon), _) => format!("; this user may not examine {}", daemon.name),
-        (None, Some(why)) => format!("; its own report is unreadable: {}", safe(why)),
-        (None, None) => String::new(),
+    let verb = if evidence.target == Target::Both { "run and make" } else { "runs and makes" };
+    let only = match evidence.target {
+        Target::Url => ", according to its answers; nothing else was asked for",
+        Target::Pid => "; the other process was not asked for",
+        Target::Both => "",
     };
-    let verb = if running.len() == 2 { "run and make" } else { "runs and makes" };
-    DoctorVerdict::new(VerdictCode::Healthy, format!("{who} {verb} progress{but}"), [])
+    DoctorVerdict::new(VerdictCode::Healthy, format!("{} {verb} progress{only}", proof::scope(evidence)), [])
 }
 
-/// The command that restarts a process.
-fn restart(daemon: &DaemonEvidence) -> String {
-    match (daemon.unit.get(), daemon.pid()) {
-        (Some(unit), _) => format!("systemctl restart {}", safe(&unit.id)),
-        (None, Some(pid)) => format!("kill -9 {pid}, then start {} as usual", daemon.name),
-        (None, None) => start(daemon),
-    }
+/// How many reasons the line of a verdict has, and how many remedies it leads to.
+const REASONS_MAX: usize = 3;
+
+/// The verdict that was found, unless a part of its proof is missing.
+fn prove(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdict {
+    // A process that has just started cannot show everything yet.
+    let passes = found.is_passing
+        || evidence.daemons().any(|daemon| daemon.is_running() && presence_rules::is_starting(daemon));
+    let unknown: Vec<_> = proof::prove(evidence)
+        .into_iter()
+        .filter(|entry| entry.is_unknown() && (entry.is_denied || !passes))
+        .collect();
+    let Some(first) = unknown.first() else { return found };
+    let seen = match found.code {
+        VerdictCode::Healthy if !found.is_passing => String::new(),
+        _ => format!("; what was seen: {}", found.line),
+    };
+    let reasons = distinct(&unknown, |entry| Some(&entry.why));
+    let more = match reasons.len().saturating_sub(REASONS_MAX) {
+        0 => String::new(),
+        more => format!("; and {more} more, in the section proof"),
+    };
+    let reasons = reasons.into_iter().take(REASONS_MAX).cloned().collect::<Vec<_>>().join("; ");
+    let line =
+        format!("whether all is well could not be told ({}): {reasons}{more}{seen}", first.part.as_str());
+    let next = distinct(&unknown, |entry| entry.remedy.as_ref()).into_iter().take(REASONS_MAX).cloned();
+    let next: Vec<_> = next.chain(found.next).collect();
+    DoctorVerdict::new(VerdictCode::Unknown, line, next)
 }
 
-/// The command that starts a process.
-fn start(daemon: &DaemonEvidence) -> String {
-    match daemon.unit.get() {
-        Some(unit) => format!("systemctl start {}", safe(&unit.id)),
-        None => format!("start {}, or both with `newswire up`", daemon.name),
-    }
-}
-
-/// Where to read why a process ended.
-fn exit_log_hint(daemon: &DaemonEvidence) -> String {
-    match daemon.unit.get() {
-        Some(unit) => format!("journalctl -u {} -n 50   # why it ended", safe(&unit.id)),
-        None => {
-            format!("read the end of the log of {}; if that says nothing, `dmesg | grep -i oom`", daemon.name)
+/// Texts of the entries without repetitions, in their order.
+fn distinct(entries: &[ProofEntry], text: impl Fn(&ProofEntry) -> Option<&String>) -> Vec<&String> {
+    let mut texts: Vec<&String> = Vec::new();
+    for text in entries.iter().filter_map(text) {
+        if !texts.contains(&text) {
+            texts.push(text);
         }
     }
+    texts
+}
+
+/// A broken configuration is a fault of its own, unless a worse one is found: then the line mentions it.
+fn with_configuration(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdict {
+    let complaints = &evidence.configured.complaints;
+    let Some(first) = complaints.first() else { return found };
+    let check = match &evidence.config {
+        Some(config) => format!("newswire config check --config {}", next::quoted(config)),
+        None => "newswire config check".to_owned(),
+    };
+    if matches!(found.exit(), Exit::Ok | Exit::Unknown) {
+        let all = complaints.iter().map(|complaint| whole(complaint)).collect::<Vec<_>>().join("; ");
+        let line = format!(
+            "the configuration has mistakes, with which the programs would not start again: {all}; what was seen: {}",
+            found.line
+        );
+        let mut verdict = DoctorVerdict::new(VerdictCode::ConfigurationBroken, line, [check]);
+        verdict.next.extend(found.next);
+        return verdict;
+    }
+    let line = format!("{}; besides, the configuration is broken: {}", found.line, whole(first));
+    let mut verdict = DoctorVerdict { line, ..found };
+    verdict.next.push(format!("{check}   # with its mistakes the programs would not start"));
+    verdict
 }
 
 const BUNDLE: &str = "newswire bundle --since 30m   # first: a restart destroys the evidence";

@@ -52,6 +52,17 @@ pub(super) struct TriageSummary {
     /// Warnings and errors beyond the limit of groups.
     pub(super) ungrouped: u64,
     pub(super) groups: Vec<GroupSummary>,
+    /// Inputs that could not be read, or not to their end.
+    pub(super) unread: Vec<UnreadInput>,
+}
+
+/// An input that could not be read.
+#[derive(Debug, Serialize)]
+pub(super) struct UnreadInput {
+    /// A path, `-` or `the journal`.
+    pub(super) input: String,
+    /// Why, and the remedy.
+    pub(super) error: String,
 }
 
 /// One group.
@@ -70,9 +81,18 @@ pub(super) struct GroupSummary {
 }
 
 impl LineGroups {
-    /// Counts a line, and adds it to its group if it is a warning or worse.
-    pub(super) fn add(&mut self, line: &LogLine) {
+    /// Counts a line that was read.
+    pub(super) fn count_line(&mut self) {
         self.lines += 1;
+    }
+
+    /// Lines read so far.
+    pub(super) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Adds a record to its group if it is a warning or worse.
+    pub(super) fn add(&mut self, line: &LogLine) {
         let Some(level) = line.level else { return };
         match level {
             Severity::Warn => self.warnings += 1,
@@ -127,6 +147,7 @@ impl LineGroups {
             unshown,
             ungrouped: self.ungrouped,
             groups: groups.into_iter().take(top).map(shown).collect(),
+            unread: Vec::new(),
         }
     }
 }
@@ -137,7 +158,11 @@ mod tests {
 
     fn summary(lines: impl IntoIterator<Item = String>, top: usize) -> TriageSummary {
         let mut groups = LineGroups::default();
-        lines.into_iter().for_each(|line| groups.add(&LogLine::parse(&line)));
+        let now = "2026-01-03T00:00:00Z".parse().unwrap();
+        for line in lines {
+            groups.count_line();
+            groups.add(&LogLine::parse(&line, now));
+        }
         groups.summary(top, &Redactor::default())
     }
 

@@ -6,6 +6,7 @@ mod busy;
 mod gdb;
 mod inside;
 mod outside;
+mod references;
 
 use std::time::Duration;
 

@@ -63,6 +63,10 @@ fn items(name: &str) -> Vec<Item> {
 }
 
 fn old_db(store: &Path) -> sled::Db {
+    if let Ok(file) = fs::File::open(store.join("log.sled/db")) {
+        // The threads of a database that was dropped release its lock a moment later; this waits for them.
+        file.lock().unwrap();
+    }
     sled::Config::new().path(store.join("log.sled")).flush_every_ms(None).open().unwrap()
 }
 

@@ -14,12 +14,14 @@ use crate::{
     state::AppState,
 };
 
-/// `GET /health`: 200 as long as the process serves, whatever the state of the daemon.
+/// `GET /health`: 200 as long as the process serves, whatever the state of the daemon. The id of the process lets a tool on
+/// the same machine prove that the process it examines is the one that answers; another process may hold the port.
 pub(super) async fn health(state: web::Data<AppState>) -> impl Responder {
     HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(json!({
         "status": "ok",
         "name": "newswire-gateway",
         "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
         "uptime_s": state.started.elapsed().as_secs(),
         "clients": state.client_count(),
         "delivered": state.metrics.delivered.get(),

@@ -9,13 +9,13 @@ use control::ControlSocket;
 use procfs::process::{Process, all_processes};
 use tokio::time::timeout;
 
-use super::{abandonable, freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles};
+use super::{SAMPLE_WITHIN, freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles};
 use crate::doctor::{
     admin,
     evidence::{OtherGateway, OtherGatewayState},
     locate,
     part::Part,
-    process,
+    process, program, within,
 };
 
 /// So many are looked at.
@@ -37,7 +37,7 @@ struct FoundGateway {
 /// Looks at the gateways that belong to the ingestion daemon with this `run_dir`, except for one.
 pub(crate) async fn examine(run_dir: &Path, except: Option<i32>) -> Vec<OtherGateway> {
     let run_dir = run_dir.to_path_buf();
-    let found = abandonable(move || find(&run_dir, except)).await.unwrap_or_default();
+    let found = within::later(SAMPLE_WITHIN, move || find(&run_dir, except)).await.unwrap_or_default();
     let asked = found.into_iter().map(ask);
     futures_util::future::join_all(asked).await
 }
@@ -46,15 +46,15 @@ fn find(run_dir: &Path, except: Option<i32>) -> Vec<FoundGateway> {
     let Ok(run_dir) = run_dir.canonicalize() else { return Vec::new() };
     let others =
         all_processes().into_iter().flatten().flatten().filter(|process| Some(process.pid()) != except);
-    let gateways = others.filter(|process| locate::program_of(process.pid()) == Some(locate::GATEWAY));
+    let gateways = others.filter(|process| program::of(process.pid()) == Some(program::GATEWAY));
     gateways.filter_map(|process| of_daemon(&process, &run_dir)).take(GATEWAYS_MAX).collect()
 }
 
 /// `None` if it belongs to another daemon, or its configuration cannot be read.
 fn of_daemon(process: &Process, run_dir: &Path) -> Option<FoundGateway> {
-    let (folder, arguments) = (process.cwd().ok()?, process.cmdline().ok()?);
+    let (folder, arguments) = (process.cwd().ok()?, process::arguments(process.pid())?);
     let text = |text: std::ffi::OsString| text.into_string().ok();
-    let environment = process.environ().ok()?.into_iter();
+    let environment = within::through_memory(process.pid(), Process::environ)?.into_iter();
     let environment: Vec<_> =
         environment.filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
     let variable = environment.iter().find(|(name, _)| name == "NEWSWIRE_CONFIG").map(|(_, value)| value);
@@ -78,7 +78,9 @@ fn of_daemon(process: &Process, run_dir: &Path) -> Option<FoundGateway> {
 
 async fn ask(found: FoundGateway) -> OtherGateway {
     let pid = found.pid;
-    let command = abandonable(move || Process::new(pid).map(|process| process::command(&process)).ok());
+    let command = within::later(SAMPLE_WITHIN, move || {
+        Process::new(pid).map(|process| process::command(&process)).ok()
+    });
     OtherGateway {
         pid,
         command: command.await.flatten().unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use control::watch::LoopReport;
+use control::{WatchReport, watch::LoopReport};
 use stacks::StackFrame;
 
 use super::{ReportWriter, bytes, duration, resources};
@@ -13,7 +13,7 @@ use crate::{
         part::{MissingCause, Part},
         process::{ProcessSample, Usage},
         threads::{ExaminedThread, location},
-        verdict::task_text,
+        verdict::{self, task_text},
     },
     out::safe,
 };
@@ -116,7 +116,10 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     match &daemon.watch {
         Part::Missing { missing, cause: MissingCause::OtherVersion } => page.problem("loops", &safe(missing)),
         Part::Missing { missing, .. } => page.missing("loops", missing),
-        Part::Found(watch) => watch.progress.loops.iter().for_each(|l| one_loop(page, l)),
+        Part::Found(watch) => {
+            watch.progress.loops.iter().for_each(|l| one_loop(page, l));
+            watchers(page, watch);
+        }
     }
     if let Some((pauses, ms)) =
         daemon.watch.get().and_then(|w| Some((&w.progress.pauses, w.progress.pauses.last_ms?)))
@@ -151,6 +154,31 @@ fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
         false => format!("lag {} ms, maximum of the last minute {} ms{work}", l.lag_ms, l.lag_ms_max),
     };
     page.line(l.stalled || l.lag_ms >= LATE_MS, &safe(&l.name), &text);
+}
+
+/// The watchdog, the threads that read for the admin socket, and the listeners.
+fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
+    if let Some(watchdog) = watch.progress.watchdog {
+        let text = format!("last looked {} ms ago", watchdog.looked_ms_ago);
+        page.line(verdict::watchdog_is_stuck(watch), "watchdog", &text);
+    }
+    if watch.vitals.is_none() {
+        page.missing("vitals", "the process did not read them in time");
+    }
+    for observer in watch.progress.observers.iter().filter(|observer| verdict::is_stuck(observer)) {
+        let text = format!("BLOCKED for {}", duration(observer.since_ms_ago));
+        page.problem(&safe(&observer.name), &text);
+    }
+    for listener in &watch.progress.listeners {
+        let answered = match (listener.answered_ms_ago, listener.took_ms) {
+            (Some(ago), Some(took)) => format!("answered {} ago, within {took} ms", duration(ago)),
+            _ => "has not answered yet".to_owned(),
+        };
+        let waiting = listener.waiting_ms.map(|ms| format!(", NOT for {}", duration(ms))).unwrap_or_default();
+        let error = listener.error.as_deref().map(|error| format!(": {}", safe(error))).unwrap_or_default();
+        let text = format!("{} {answered}{waiting}{error}", safe(&listener.address));
+        page.line(verdict::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
+    }
 }
 
 /// The recent stalls.

@@ -1,10 +1,12 @@
 //! Rules about the presence of the processes: not running, stopped, another one on the port, starting, draining.
 
 use super::{
-    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, exit_log_hint,
-    name_and_pid, resource_rules::other_network, restart, safe, start,
+    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
+    next::{exit_log_hint, look_with_rights, quoted, restart, start, sudo, whose},
+    resource_rules::other_network,
+    safe,
 };
-use crate::doctor::{listener::Owner, resources::freezer::FrozenGroup};
+use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY, resources::freezer::FrozenGroup};
 use crate::out::whole;
 
 /// A process that has run for less may still be starting.
@@ -12,47 +14,84 @@ const STARTING_MS: u64 = 10_000;
 /// With less free disk space nothing can be recorded safely: the size of a segment of the store, and a reserve.
 const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
-/// Another process holds the port: the kernel accepts connections, and they are never answered.
+/// A process that is no gateway holds the port: the kernel accepts connections, and they are never answered.
 pub(super) fn orphan_listener(evidence: &Evidence) -> Option<DoctorVerdict> {
     let listener = evidence.listener.get()?;
-    if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() {
+    if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() || answers(evidence) {
         return None;
     }
     // What publishes the port of a container is not the gateway.
     if other_network(&evidence.gateway).is_some() {
         return None;
     }
-    let owners: Vec<_> = listener.owners().into_iter().filter(|owner| !owner.is_systemd()).collect();
-    let gateway = evidence.gateway.pid();
-    if owners.iter().any(|owner| Some(owner.pid) == gateway) {
-        return None;
-    }
+    let owners = foreign_owners(evidence)?;
     let address = safe(&listener.address);
     let waiting = match listener.backlog() {
         0 => String::new(),
         n => format!("; {n} connections wait for an answer"),
     };
+    let gateway = evidence.gateway.pid();
     let gateway_state = match gateway {
         Some(pid) => format!("newswire-gateway (pid {pid}) does not hold it"),
         None => "newswire-gateway does not run".to_owned(),
     };
+    if owners.iter().any(|owner| owner.program.is_some()) {
+        return None;
+    }
     if let Some(owner) = owners.first() {
         let line = format!("{} holds {address}, and {gateway_state}{waiting}", describe(owner));
-        let next =
-            [format!("kill {}   # then kill -9, if it does not end", owner.pid), restart(&evidence.gateway)];
-        return Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, next));
+        let then = match gateway {
+            Some(_) => restart(&evidence.gateway),
+            None => start(&evidence.gateway),
+        };
+        return Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, [whose(owner.pid), then]));
     }
     let systemd = listener.owners().iter().any(|owner| owner.is_systemd());
-    let is_ours = evidence.http.get().is_some_and(|http| http.is_ours());
-    if systemd || is_ours || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
+    if systemd || gateway.is_some() || evidence.gateway.presence != Presence::Absent {
         return None;
     }
     let uid = listener.sockets.first().map_or(0, |socket| socket.uid);
     let line = format!(
         "a process of user {uid} that this user may not examine holds {address}, and {gateway_state}{waiting}"
     );
-    let next = ["sudo newswire doctor   # root can see which process it is".to_owned()];
-    Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, next))
+    Some(DoctorVerdict::new(VerdictCode::OrphanListener, line, [look_with_rights(evidence)]))
+}
+
+/// Who holds the port, if the gateway does not.
+fn foreign_owners(evidence: &Evidence) -> Option<Vec<&Owner>> {
+    let owners = evidence.listener.get()?.owners();
+    let gateway = evidence.gateway.pid();
+    let is_held = owners.iter().any(|owner| Some(owner.pid) == gateway);
+    (!is_held).then(|| owners.into_iter().filter(|owner| !owner.is_systemd()).collect())
+}
+
+/// A gateway of another configuration holds the port.
+pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
+    if evidence.target != Target::Both {
+        return None;
+    }
+    let owners = foreign_owners(evidence)?;
+    let owner = owners.iter().find(|owner| owner.program == Some(GATEWAY));
+    if owner.is_none() && (!answers(evidence) || evidence.gateway.presence != Presence::Absent) {
+        return None;
+    }
+    let address = safe(&evidence.listener.get()?.address);
+    let other = owner.map_or_else(|| "a newswire-gateway".to_owned(), |owner| describe(owner));
+    let gateway_state = match evidence.gateway.pid() {
+        Some(pid) => format!("the one of this configuration (pid {pid}) does not hold it"),
+        None => "the one of this configuration does not run".to_owned(),
+    };
+    let line = format!("{other}, a gateway of another configuration, holds {address}, and {gateway_state}");
+    let examine = owner.map(|owner| format!("newswire doctor --pid {}   # the other gateway", owner.pid));
+    let next = examine.into_iter().chain([
+        "newswire config show | grep gateway.listen   # two gateways need two addresses: change one of them"
+            .to_owned(),
+        match evidence.gateway.pid() {
+            Some(_) => restart(&evidence.gateway),
+            None => start(&evidence.gateway),
+        },
+    ]);
+    Some(DoctorVerdict::new(VerdictCode::OtherGateway, line, next))
 }
 
 fn describe(owner: &Owner) -> String {
@@ -82,7 +121,10 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
     match evidence.daemons().all(|daemon| daemon.unit.get().is_some()) {
         true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), exit_log_hint(daemon)])),
         false => next.extend([
-            "newswire up   # or start both as usual".to_owned(),
+            match &evidence.config {
+                Some(config) => format!("newswire up --config {}   # or start both as usual", quoted(config)),
+                None => "newswire up   # or start both as usual".to_owned(),
+            },
             "if they should be running: name their configuration with --config".to_owned(),
         ]),
     }
@@ -128,12 +170,17 @@ fn frozen(daemon: &DaemonEvidence) -> Option<&FrozenGroup> {
 fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
     let Some(process) = daemon.process.get() else { return Vec::new() };
     match (process.tracer, process.frozen) {
-        (Some(tracer), _) if process.stopped => vec![format!("end the debugger: kill {tracer}")],
+        (Some(tracer), _) if process.stopped => vec![format!(
+            "ps -o pid,ppid,user,lstart,args -p {tracer}   # the debugger: detach it in its own terminal, or end it as its owner does"
+        )],
         _ if let Some(frozen) = frozen(daemon) => {
-            vec![format!("{}   # it continues where it stopped", safe(&frozen.thaw()))]
+            vec![format!("{}{}   # it continues where it stopped", sudo(daemon), safe(&frozen.thaw()))]
         }
-        (_, true) => vec!["docker unpause CONTAINER, or systemctl thaw UNIT".to_owned()],
-        _ => vec![format!("kill -CONT {}   # it continues where it stopped", process.pid)],
+        (_, true) => vec![match daemon.unit.get() {
+            Some(unit) => format!("{}systemctl thaw {}", sudo(daemon), quoted(&unit.id)),
+            None => "docker unpause CONTAINER   # or: systemctl thaw UNIT".to_owned(),
+        }],
+        _ => vec![format!("{}kill -CONT {}   # it continues where it stopped", sudo(daemon), process.pid)],
     }
 }
 
@@ -159,17 +206,18 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<DoctorVerdict> {
 
 fn free_space(store: &str) -> Vec<String> {
     vec![
-        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", safe(store)),
+        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", quoted(store)),
         "lower store.retention_bytes if the store itself uses most of it".to_owned(),
     ]
 }
 
 fn free_inodes(store: &str) -> Vec<String> {
-    vec![format!("df -i {0}; du --inodes -x {0} | sort -n | tail   # remove some files", safe(store))]
+    vec![format!("df -i {0}; du --inodes -x {0} | sort -n | tail   # remove some files", quoted(store))]
 }
 
 /// No visits begin, although the daemon runs. A hang explains more: a pause of recording keeps no client waiting.
 pub(super) fn recording_paused(evidence: &Evidence) -> Option<DoctorVerdict> {
+    // A pause that was over at the second look is over.
     let vitals = evidence.ingestd.ingest_vitals()?;
     let first = vitals.recording_paused.first()?;
     let since = duration(first.since_ms_ago);
@@ -207,11 +255,16 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
             Some(DoctorVerdict::new(
                 VerdictCode::GatewayDead,
                 line,
-                ["newswire doctor   # on the machine of the gateway".to_owned()],
+                ["newswire doctor   # run it on the machine of the gateway".to_owned()],
             ))
         }
         // It has been running for long without listening, so it will not start to.
-        Presence::Running if refused && !is_starting(gateway) && has_no_listener(evidence) => {
+        Presence::Running
+            if refused
+                && !is_starting(gateway)
+                && has_no_listener(evidence)
+                && other_network(gateway).is_none() =>
+        {
             let address = evidence.listener.get().map(|listener| safe(&listener.address)).unwrap_or_default();
             let line = format!("{} runs but does not listen on {address}", name_and_pid(gateway));
             Some(DoctorVerdict::new(VerdictCode::GatewayDead, line, [bundle(), restart(gateway)]))
@@ -246,11 +299,8 @@ pub(super) fn draining(evidence: &Evidence) -> Option<DoctorVerdict> {
     let clients = vitals.map(|vitals| vitals.clients);
     let left = clients.map(|clients| format!(", {clients} clients left")).unwrap_or_default();
     let line = format!("{} is draining{left}, and ends by itself", name_and_pid(&evidence.gateway));
-    Some(DoctorVerdict::new(
-        VerdictCode::Healthy,
-        line,
-        ["newswire doctor   # again, after the time of gateway.drain".to_owned()],
-    ))
+    let next = ["newswire doctor   # again, after the time of gateway.drain".to_owned()];
+    Some(DoctorVerdict::new(VerdictCode::Healthy, line, next).passing())
 }
 
 pub(super) fn starting(evidence: &Evidence) -> Option<DoctorVerdict> {
@@ -264,7 +314,10 @@ pub(super) fn starting(evidence: &Evidence) -> Option<DoctorVerdict> {
     let wait = if reasons.is_empty() { "not ready yet".to_owned() } else { reasons };
     let line =
         format!("{} started {} ago: {wait}", name_and_pid(young), duration(young.uptime_ms().unwrap_or(0)));
-    Some(DoctorVerdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()]))
+    Some(
+        DoctorVerdict::new(VerdictCode::Healthy, line, ["newswire doctor   # again, in 10 s".to_owned()])
+            .passing(),
+    )
 }
 
 pub(super) fn is_starting(daemon: &DaemonEvidence) -> bool {

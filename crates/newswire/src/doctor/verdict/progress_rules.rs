@@ -1,15 +1,23 @@
 //! Rules about the progress of the processes that run.
 
-use control::watch::{BusySource, LoopReport, TaskReport, WatchKind};
+use control::{
+    IngestVitals,
+    watch::{BusySource, LoopReport, TaskReport, WatchKind},
+};
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
-    presence_rules::is_starting, restart, safe, task_text,
+    next::{quoted, restart, restart_in_order},
+    presence_rules::is_starting,
+    safe, task_text,
+    watch_rules::is_stalled,
 };
-use crate::doctor::{admin::LateLoop, part::MissingCause};
+use crate::doctor::{admin::LateLoop, evidence::Target, part::MissingCause};
 
 /// A loop that has beaten since then is not blocked, even if the watchdog, on a busy machine, has not noticed that yet.
-const BEATS_AGAIN_MS: u64 = 500;
+pub(super) const BEATS_AGAIN_MS: u64 = 500;
+/// A loop that was blocked for longer, and then moved, is reported.
+const MOVED_AFTER_MS: u64 = 3_000;
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
 /// A feed that takes longer to answer is slow.
@@ -20,26 +28,21 @@ const COMMIT_RECENT_MS: u64 = 60_000;
 /// A part of the log that could not be read is reported for this long.
 const UNREADABLE_RECENT_MS: u64 = 600_000;
 /// The wire has a heartbeat every two seconds; after this much silence it counts as broken.
-const WIRE_SILENT_MS: u64 = 8_000;
+pub(super) const WIRE_SILENT_MS: u64 = 8_000;
 /// Open descriptors in percent of the limit.
 const DESCRIPTORS_FULL: u64 = 95;
 /// A jump of the clock is reported for this long.
 const JUMP_RECENT_MS: u64 = 600_000;
 /// A daemon that has run for longer should have finished visits.
-const SETTLED_MS: u64 = 60_000;
+pub(super) const SETTLED_MS: u64 = 60_000;
 /// The longest list of busiest sources that a daemon reports.
 const BUSIEST_MAX: usize = 50;
 
-/// The loop that has been stalled for the longest time.
+/// The loop that has been stalled for the longest time, and is still stalled at the second look.
 pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
     let stalled = |daemon: &'_ DaemonEvidence| {
-        let watch = daemon.watch.get()?;
-        let loops = watch
-            .progress
-            .loops
-            .iter()
-            .filter(|l| l.stalled && l.beat_ms_ago >= BEATS_AGAIN_MS)
-            .filter(|l| !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
+        let loops =
+            stalled_loops(daemon).filter(|l| !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
         loops.max_by_key(|l| l.beat_ms_ago).cloned()
     };
     let found = evidence.daemons().filter_map(|daemon| Some((daemon, stalled(daemon)?)));
@@ -61,12 +64,48 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
     let function =
         culprit(daemon, &worst).map_or("in an unknown function".to_owned(), |at| format!("in {at}"));
     let work = working_on(worst.work.as_ref());
-    let line = format!("{who} has been blocked for {since} {function}{work}");
+    let line = format!("{who} has been blocked for {since} {function}{work}{}", seen(daemon));
     let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report_bug()];
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next))
 }
 
-fn report_bug() -> String {
+/// The loops that are stalled at the last look. One that has beaten between the two looks moves.
+fn stalled_loops(daemon: &DaemonEvidence) -> impl Iterator<Item = &LoopReport> {
+    let loops = daemon.latest().map(|watch| watch.progress.loops.as_slice()).unwrap_or_default();
+    loops.iter().filter(|l| daemon.latest().is_some_and(|watch| is_stalled(watch, l)))
+}
+
+/// Whether a fault that lasts was seen once or twice.
+fn seen(daemon: &DaemonEvidence) -> String {
+    match daemon.looks() {
+        0 | 1 => String::new(),
+        _ => format!("; still so at a second look after {}", duration(daemon.watched_for_ms)),
+    }
+}
+
+/// A loop that was stalled at the first look and has moved since: it is late, and may be again.
+pub(super) fn loop_moves(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let moved = |daemon: &'_ DaemonEvidence| {
+        daemon.watch_later.get()?;
+        let loops = &daemon.watch.get()?.progress.loops;
+        let long = loops.iter().filter(|l| l.stalled && l.beat_ms_ago >= MOVED_AFTER_MS);
+        long.max_by_key(|l| l.beat_ms_ago).cloned()
+    };
+    let (daemon, worst) = evidence.daemons().find_map(|daemon| Some((daemon, moved(daemon)?)))?;
+    let at = culprit(daemon, &worst).map(|at| format!(" in {at}")).unwrap_or_default();
+    let line = format!(
+        "{} of {} was blocked for {}{at}{}, and moved again within {}: it may block again",
+        safe(&worst.name),
+        name_and_pid(daemon),
+        duration(worst.beat_ms_ago),
+        working_on(worst.work.as_ref()),
+        duration(daemon.watched_for_ms)
+    );
+    let next = [bundle(), "newswire doctor   # again: does it block again?".to_owned(), report_bug()];
+    Some(DoctorVerdict::new(VerdictCode::WorkerStarved, line, next))
+}
+
+pub(super) fn report_bug() -> String {
     "report this function as a bug: it must not block".to_owned()
 }
 
@@ -90,7 +129,7 @@ fn stalled_according_to_ready(evidence: &Evidence) -> Option<DoctorVerdict> {
 
 /// The function that the watchdog saw when the stall began, else that of the present stack.
 fn culprit(daemon: &DaemonEvidence, stalled: &LoopReport) -> Option<String> {
-    let watch = daemon.watch.get()?;
+    let watch = daemon.latest()?;
     let stall =
         watch.progress.stalls.iter().find(|stall| stall.name == stalled.name && stall.lasted_ms.is_none());
     let reported = stall.and_then(|stall| stall.culprit.clone());
@@ -103,12 +142,10 @@ fn working_on(work: Option<&TaskReport>) -> String {
 }
 
 pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let stalled = |daemon: &DaemonEvidence| {
-        let watch = daemon.watch.get()?;
-        watch.progress.loops.iter().find(|l| l.stalled && l.kind == WatchKind::Pool).cloned()
-    };
+    let stalled =
+        |daemon: &DaemonEvidence| stalled_loops(daemon).find(|l| l.kind == WatchKind::Pool).cloned();
     let (daemon, pool) = evidence.daemons().find_map(|daemon| Some((daemon, stalled(daemon)?)))?;
-    let busy: Vec<_> = daemon.watch.get()?.progress.threads.iter().map(|thread| &thread.work).collect();
+    let busy: Vec<_> = daemon.latest()?.progress.threads.iter().map(|thread| &thread.work).collect();
     let at = commonest_frame(daemon).or_else(|| culprit(daemon, &pool));
     let at = at.map(|at| format!("; most of its threads are in {at}")).unwrap_or_default();
     let longest = busy.iter().max_by_key(|work| work.since_ms_ago);
@@ -116,10 +153,11 @@ pub(super) fn pool_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
         .map(|work| format!("; {} threads are busy, the longest with {}", busy.len(), task_text(work)))
         .unwrap_or_default();
     let line = format!(
-        "the blocking pool {} of {} has started no work for {}{at}{longest}",
+        "the blocking pool {} of {} has started no work for {}{at}{longest}{}",
         safe(&pool.name),
         name_and_pid(daemon),
-        duration(pool.beat_ms_ago)
+        duration(pool.beat_ms_ago),
+        seen(daemon)
     );
     Some(DoctorVerdict::new(
         VerdictCode::BlockingPoolExhausted,
@@ -141,10 +179,23 @@ fn commonest_frame(daemon: &DaemonEvidence) -> Option<String> {
 
 pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
     let daemon = &evidence.ingestd;
-    let watch = daemon.watch.get()?;
-    let recorder = watch.progress.loops.iter().find(|l| l.kind == WatchKind::Recorder && l.stalled);
+    let watch = daemon.latest()?;
+    let is_blocked = |l: &&LoopReport| l.stalled || is_stalled(watch, l);
+    let recorder = watch.progress.loops.iter().filter(is_blocked).find(|l| l.kind == WatchKind::Recorder);
     let store = daemon.ingest_vitals().map(|vitals| &vitals.store);
-    let in_progress = store.and_then(|store| store.committing_ms).filter(|ms| *ms > COMMIT_SLOW_MS);
+    // One slow commit after the other is as slow as one that does not end.
+    let committing = [store, daemon.first_ingest_vitals().map(|vitals| &vitals.store)];
+    let in_progress = committing.into_iter().flatten().filter_map(|store| store.committing_ms).max();
+    let in_progress = in_progress.filter(|ms| *ms > COMMIT_SLOW_MS);
+    let moves = match committing.map(|store| store.and_then(|store| store.last_commit_ms_ago)) {
+        [Some(last), Some(first)]
+            if daemon.looks() > 1 && last < first.saturating_add(daemon.watched_for_ms / 2) =>
+        {
+            "; commits end meanwhile: moving"
+        }
+        _ if daemon.looks() > 1 => "; no commit ended meanwhile: still",
+        _ => "",
+    };
     let queued = store
         .map(|store| store.queued)
         .filter(|n| *n > 0)
@@ -152,7 +203,7 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
         .unwrap_or_default();
     let line = if let Some(ms) = recorder.map(|l| l.beat_ms_ago).max(in_progress) {
         let at = recorder.and_then(|l| culprit(daemon, l)).map(|at| format!(" in {at}")).unwrap_or_default();
-        format!("a commit to the store has taken {} so far{at}{queued}", duration(ms))
+        format!("a commit to the store has taken {} so far{at}{queued}{moves}", duration(ms))
     } else {
         let took = store?.last_commit_took_ms.filter(|ms| *ms > COMMIT_VERY_SLOW_MS)?;
         let end = store?.last_commit_ms_ago.filter(|ms| *ms < COMMIT_RECENT_MS)?;
@@ -225,6 +276,7 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
         let next = [bundle(), format!("{}   # ends it", restart(daemon)), report_bug()];
         return Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next));
     }
+    // The second look has its own deadline, so a report that came then is an answer.
     let is_silent = |daemon: &&DaemonEvidence| {
         daemon.is_running() && daemon.health.is_missing_because(MissingCause::TimedOut)
     };
@@ -319,6 +371,10 @@ fn delay_cause(late: &LateLoop) -> DelayCause {
 }
 
 pub(super) fn wire_cut(evidence: &Evidence) -> Option<DoctorVerdict> {
+    // The health check of one process says nothing about the other one.
+    if evidence.quick && evidence.target == Target::Pid {
+        return None;
+    }
     let ready = evidence.http.get().and_then(|http| http.ready.get());
     let reported = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
     let connected =
@@ -330,30 +386,39 @@ pub(super) fn wire_cut(evidence: &Evidence) -> Option<DoctorVerdict> {
     let reason = reason.or_else(|| ready.map(|ready| ready.reasons.join("; "))).unwrap_or_default();
     let ingestd_state = match evidence.ingestd.presence {
         Presence::Running => "although both run",
+        Presence::NotAsked => "which was not asked for",
         _ => "and this user cannot see whether newswire-ingestd runs",
     };
     let line =
         format!("the gateway is not connected to newswire-ingestd, {ingestd_state}: {}", safe(&reason));
     let next = [
         format!(
-            "curl -sN -m 5 --unix-socket {}/ingestd.sock http://ingestd/wire | head   # does it send anything?",
-            safe(&evidence.run_dir)
+            "curl -sN -m 5 --unix-socket {} http://ingestd/wire | head   # does it send anything?",
+            quoted(&format!("{}/ingestd.sock", evidence.run_dir))
         ),
         "newswire config show | grep run_dir   # the same for both? May the user of the gateway enter it?"
             .to_owned(),
-        restart(&evidence.ingestd),
+        restart_in_order(&evidence.ingestd),
     ];
     Some(DoctorVerdict::new(VerdictCode::WireCut, line, next))
 }
 
 pub(super) fn daemon_stale(evidence: &Evidence) -> Option<DoctorVerdict> {
     let why = silent_wire(evidence).or_else(|| overdue(&evidence.ingestd))?;
-    let line = format!("{} runs and answers, but {why}", name_and_pid(&evidence.ingestd));
-    let next = [bundle(), "newswire sources list --failing".to_owned(), restart(&evidence.ingestd)];
+    let answers = match evidence.ingestd.presence {
+        Presence::NotAsked => "newswire-ingestd was not asked for",
+        _ if evidence.ingestd.health.get().is_some() => "newswire-ingestd runs and answers",
+        _ => "newswire-ingestd runs",
+    };
+    let line = format!("{answers}, but {why}");
+    let next = [bundle(), "newswire sources list --failing".to_owned(), restart_in_order(&evidence.ingestd)];
     Some(DoctorVerdict::new(VerdictCode::DaemonStale, line, next))
 }
 
 fn silent_wire(evidence: &Evidence) -> Option<String> {
+    if evidence.quick && evidence.target == Target::Pid {
+        return None;
+    }
     let wire = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
     let reported = wire.and_then(|wire| wire.heard_ms_ago);
     let ready = evidence.http.get().and_then(|http| http.ready.get());
@@ -362,9 +427,14 @@ fn silent_wire(evidence: &Evidence) -> Option<String> {
     Some(format!("the gateway has received nothing from it for {}", duration(silence)))
 }
 
-/// Many sources are overdue, and none is being visited.
+/// Many sources are overdue, and none is being visited, at both looks.
 fn overdue(daemon: &DaemonEvidence) -> Option<String> {
-    let vitals = daemon.ingest_vitals()?;
+    let looks = daemon.reports().map(|report| overdue_in(daemon, report.vitals.as_ref()?.ingest()?));
+    let found = looks.collect::<Option<Vec<_>>>()?.pop()?;
+    Some(format!("{found}{}", seen(daemon)))
+}
+
+fn overdue_in(daemon: &DaemonEvidence, vitals: &IngestVitals) -> Option<String> {
     let sources = vitals.sources.as_ref()?;
     let overdue = sources.overdue;
     let count = |activity: &str| sources.actors.get(activity).copied().unwrap_or(0);
@@ -378,7 +448,7 @@ fn overdue(daemon: &DaemonEvidence) -> Option<String> {
 
 pub(super) fn clock_jumped(evidence: &Evidence) -> Option<DoctorVerdict> {
     let jump = |daemon: &DaemonEvidence| {
-        let clock = &daemon.watch.get()?.progress.clock;
+        let clock = &daemon.latest()?.progress.clock;
         let when = clock.last_ms_ago.filter(|when| *when < JUMP_RECENT_MS)?;
         Some((clock.last_ms.unwrap_or(0), when))
     };

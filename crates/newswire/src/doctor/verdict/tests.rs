@@ -1,9 +1,12 @@
 //! Each verdict from made-up evidence, and which one takes precedence if two would fit.
 
+mod watching;
+
 use control::{
     GatewayVitals, HealthReport, IngestVitals, ProcessIdentity, ProcessVitals, WatchReport,
     watch::{
-        LoopReport, ProgressReport, RecordingPauseReport, SourcesReport, TaskReport, WatchKind, WireReport,
+        LoopReport, ProgressReport, RecordingPauseReport, SourcesReport, TaskReport, WatchKind,
+        WatchdogReport, WireReport,
     },
 };
 use serde_json::{Value, json};
@@ -11,8 +14,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::doctor::{
     admin::LateLoop,
-    evidence::{Disk, OtherProcess},
-    http::{HttpProbe, HttpProbes, Ready},
+    evidence::{Configured, Disk, OtherProcess},
+    http::{HttpProbe, HttpProbes, PublicHealth, Ready, ReadyWire},
     listener::{ListenerReport, Owner, Socket},
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
@@ -53,6 +56,14 @@ pub(super) fn healthy() -> Evidence {
         took_ms: 400,
         version: "1",
         quick: false,
+        target: Target::Both,
+        configured: Configured {
+            listen: Some("127.0.0.1:8700".parse().unwrap()),
+            store: Some("/d".into()),
+            ..Configured::default()
+        },
+        run_dir_group: Some("newswire".into()),
+        proof: Vec::new(),
         config: Some("/etc/newswire/newswire.toml".into()),
         run_dir: "/run/newswire".into(),
         http: Part::Found(answers(&[200, 200, 200])),
@@ -92,11 +103,8 @@ fn identity(name: &str, pid: i32) -> ProcessIdentity {
 fn watch(name: &str, pid: i32, loops: Vec<LoopReport>, vitals: Value) -> WatchReport {
     let progress = ProgressReport {
         loops,
-        threads: Vec::new(),
-        stalls: Vec::new(),
-        stalls_total: 0,
-        clock: Default::default(),
-        pauses: Default::default(),
+        watchdog: Some(WatchdogReport { tid: pid + 50, looked_ms_ago: 120 }),
+        ..ProgressReport::default()
     };
     let vitals = serde_json::from_value(vitals).unwrap();
     WatchReport { process: identity(name, pid), uptime_ms: 3_600_000, progress, vitals: Some(vitals) }
@@ -111,9 +119,16 @@ fn answers(statuses: &[u16; 3]) -> HttpProbes {
         status: Some(*status),
         error: None,
         timed_out: false,
-        ours: path == "/health",
+        health: (path == "/health").then(|| PublicHealth {
+            status: "ok".into(),
+            name: "newswire-gateway".into(),
+            version: "1".into(),
+            pid: Some(GATEWAY),
+            uptime_s: 3_600,
+        }),
     };
-    let ready = Ready { ready: true, ..Ready::default() };
+    let wire = ReadyWire { connected: Some(true), heartbeat_age_ms: Some(900) };
+    let ready = Ready { ready: true, wire, ..Ready::default() };
     HttpProbes {
         address: "127.0.0.1:8700".into(),
         probes: paths.into_iter().zip(statuses).map(probe).collect(),
@@ -151,6 +166,7 @@ fn listener(owners: &[(i32, &str)]) -> ListenerReport {
         name: (*name).into(),
         command: format!("/usr/bin/{name}"),
         uptime_ms: 3_600_000,
+        program: name.starts_with("newswire-gatewa").then_some("newswire-gateway"),
     });
     let socket =
         Socket { inode: 7, address: "127.0.0.1:8700".into(), owners: owners.collect(), ..Socket::default() };
@@ -179,14 +195,20 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
             status: "ok".into(),
         }),
         watch: Part::Found(watch),
+        watch_later: Part::not_asked(),
+        watched_for_ms: 0,
+        watchdog_ran: Some(true),
         late: Vec::new(),
         unit: Part::missing("no systemd"),
         stacks: Part::not_asked(),
         others: Vec::new(),
+        foreign: None,
+        denied: false,
+        may_end: true,
     }
 }
 
-fn kill(daemon: &mut DaemonEvidence) {
+pub(super) fn kill(daemon: &mut DaemonEvidence) {
     daemon.presence = Presence::Absent;
     daemon.found_by = "no process listens on x.sock: a killed process left it behind".into();
     (daemon.process, daemon.health, daemon.watch) =
@@ -214,7 +236,7 @@ fn gateway_vitals(evidence: &mut Evidence) -> &mut GatewayVitals {
     }
 }
 
-fn wire(evidence: &mut Evidence) -> &mut WireReport {
+pub(super) fn wire(evidence: &mut Evidence) -> &mut WireReport {
     gateway_vitals(evidence).wire.as_mut().unwrap()
 }
 
@@ -607,7 +629,8 @@ fn a_process_that_holds_the_port_of_a_dead_gateway_is_named() {
     let words =
         ["pid 300 (/usr/bin/worker, running for 60m)", "newswire-gateway does not run", "5 connections"];
     let verdict = expect(&e, VerdictCode::OrphanListener, &words);
-    assert!(verdict.next[0].contains("kill 300"));
+    assert!(verdict.next[0].starts_with("ps ") && verdict.next[0].contains("-p 300 "), "{verdict:?}");
+    assert!(verdict.next.iter().all(|step| !step.contains("kill")), "{verdict:?}");
     // Neither runs: the other process would prevent a start.
     kill(&mut e.ingestd);
     expect(&e, VerdictCode::OrphanListener, &[]);
@@ -628,6 +651,7 @@ fn a_process_that_shares_the_socket_with_the_gateway_is_not_an_orphan() {
     e.listener = Part::Found(listener(&[(300, "worker"), (GATEWAY, "newswire-gatewa")]));
     expect(&e, VerdictCode::Healthy, &[]);
     e.listener = Part::Found(listener(&[(300, "worker")]));
+    e.http = unanswered();
     expect(&e, VerdictCode::OrphanListener, &["newswire-gateway (pid 200) does not hold it"]);
 }
 

@@ -1,0 +1,92 @@
+//! Reads that may never return, each with a deadline on a thread of its own, which is abandoned if it is late.
+//!
+//! The command line, the environment and the memory map of a process are read through its memory: while a thread of it holds
+//! the lock of that memory (a page fault on a disk that hangs), such a read never returns. Nothing in the doctor may wait for
+//! it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use procfs::process::Process;
+
+/// How long a read through the memory of another process may take. It takes microseconds unless the process hangs.
+const MEMORY_READ_WITHIN: Duration = Duration::from_millis(250);
+/// Processes with a read that did not return: a second read of such a process would not return either.
+static HUNG: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Runs `read` on a thread of its own. `None` if it has no result in time; the thread is abandoned then.
+pub(crate) fn within<T: Send + 'static>(
+    limit: Duration,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, result) = mpsc::sync_channel(1);
+    let run = move || {
+        // Nothing receives the result of a late read.
+        done.send(read()).ok();
+    };
+    thread::Builder::new().name("read".to_owned()).spawn(run).ok()?;
+    result.recv_timeout(limit).ok()
+}
+
+/// The same on an event loop.
+pub(crate) async fn later<T: Send + 'static>(
+    limit: Duration,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    tokio::time::timeout(limit, tokio::task::spawn_blocking(read)).await.ok()?.ok()
+}
+
+/// Reads something through the memory of a process. `None` if it does not return in time, and at once for a process whose
+/// memory could not be read in time before.
+pub(crate) fn through_memory<T: Send + 'static>(
+    pid: i32,
+    read: impl FnOnce(&Process) -> procfs::ProcResult<T> + Send + 'static,
+) -> Option<T> {
+    through_memory_within(MEMORY_READ_WITHIN, pid, read)
+}
+
+fn through_memory_within<T: Send + 'static>(
+    limit: Duration,
+    pid: i32,
+    read: impl FnOnce(&Process) -> procfs::ProcResult<T> + Send + 'static,
+) -> Option<T> {
+    if is_hung(pid) {
+        return None;
+    }
+    let result = within(limit, move || read(&Process::new(pid)?));
+    if result.is_none() {
+        HUNG.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+    }
+    result?.ok()
+}
+
+/// Whether a read through the memory of this process did not return in time.
+pub(crate) fn is_hung(pid: i32) -> bool {
+    HUNG.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_never_returns_costs_its_deadline_once_and_then_nothing() {
+        let (_keeps_it_waiting, never) = mpsc::sync_channel::<()>(0);
+        let pid = std::process::id().cast_signed();
+        // Another pid of the same process: a test beside this one reads this process, too.
+        let other = std::os::unix::process::parent_id().cast_signed();
+        let hung = move |_: &Process| -> procfs::ProcResult<()> {
+            never.recv().ok();
+            Ok(())
+        };
+        assert_eq!(through_memory_within(Duration::from_millis(20), other, hung), None);
+        assert!(is_hung(other) && !is_hung(pid));
+        let refused = |_: &Process| -> procfs::ProcResult<()> { panic!("it was read again") };
+        assert_eq!(through_memory(other, refused), None);
+        assert!(through_memory(pid, |process| process.cmdline()).is_some_and(|all| !all.is_empty()));
+    }
+}
