@@ -384,7 +384,10 @@ async fn examine_file_system(
     let Some(Some(mut found)) = found.await else {
         return Part::missing("the kernel did not report its mount");
     };
-    found.probe(store).await;
+    // A health check is repeated every few seconds: each would leave a process behind while the file system is frozen.
+    if !options.quick {
+        found.probe(store).await;
+    }
     Part::Found(found)
 }
 
