@@ -113,7 +113,8 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
     let ingestd_pid = ingestd.pid;
-    let store_path = resources::store_placement::path_of(ingestd_pid, &loaded.config.store.path);
+    let store_path =
+        resources::store_placement::path_of(ingestd_pid.or(gateway.pid), &loaded.config.store.path);
     let daemons = examine_daemons(options, [ingestd, gateway], &instance, &units);
     let (http, listener, (ingestd, mut gateway, waits), store, file_system, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
@@ -451,14 +452,17 @@ async fn examine_file_system(
         return Part::not_asked();
     }
     let path = store.to_path_buf();
-    let found = resources::abandonable(move || {
+    let found = within::later(resources::SAMPLE_WITHIN, move || {
         let existing = path.canonicalize().unwrap_or(path);
         StoreFileSystem::of(&KernelFiles::below("/"), pid, &existing)
     });
     let Some(Some(mut found)) = found.await else {
         return Part::missing("the kernel did not report its mount");
     };
-    found.probe(store).await;
+    // A health check is repeated every few seconds: each would leave a process behind while the file system is frozen.
+    if !options.quick {
+        found.probe(store).await;
+    }
     Part::Found(found)
 }
 
@@ -469,17 +473,30 @@ async fn examine_store_place(
     daemon: &DaemonEvidence,
     configured: &Path,
 ) -> Part<StorePlacement> {
-    let Some(pid) = daemon.pid() else { return Part::missing("no process") };
+    let Some(pid) = daemon.pid() else {
+        return match daemon.presence {
+            Presence::Absent if options.target == DoctorTarget::Both => store_of_the_dead(configured).await,
+            _ => Part::missing("no process"),
+        };
+    };
     let reported = daemon.ingest_vitals().map(|vitals| PathBuf::from(&vitals.store.path));
     if reported.is_none() && options.target != DoctorTarget::Both {
         return Part::missing("the daemon does not say where its store is");
     }
     let is_certain = reported.is_some();
     let store = reported.unwrap_or_else(|| configured.to_path_buf());
-    match resources::abandonable(move || StorePlacement::of(pid, &store)).await {
+    match within::later(resources::SAMPLE_WITHIN, move || StorePlacement::of(pid, &store)).await {
         Some(Ok(StorePlacement::Renamed(to))) if !is_certain => {
             Part::missing(format!("the daemon has a store at {to} open, and does not say which is its own"))
         }
+        Some(place) => Part::from_result(place),
+        None => Part::timed_out("its file system did not answer in time"),
+    }
+}
+
+async fn store_of_the_dead(configured: &Path) -> Part<StorePlacement> {
+    let store = configured.to_path_buf();
+    match within::later(resources::SAMPLE_WITHIN, move || StorePlacement::without_daemon(&store)).await {
         Some(place) => Part::from_result(place),
         None => Part::timed_out("its file system did not answer in time"),
     }

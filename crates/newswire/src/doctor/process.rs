@@ -11,7 +11,11 @@ use procfs::process::{LimitValue, Process as Proc, Stat};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::{part::Part, within};
+use super::{
+    part::Part,
+    resources::{freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles},
+    within,
+};
 
 /// Time between the two samples that show how much it runs and waits for a processor.
 const SAMPLE: Duration = Duration::from_millis(300);
@@ -190,7 +194,7 @@ fn sample(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
         state: stat.state,
         stopped: matches!(stat.state, 'T' | 't'),
         switches: switches.into_iter().flatten().flatten().sum(),
-        frozen: group.as_ref().is_some_and(|group| is_frozen(group)),
+        frozen: is_frozen(pid),
         tracer: status.as_ref().map(|status| status.tracerpid).filter(|tracer| *tracer != 0),
         threads: u64::try_from(stat.num_threads).unwrap_or(0),
         states,
@@ -236,9 +240,10 @@ fn group_of(process: &Proc) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
-fn is_frozen(group: &Path) -> bool {
-    fs::read_to_string(group.join("cgroup.events"))
-        .is_ok_and(|text| text.lines().any(|line| line == "frozen 1"))
+/// In either version of control groups.
+fn is_frozen(pid: i32) -> bool {
+    let files = KernelFiles::below("/");
+    FrozenGroup::of(&files, &GroupTree::of(&files, pid)).is_some()
 }
 
 fn memory_of(group: &Path) -> Option<Usage> {

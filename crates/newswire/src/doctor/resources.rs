@@ -25,28 +25,24 @@ pub(crate) mod task_limit;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use self::{
-    cpu_quota::CpuQuota,
-    freezer::FrozenGroup,
-    group_tree::GroupTree,
-    kernel_files::KernelFiles,
-    memory_limit::MemoryLimit,
-    namespaces::OtherPlace,
-    pressure::Pressures,
-    sockets::SocketPlace,
-    still_threads::{StillThread, ThreadMark},
-    task_limit::TaskLimit,
+    cpu_quota::CpuQuota, freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles,
+    memory_limit::MemoryLimit, namespaces::OtherPlace, pressure::Pressures, sockets::SocketPlace,
+    still_threads::StillThread, task_limit::TaskLimit,
 };
-use super::part::Part;
+use super::{part::Part, within};
 
 /// Time between the two samples: ten of the periods in which the kernel enforces a quota.
 const SAMPLE: Duration = Duration::from_millis(1_000);
 /// The same with `--quick`.
 const QUICK_SAMPLE: Duration = Duration::from_millis(500);
-/// How long a sample may take: a file of the kernel may wait for a lock of the process that it describes.
-const SAMPLE_WITHIN: Duration = Duration::from_millis(1_000);
+/// How long a sample may take: a file of the kernel may wait for a lock of the process that it describes. Otherwise it takes
+/// milliseconds, and seconds only on a machine that is overloaded, where its result matters most.
+pub(crate) const SAMPLE_WITHIN: Duration = Duration::from_millis(3_000);
+/// The same with `--quick`.
+const QUICK_WITHIN: Duration = Duration::from_millis(600);
 
 /// What limits a process, and how often it came to its limits between two samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -76,7 +72,6 @@ struct ResourceSample {
     memory: Vec<MemoryLimit>,
     tasks: Vec<TaskLimit>,
     pressure: Pressures,
-    threads: Vec<ThreadMark>,
 }
 
 impl ResourceSample {
@@ -91,12 +86,11 @@ impl ResourceSample {
             memory: MemoryLimit::sample(files, &tree),
             tasks: TaskLimit::sample(files, &tree, pid),
             pressure: own.map(|own| Pressures::of_group(files, &own.path)).unwrap_or_default(),
-            threads: still_threads::marks(pid),
         }
     }
 
     /// With what was counted since an earlier sample.
-    fn since(self, before: &Self, pid: i32) -> ProcessResources {
+    fn since(self, before: &Self) -> ProcessResources {
         let over = self.at.saturating_duration_since(before.at);
         let sampled_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
         let mut cpu: Vec<_> =
@@ -109,7 +103,6 @@ impl ResourceSample {
             memory: self.memory.into_iter().map(|limit| limit.since(&before.memory)).collect(),
             tasks: self.tasks.into_iter().map(|limit| limit.since(&before.tasks)).collect(),
             pressure: self.pressure.since(&before.pressure),
-            still: still_threads::still(pid, &before.threads, &self.threads),
             ..ProcessResources::default()
         }
     }
@@ -117,40 +110,51 @@ impl ResourceSample {
 
 /// Samples the resources of a process twice.
 pub(crate) async fn examine(pid: i32, quick: bool) -> Part<ProcessResources> {
-    let files = KernelFiles::below("/");
-    let take = |files: KernelFiles| abandonable(move || ResourceSample::take(&files, pid));
-    let Some(before) = take(files.clone()).await else { return Part::timed_out(late()) };
-    sleep(if quick { QUICK_SAMPLE } else { SAMPLE }).await;
-    let Some(after) = take(files).await else { return Part::timed_out(late()) };
-    let resources = move || ProcessResources {
-        place: OtherPlace::of(&KernelFiles::below("/"), pid),
-        ..after.since(&before, pid)
+    let within = if quick { QUICK_WITHIN } else { SAMPLE_WITHIN };
+    let counted = async {
+        let take = || within::later(within, move || ResourceSample::take(&KernelFiles::below("/"), pid));
+        let before = take().await?;
+        sleep(if quick { QUICK_SAMPLE } else { SAMPLE }).await;
+        Some(take().await?.since(&before))
     };
-    let Some(mut resources) = abandonable(resources).await else { return Part::timed_out(late()) };
+    // On their own: reading all threads of a process takes the longest, and the groups must not be missing because of it.
+    let (counted, still, place) = tokio::join!(
+        counted,
+        still_threads(pid, quick, within),
+        within::later(within, move || OtherPlace::of(&KernelFiles::below("/"), pid)),
+    );
+    let Some(mut resources) = counted else { return Part::timed_out(late(within)) };
+    (resources.still, resources.place) = (still, place.flatten());
     if !resources.place.as_ref().is_some_and(|place| place.net) {
         resources.sockets = sockets::places(pid).await;
     }
     Part::Found(resources)
 }
 
+/// None if they cannot be read in time.
+async fn still_threads(pid: i32, quick: bool, within: Duration) -> Vec<StillThread> {
+    let take = || within::later(within, move || still_threads::marks(pid));
+    let Some(before) = take().await else { return Vec::new() };
+    sleep(if quick { QUICK_SAMPLE } else { SAMPLE }).await;
+    let Some(after) = take().await else { return Vec::new() };
+    let still = within::later(within, move || still_threads::still(pid, &before, &after));
+    still.await.unwrap_or_default()
+}
+
 /// Samples the pressure of the machine twice.
 pub(crate) async fn pressure_of_machine(quick: bool) -> Part<Pressures> {
-    let take = || abandonable(|| Pressures::of_machine(&KernelFiles::below("/")));
-    let Some(before) = take().await else { return Part::timed_out(late()) };
+    let within = if quick { QUICK_WITHIN } else { SAMPLE_WITHIN };
+    let take = || within::later(within, || Pressures::of_machine(&KernelFiles::below("/")));
+    let Some(before) = take().await else { return Part::timed_out(late(within)) };
     sleep(if quick { QUICK_SAMPLE } else { SAMPLE }).await;
     match take().await {
         Some(after) => Part::Found(after.since(&before)),
-        None => Part::timed_out(late()),
+        None => Part::timed_out(late(within)),
     }
 }
 
-fn late() -> String {
-    format!("the kernel did not report it within {SAMPLE_WITHIN:?}")
-}
-
-/// Runs something on a thread that is left alone if it takes longer than [`SAMPLE_WITHIN`].
-pub(crate) async fn abandonable<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    timeout(SAMPLE_WITHIN, tokio::task::spawn_blocking(work)).await.ok()?.ok()
+fn late(within: Duration) -> String {
+    format!("the kernel did not report it within {within:?}")
 }
 
 #[cfg(test)]

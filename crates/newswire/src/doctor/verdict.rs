@@ -152,7 +152,7 @@ type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 
 /// The first rule that applies decides.
 const RULES: &[Rule] = &[
-    resource_rules::elsewhere,
+    resource_rules::out_of_reach,
     presence_rules::orphan_listener,
     presence_rules::other_gateway,
     presence_rules::not_running,
@@ -161,6 +161,7 @@ const RULES: &[Rule] = &[
     presence_rules::daemon_stopped,
     presence_rules::disk_full,
     presence_rules::gateway_dead,
+    resource_rules::store_gone_and_daemon_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
     resource_rules::throttled,
@@ -189,6 +190,7 @@ const RULES: &[Rule] = &[
     progress_rules::daemon_stale,
     log_rules::log_blocked,
     feed_rules::feeds_failing,
+    resource_rules::elsewhere,
     resource_rules::other_gateway,
     progress_rules::clock_jumped,
     feed_rules::slow_feeds,

@@ -22,6 +22,8 @@ pub(crate) struct MemoryLimit {
     pub(crate) limit_bytes: u64,
     /// How often it came to the limit between the samples.
     pub(crate) at_limit: u64,
+    /// It has none left, and its processes wait for some instead of being ended (version 1 only).
+    pub(crate) is_out: bool,
     /// Reads from the disk of what had been in memory, between the samples.
     pub(crate) major_faults: u64,
     /// Processes that the kernel has ended between the samples, and since the group exists.
@@ -66,6 +68,7 @@ fn version_2(files: &KernelFiles, level: &GroupFolder) -> Option<MemoryLimit> {
         anonymous_bytes: field_of(&stat, "anon").unwrap_or(0),
         limit_bytes: limits.into_iter().flatten().min()?,
         at_limit: event("high") + event("max"),
+        is_out: false,
         major_faults: field_of(&stat, "pgmajfault").unwrap_or(0),
         killed,
         killed_total: killed,
@@ -85,6 +88,7 @@ fn version_1(files: &KernelFiles, level: &GroupFolder) -> Option<MemoryLimit> {
         anonymous_bytes: field_of(&stat, "total_rss").unwrap_or(0),
         limit_bytes: limit,
         at_limit: number("memory.failcnt").unwrap_or(0),
+        is_out: files.field(folder.join("memory.oom_control"), "under_oom") == Some(1),
         major_faults: field_of(&stat, "total_pgmajfault").unwrap_or(0),
         killed,
         killed_total: killed,
@@ -128,9 +132,10 @@ mod tests {
         fixture.write("/sys/fs/cgroup/memory/m/memory.limit_in_bytes", "8192\n");
         fixture.write(
             "/sys/fs/cgroup/memory/m/memory.oom_control",
-            "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n",
+            "oom_kill_disable 0\nunder_oom 1\noom_kill 4\n",
         );
         let [limit] = MemoryLimit::sample(&fixture.files(), &tree).try_into().unwrap();
         assert_eq!((limit.limit_bytes, limit.used_bytes, limit.killed_total), (8192, 4096, 4));
+        assert!(limit.is_out);
     }
 }

@@ -9,7 +9,7 @@ use control::ControlSocket;
 use procfs::process::{Process, all_processes};
 use tokio::time::timeout;
 
-use super::{abandonable, freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles};
+use super::{SAMPLE_WITHIN, freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles};
 use crate::doctor::{
     admin,
     evidence::{OtherGateway, OtherGatewayState},
@@ -37,7 +37,7 @@ struct FoundGateway {
 /// Looks at the gateways that belong to the ingestion daemon with this `run_dir`, except for one.
 pub(crate) async fn examine(run_dir: &Path, except: Option<i32>) -> Vec<OtherGateway> {
     let run_dir = run_dir.to_path_buf();
-    let found = abandonable(move || find(&run_dir, except)).await.unwrap_or_default();
+    let found = within::later(SAMPLE_WITHIN, move || find(&run_dir, except)).await.unwrap_or_default();
     let asked = found.into_iter().map(ask);
     futures_util::future::join_all(asked).await
 }
@@ -78,7 +78,9 @@ fn of_daemon(process: &Process, run_dir: &Path) -> Option<FoundGateway> {
 
 async fn ask(found: FoundGateway) -> OtherGateway {
     let pid = found.pid;
-    let command = abandonable(move || Process::new(pid).map(|process| process::command(&process)).ok());
+    let command = within::later(SAMPLE_WITHIN, move || {
+        Process::new(pid).map(|process| process::command(&process)).ok()
+    });
     OtherGateway {
         pid,
         command: command.await.flatten().unwrap_or_default(),

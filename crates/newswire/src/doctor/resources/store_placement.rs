@@ -38,9 +38,23 @@ pub(crate) enum StorePlacement {
     Unmounted,
     /// Another file system is mounted over them.
     Covered,
+    /// There is no store at the path, and no daemon that could have it open.
+    Absent,
 }
 
 impl StorePlacement {
+    /// Whether there is a store, for a daemon that does not run.
+    ///
+    /// # Errors
+    /// The reason why it cannot be told.
+    pub(crate) fn without_daemon(store: &Path) -> Result<Self, String> {
+        match store.join(JOURNAL).try_exists() {
+            Ok(true) => Ok(Self::InPlace),
+            Ok(false) => Ok(Self::Absent),
+            Err(error) => Err(format!("{}: {error}", store.display())),
+        }
+    }
+
     /// # Errors
     /// The reason why it cannot be told.
     pub(crate) fn of(pid: i32, store: &Path) -> Result<Self, String> {
@@ -93,7 +107,8 @@ impl OpenStoreFile {
         };
         let open = of(format!("/proc/{pid}/fd/{}", self.descriptor).into())?;
         if of(seen_by_it(&store.join(&self.relative))) == Some(open) {
-            return Some(StorePlacement::InPlace);
+            let has_journal = seen_by_it(&store.join(JOURNAL)).try_exists().unwrap_or(true);
+            return Some(if has_journal { StorePlacement::InPlace } else { StorePlacement::Deleted });
         }
         if self.relative != Path::new(LOCK) {
             // The lock decides what has happened; the journal alone may have been moved.
@@ -147,5 +162,16 @@ mod tests {
         assert_eq!(StorePlacement::of(me, &store), Ok(StorePlacement::Renamed(moved.display().to_string())));
         fs::remove_dir_all(&moved).unwrap();
         assert_eq!(StorePlacement::of(me, &store), Ok(StorePlacement::Deleted));
+        assert_eq!(StorePlacement::without_daemon(&store), Ok(StorePlacement::Absent));
+    }
+
+    #[test]
+    fn a_store_without_its_journal_is_noticed() {
+        let store = tempfile::tempdir().unwrap();
+        let _open = open_store(store.path());
+        let me = std::process::id().cast_signed();
+        assert_eq!(StorePlacement::of(me, store.path()), Ok(StorePlacement::InPlace));
+        fs::remove_dir_all(store.path().join(JOURNAL)).unwrap();
+        assert_eq!(StorePlacement::of(me, store.path()), Ok(StorePlacement::Deleted));
     }
 }

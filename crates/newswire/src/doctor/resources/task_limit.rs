@@ -69,11 +69,14 @@ fn of_user(pid: i32) -> Option<TaskLimit> {
     let process = Process::new(pid).ok()?;
     let LimitValue::Value(max) = process.limits().ok()?.max_processes.soft_limit else { return None };
     let user = process.status().ok()?.ruid;
+    if user == 0 {
+        return None;
+    }
     let of_user = |process: &Process| process.uid().is_ok_and(|uid| uid == user);
     let threads =
         |process: Process| u64::try_from(process.stat().map_or(0, |stat| stat.num_threads)).unwrap_or(0);
     let used = all_processes().ok()?.flatten().filter(of_user).map(threads).sum();
-    (user != 0).then_some(TaskLimit { bound: TaskBound::User(user), used, max, refused: 0 })
+    Some(TaskLimit { bound: TaskBound::User(user), used, max, refused: 0 })
 }
 
 fn of_machine(files: &KernelFiles) -> impl Iterator<Item = TaskLimit> {

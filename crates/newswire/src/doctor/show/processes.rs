@@ -235,7 +235,7 @@ fn tasks(page: &mut ReportWriter, watch: &WatchReport) {
             _ => String::new(),
         };
         page.line(
-            verdict::is_held_up(task),
+            second_look::is_held_up(task),
             &format!("task {}", safe(&task.name)),
             &format!("{what}{queue}"),
         );

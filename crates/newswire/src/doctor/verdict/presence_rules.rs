@@ -269,8 +269,8 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
         Presence::Running
             if refused
                 && !is_starting(gateway)
-                && other_network(gateway).is_none()
-                && has_no_listener(evidence) =>
+                && has_no_listener(evidence)
+                && other_network(gateway).is_none() =>
         {
             let address = evidence.listener.get().map(|listener| safe(&listener.address)).unwrap_or_default();
             let line = format!("{} runs but does not listen on {address}", name_and_pid(gateway));

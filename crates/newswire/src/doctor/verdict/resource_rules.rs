@@ -4,8 +4,9 @@
 use control::watch::{DiskWorkPhase, SlowDiskReport};
 
 use super::{
-    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, bytes, duration, name_and_pid,
-    next::restart, safe,
+    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
+    next::{quoted, restart, restart_in_order, start},
+    safe,
 };
 use crate::doctor::evidence::{OtherGateway, OtherGatewayState};
 use crate::doctor::resources::{
@@ -159,7 +160,8 @@ pub(super) fn memory_pressure(evidence: &Evidence) -> Option<DoctorVerdict> {
 fn is_short(limit: &MemoryLimit) -> bool {
     let is_full =
         limit.anonymous_bytes.saturating_mul(100) >= limit.limit_bytes.saturating_mul(MEMORY_FULL_PERCENT);
-    limit.at_limit > 0 && (is_full || limit.major_faults >= MAJOR_FAULTS_MANY)
+    let is_reclaimed = limit.at_limit > 0 && (is_full || limit.major_faults >= MAJOR_FAULTS_MANY);
+    limit.is_out || is_reclaimed
 }
 
 /// Over 10 s, and still: between the samples too.
@@ -177,16 +179,20 @@ fn what_uses_memory() -> Vec<String> {
 
 fn short_of_memory(daemon: &DaemonEvidence, limit: &MemoryLimit) -> DoctorVerdict {
     let group = safe(&limit.group);
+    let limited = match (limit.is_out, limit.at_limit) {
+        (true, _) => ", and its threads wait until some is free".to_owned(),
+        (false, 0) => String::new(),
+        (false, n) => format!(", and came to its limit {n} times in a second"),
+    };
     let killed = match limit.killed_total {
         0 => String::new(),
         n => format!("; the kernel has ended {n} processes of this group because of it"),
     };
     let line = format!(
-        "{} is short of memory: control group {group} uses {} of {} and came to its limit {} times in a second{killed}",
+        "{} is short of memory: control group {group} uses {} of {}{limited}{killed}",
         name_and_pid(daemon),
         bytes(limit.used_bytes),
-        bytes(limit.limit_bytes),
-        limit.at_limit
+        bytes(limit.limit_bytes)
     );
     let raise = match (owner_of(&group), limit.version) {
         (GroupOwner::Unit(unit), _) => {
@@ -382,9 +388,9 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
     let place = evidence.store_place.get()?;
     let path = daemon.ingest_vitals().map(|vitals| vitals.store.path.clone());
     let path = safe(&path.or_else(|| evidence.store.get().map(|disk| disk.path.clone()))?);
-    let again = format!("{}   # then, not before", restart_in_order(daemon));
+    let again = restart_in_order(daemon);
     let (what, next) = match place {
-        StorePlacement::InPlace => return None,
+        StorePlacement::InPlace | StorePlacement::Absent => return None,
         StorePlacement::Deleted => (
             "is deleted".to_owned(),
             vec![
@@ -416,13 +422,27 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::StoreGone, line, next))
 }
 
-/// A restart that lets the process end by itself.
-fn restart_in_order(daemon: &DaemonEvidence) -> String {
-    match (daemon.unit.get(), daemon.pid()) {
-        (Some(unit), _) => format!("systemctl restart {}", safe(&unit.id)),
-        (None, Some(pid)) => format!("kill {pid}   # then start {} as usual", daemon.name),
-        (None, None) => restart(daemon),
-    }
+/// The daemon has ended because its store is gone, and no start helps. The gateway has had events from it.
+pub(super) fn store_gone_and_daemon_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let daemon = &evidence.ingestd;
+    (daemon.presence == Presence::Absent).then_some(())?;
+    (*evidence.store_place.get()? == StorePlacement::Absent).then_some(())?;
+    evidence.gateway.gateway_vitals()?.wire.as_ref()?.cursor.as_ref()?;
+    let path = &evidence.store.get()?.path;
+    let line = format!(
+        "newswire-ingestd does not run, and its store is not in {} any more: it was deleted, renamed or unmounted while the \
+         daemon ran; the gateway still serves the events it has",
+        safe(path)
+    );
+    let path = quoted(path);
+    let next = [
+        format!(
+            "findmnt -T {path}; ls -la {path}   # is its file system mounted? Is the store beside it? Put it back first"
+        ),
+        format!("newswire log restore COPY {path}   # or a copy of it, if it is lost"),
+        start(daemon),
+    ];
+    Some(DoctorVerdict::new(VerdictCode::StoreGone, line, next))
 }
 
 /// Clients are served on, but no tool and no gateway can connect.
@@ -476,6 +496,11 @@ pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
 /// The place of a process whose addresses are not those of this tool.
 pub(super) fn other_network(daemon: &DaemonEvidence) -> Option<&OtherPlace> {
     daemon.resources.get()?.place.as_ref().filter(|place| place.net)
+}
+
+/// A gateway that can neither be asked nor connected to from here.
+pub(super) fn out_of_reach(evidence: &Evidence) -> Option<DoctorVerdict> {
+    if evidence.gateway.watch.get().is_some() { None } else { elsewhere(evidence) }
 }
 
 /// A gateway in another network cannot be judged by the answers at the same address of this one.

@@ -3,7 +3,7 @@
 use control::watch::{DiskWorkPhase, DiskWorkReport, SlowDiskReport};
 
 use super::{
-    tests::{expect, healthy, ingest_vitals, refused, stall, stop},
+    tests::{expect, healthy, ingest_vitals, kill, refused, stall, stop},
     *,
 };
 use crate::doctor::evidence::{OtherGateway, OtherGatewayState};
@@ -215,6 +215,20 @@ fn a_lost_store_is_reported_with_what_brings_it_back() {
 }
 
 #[test]
+fn a_daemon_that_ended_because_its_store_is_gone_needs_the_store_first() {
+    let mut e = healthy();
+    kill(&mut e.ingestd);
+    e.store_place = Part::Found(StorePlacement::InPlace);
+    expect(&e, VerdictCode::DaemonDead, &[]);
+    e.store_place = Part::Found(StorePlacement::Absent);
+    let verdict = expect(&e, VerdictCode::StoreGone, &["is not in /d any more"]);
+    assert!(verdict.next[0].starts_with("findmnt -T /d"), "{verdict:?}");
+    // It has never run: there is nothing to be gone.
+    super::tests::wire(&mut e).cursor = None;
+    expect(&e, VerdictCode::DaemonDead, &[]);
+}
+
+#[test]
 fn lost_sockets_are_reported_and_a_foreign_process_on_one_is_never_killed() {
     let mut e = healthy();
     let socket = |state| SocketPlace { path: "/run/newswire/gateway-admin.sock".into(), state };
@@ -264,6 +278,8 @@ fn a_gateway_in_another_network_is_not_judged_from_here() {
     let verdict = expect(&e, VerdictCode::Unknown, &["other network, files"]);
     assert_eq!(verdict.next, ["sudo nsenter -t 200 -m -n newswire doctor"]);
     assert_eq!(verdict.exit(), Exit::Unknown);
+    stall(&mut e.gateway, "worker-0", 5_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &["worker-0"]);
     stop(&mut e.gateway);
     expect(&e, VerdictCode::GatewayStopped, &[]);
 }

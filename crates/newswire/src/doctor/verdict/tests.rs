@@ -218,7 +218,7 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
     }
 }
 
-fn kill(daemon: &mut DaemonEvidence) {
+pub(super) fn kill(daemon: &mut DaemonEvidence) {
     daemon.presence = Presence::Absent;
     daemon.found_by = "no process listens on x.sock: a killed process left it behind".into();
     (daemon.process, daemon.health, daemon.watch) =
@@ -246,7 +246,7 @@ fn gateway_vitals(evidence: &mut Evidence) -> &mut GatewayVitals {
     }
 }
 
-fn wire(evidence: &mut Evidence) -> &mut WireReport {
+pub(super) fn wire(evidence: &mut Evidence) -> &mut WireReport {
     gateway_vitals(evidence).wire.as_mut().unwrap()
 }
 
