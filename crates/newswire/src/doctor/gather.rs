@@ -240,7 +240,7 @@ async fn query(
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let requests = async {
         let pause = if options.quick { QUICK_SECOND_LOOK_AFTER } else { SECOND_LOOK_AFTER };
-        let (health, watch) = tokio::join!(admin::health(socket), admin::watch_twice(socket, pause));
+        let (health, watch) = tokio::join!(admin::health(socket), admin::watch_twice(socket, pause, within));
         let late = match watch.get() {
             Some(watch) if !options.quick => admin::late_loops(socket, watch).await,
             _ => Vec::new(),

@@ -26,6 +26,8 @@ const LISTENER_MUTE_MS: u64 = 5_000;
 /// A task that has waited for longer for one thing, while something is queued for it, was not woken: each request that it may
 /// wait for has a shorter deadline.
 const TASK_WAITS_MS: u64 = 20_000;
+/// The same for a task that is not idle, whatever is queued.
+const TASK_LATE_MS: u64 = 60_000;
 
 /// Whether the watchdog has not looked for too long: then it marks no loop as stalled.
 pub(crate) fn watchdog_is_stuck(watch: &WatchReport) -> bool {
@@ -43,11 +45,11 @@ pub(crate) fn is_mute(listener: &ListenerProbe) -> bool {
     !listener.missing && listener.waiting_ms.is_some_and(|waiting| waiting >= LISTENER_MUTE_MS)
 }
 
-/// A task that waits for something else than what is queued for it.
+/// A task that waits although something is queued for it, or longer than any deadline.
 pub(crate) fn is_held_up(task: &TaskWait) -> bool {
-    task.waits_for.is_some()
-        && task.since_ms_ago > TASK_WAITS_MS
-        && task.queued.is_some_and(|queued| queued > 0)
+    let has_queued = task.queued.is_some_and(|queued| queued > 0);
+    let is_late = !task.idle && task.since_ms_ago > TASK_LATE_MS;
+    task.waits_for.is_some() && (is_late || has_queued && task.since_ms_ago > TASK_WAITS_MS)
 }
 
 /// Whether a loop makes no progress: the watchdog says so, or its beat does while the watchdog is stuck.
@@ -76,7 +78,7 @@ pub(super) fn watchdog_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     });
     let (daemon, watchdog) = found?;
     let line = format!(
-        "the watchdog of {} has not looked for {}, {}; its loops still make progress",
+        "the watchdog of {} has not looked for {}{}; its loops still make progress",
         name_and_pid(daemon),
         duration(watchdog.looked_ms_ago),
         function(daemon, watchdog.tid)
@@ -92,7 +94,7 @@ pub(super) fn observer_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     });
     let (daemon, observer) = found?;
     let line = format!(
-        "the thread {} of {}, which reads what the process reports about itself, has been blocked for {} {}",
+        "the thread {} of {}, which reads what the process reports about itself, has been blocked for {}{}",
         safe(&observer.name),
         name_and_pid(daemon),
         duration(observer.since_ms_ago),
@@ -128,14 +130,17 @@ pub(super) fn task_held_up(evidence: &Evidence) -> Option<DoctorVerdict> {
         Some((daemon, task))
     });
     let (daemon, task) = found?;
+    let queue = match (task.queued, task.capacity) {
+        (Some(queued), Some(capacity)) => format!(", and {queued} of {capacity} are queued for it"),
+        _ => String::new(),
+    };
     let line = format!(
-        "the task {} of {} has waited for {} for {}, although {} of {} places of its queue are taken",
+        "the task {} of {} has waited for {} for {}{}; no thread need be blocked",
         safe(&task.name),
         name_and_pid(daemon),
         safe(task.waits_for.as_deref().unwrap_or_default()),
         duration(task.since_ms_ago),
-        task.queued.unwrap_or_default(),
-        task.capacity.unwrap_or_default()
+        queue
     );
     Some(blocked(daemon, line))
 }
@@ -145,10 +150,10 @@ fn blocked(daemon: &DaemonEvidence, line: String) -> DoctorVerdict {
     DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next)
 }
 
-/// `in FUNCTION`, from the stack of a thread.
+/// `, in FUNCTION`, if the stack of the thread is known.
 fn function(daemon: &DaemonEvidence, tid: i32) -> String {
     let culprit = daemon.stacks.get().and_then(|stacks| stacks.of(tid)?.culprit.clone());
-    culprit.map_or("in an unknown function".to_owned(), |at| format!("in {}", safe(&at)))
+    culprit.map(|at| format!(", in {}", safe(&at))).unwrap_or_default()
 }
 
 /// The first thread that is busy and could be the one that accepts.
