@@ -411,7 +411,7 @@ async fn query(options: &GatherOptions, socket: &Path, daemon: &mut DaemonEviden
     let began = Instant::now();
     let watch = async {
         match options.quick {
-            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER).await,
+            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER, within).await,
             false => admin::watch(socket).await,
         }
     };

@@ -18,6 +18,8 @@ const LISTENER_MUTE_MS: u64 = 5_000;
 /// A task that has waited for longer for one thing, while something is queued for it, was not woken: each request that it may
 /// wait for has a shorter deadline.
 const TASK_WAITS_MS: u64 = 20_000;
+/// The same for a task that is not idle, whatever is queued.
+const TASK_LATE_MS: u64 = 60_000;
 
 /// Whether the watchdog has not looked for too long: then it marks no loop as stalled.
 pub(crate) fn watchdog_is_stuck(watch: &WatchReport) -> bool {
@@ -35,11 +37,11 @@ pub(crate) fn is_mute(listener: &ListenerProbe) -> bool {
     !listener.missing && listener.waiting_ms.is_some_and(|waiting| waiting >= LISTENER_MUTE_MS)
 }
 
-/// A task that waits for something else than what is queued for it.
+/// A task that waits although something is queued for it, or longer than any deadline.
 pub(crate) fn is_held_up(task: &TaskWait) -> bool {
-    task.waits_for.is_some()
-        && task.since_ms_ago > TASK_WAITS_MS
-        && task.queued.is_some_and(|queued| queued > 0)
+    let has_queued = task.queued.is_some_and(|queued| queued > 0);
+    let is_late = !task.idle && task.since_ms_ago > TASK_LATE_MS;
+    task.waits_for.is_some() && (is_late || has_queued && task.since_ms_ago > TASK_WAITS_MS)
 }
 
 /// Whether a report calls for a second one, before a rule decides by it: a process that was stopped for a moment has the

@@ -20,7 +20,7 @@ use crate::{
     out::safe,
 };
 
-/// A task without a queue is shown if it has waited for longer.
+/// A task that is not idle is shown if it has waited for longer.
 const TASK_WAITS_LONG_MS: u64 = 15_000;
 /// Frames shown per stack, and more if the culprit is further out; the JSON contains all.
 const FRAMES_SHOWN: usize = 14;
@@ -218,11 +218,11 @@ fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
     }
 }
 
-/// Tasks for which something is queued, or that have waited for long without a queue.
+/// Tasks for which something is queued, or that have waited for long.
 fn tasks(page: &mut ReportWriter, watch: &WatchReport) {
     for task in &watch.progress.tasks {
         let has_queued = task.queued.is_some_and(|queued| queued > 0);
-        let is_long = task.queued.is_none() && task.since_ms_ago > TASK_WAITS_LONG_MS;
+        let is_long = !task.idle && task.since_ms_ago > TASK_WAITS_LONG_MS;
         if !has_queued && !is_long {
             continue;
         }

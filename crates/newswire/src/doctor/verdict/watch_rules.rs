@@ -33,7 +33,7 @@ pub(super) fn watchdog_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     });
     let (daemon, watchdog) = found?;
     let line = format!(
-        "the watchdog of {} has not looked for {}, {}; its loops still make progress",
+        "the watchdog of {} has not looked for {}{}; its loops still make progress",
         name_and_pid(daemon),
         duration(watchdog.looked_ms_ago),
         function(daemon, watchdog.tid)
@@ -49,7 +49,7 @@ pub(super) fn observer_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     });
     let (daemon, observer) = found?;
     let line = format!(
-        "the thread {} of {}, which reads what the process reports about itself, has been blocked for {} {}",
+        "the thread {} of {}, which reads what the process reports about itself, has been blocked for {}{}",
         safe(&observer.name),
         name_and_pid(daemon),
         duration(observer.since_ms_ago),
@@ -85,14 +85,17 @@ pub(super) fn task_held_up(evidence: &Evidence) -> Option<DoctorVerdict> {
         Some((daemon, task))
     });
     let (daemon, task) = found?;
+    let queue = match (task.queued, task.capacity) {
+        (Some(queued), Some(capacity)) => format!(", and {queued} of {capacity} are queued for it"),
+        _ => String::new(),
+    };
     let line = format!(
-        "the task {} of {} has waited for {} for {}, although {} of {} places of its queue are taken",
+        "the task {} of {} has waited for {} for {}{}; no thread need be blocked",
         safe(&task.name),
         name_and_pid(daemon),
         safe(task.waits_for.as_deref().unwrap_or_default()),
         duration(task.since_ms_ago),
-        task.queued.unwrap_or_default(),
-        task.capacity.unwrap_or_default()
+        queue
     );
     Some(blocked(daemon, line))
 }
@@ -102,10 +105,10 @@ fn blocked(daemon: &DaemonEvidence, line: String) -> DoctorVerdict {
     DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next)
 }
 
-/// `in FUNCTION`, from the stack of a thread.
+/// `, in FUNCTION`, if the stack of the thread is known.
 fn function(daemon: &DaemonEvidence, tid: i32) -> String {
     let culprit = daemon.stacks.get().and_then(|stacks| stacks.of(tid)?.culprit.clone());
-    culprit.map_or("in an unknown function".to_owned(), |at| format!("in {}", safe(&at)))
+    culprit.map(|at| format!(", in {}", safe(&at))).unwrap_or_default()
 }
 
 /// The first thread that is busy and could be the one that accepts.
