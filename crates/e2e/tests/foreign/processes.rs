@@ -208,7 +208,7 @@ async fn the_same_user_sees_a_blocked_main_thread() -> anyhow::Result<()> {
     patient.expect_of("same user, main blocked", doctor, expected).await.map(drop)
 }
 
-/// The doctor as a user who owns neither process and is in no group of theirs.
+/// The doctor as a user who owns neither process and is in none of their groups.
 fn stranger() -> DoctorRun<'static> {
     DoctorRun { user: Some(STRANGER), ..DoctorRun::default() }
 }

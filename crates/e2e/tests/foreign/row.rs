@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// Deadline of the doctor, whatever hangs; no hang of these tests ends by itself. The table has what it took.
+/// Deadline of the doctor, whatever hangs; these hangs never end by themselves. The table has what it took.
 const DOCTOR_WITHIN: Duration = Duration::from_secs(180);
 /// Deadline for a machine to have a processor to spare; other tests may take all of it.
 const SPARE_WITHIN: Duration = Duration::from_secs(120);
