@@ -37,6 +37,9 @@ const GATEWAY_WATCH: &str = r#"{"clock":{"jumps":0,"last_ms":null,"last_ms_ago":
     "stalls":[{"loop":"worker-0","kind":"worker","tid":29518,"began_ms_ago":1900,"lasted_ms":null,
      "work":{"what":"GET /news","of":"127.0.0.1:9","since_ms_ago":1000},"culprit":"read at a.rs:1"}],"stalls_total":1,
     "threads":[{"tid":7,"name":"blocking-1","work":{"what":"parsing","of":"bbc","since_ms_ago":3}}],
+    "watchdog":{"tid":29509,"looked_ms_ago":120},"observers":[{"name":"vitals","tid":9,"since_ms_ago":501}],
+    "listeners":[{"name":"clients","kind":"front","address":"127.0.0.1:18799","answered_ms_ago":1200,"took_ms":1,
+     "waiting_ms":null,"missing":false,"error":null}],
     "uptime_ms":27783,"version":"0.1.0","vitals":{"clients":0,"draining":false,"inherited":false,
     "listen":"127.0.0.1:18799","open_files":{"max":20000,"used":43},"ring":{"bytes":94806,"events":88,"filled":true},
     "wire":{"connected":true,"cursor":"e69io1-88","heard_ms_ago":19,"reason":null}}}"#;
@@ -77,8 +80,8 @@ fn the_watch_of_the_ingestion_daemon_reads_and_writes_unchanged() {
 
 #[test]
 fn each_kind_is_the_word_that_is_logged() {
-    use WatchKind::{Admin, Arbiter, Pool, Recorder, Wire, Worker};
-    for kind in [Worker, Arbiter, Wire, Recorder, Pool, Admin] {
+    use WatchKind::{Admin, Arbiter, Front, Pool, Prober, Recorder, Wire, Worker};
+    for kind in [Front, Worker, Arbiter, Wire, Recorder, Pool, Admin, Prober] {
         assert_eq!(serde_json::to_value(kind).unwrap(), json!(kind.as_str()));
     }
 }

@@ -30,7 +30,7 @@ use crate::logs::Logs;
 use crate::metrics::{MetricsFormat, MetricsRegistry};
 use crate::problem;
 use crate::sockets::{SocketError, bind_unix};
-use crate::watch::{Watch, WatchKind};
+use crate::watch::{ListenerAddress, Watch, WatchKind, WatchedListener};
 
 /// Mode of the socket: the gateway, which runs in the same group, serves the daemon's metrics along with its own.
 const SOCKET_MODE: u32 = 0o660;
@@ -89,6 +89,8 @@ pub struct AdminHandle {
     path: PathBuf,
     server: ServerHandle,
     ended: Receiver<io::Result<()>>,
+    /// `None` once the socket is no longer served.
+    watched: Option<WatchedListener>,
 }
 
 struct AdminState {
@@ -108,6 +110,7 @@ pub fn serve(path: &Path, process: Admin, logs: &Logs) -> Result<AdminHandle, So
     let failed = |source| SocketError::Unix { attempt: "serve", path: path.to_path_buf(), source };
     let listener = bind_unix(path, SOCKET_MODE)?;
     let queries = Arc::new(Semaphore::new(QUERIES_MAX));
+    let watch = process.watch.clone();
     let state = web::Data::new(AdminState { process, logs: logs.clone(), queries, started: Instant::now() });
     let (started, server) = sync_channel(1);
     let (end, ended) = sync_channel(1);
@@ -118,7 +121,11 @@ pub fn serve(path: &Path, process: Admin, logs: &Logs) -> Result<AdminHandle, So
     };
     std::thread::Builder::new().name("admin".to_owned()).spawn(run).map_err(failed)?;
     match server.recv() {
-        Ok(server) => Ok(AdminHandle { path: path.to_path_buf(), server, ended }),
+        Ok(server) => {
+            let address = ListenerAddress::Unix(path.to_path_buf());
+            let watched = Some(watch.listener("admin", WatchKind::Admin, address));
+            Ok(AdminHandle { path: path.to_path_buf(), server, ended, watched })
+        }
         Err(_) => Err(failed(match ended.recv() {
             Ok(Err(error)) => error,
             _ => io::Error::other("the admin thread ended unexpectedly"),
@@ -177,6 +184,7 @@ async fn run(
 
 impl Drop for AdminHandle {
     fn drop(&mut self) {
+        self.watched = None;
         // Remove the file while it is certainly ours: once the server has ended, another process may replace it.
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(%error, "could not remove the admin socket");
@@ -211,11 +219,12 @@ async fn health(state: web::Data<AdminState>) -> HttpResponse {
 }
 
 async fn watch(state: web::Data<AdminState>) -> HttpResponse {
-    let progress = state.process.watch.report();
     let (reply, answer) = oneshot::channel();
     // The receiver is gone if the diagnostics are late.
     state.process.watch.request_diagnostics(move |diagnostics| drop(reply.send(diagnostics)));
     let diagnostics = tokio::time::timeout(DIAGNOSTICS_TIMEOUT, answer).await;
+    // Afterwards, so that it names the thread that did not answer.
+    let progress = state.process.watch.report();
     HttpResponse::Ok().json(WatchReport {
         process: state.identity(),
         uptime_ms: state.uptime_ms(),

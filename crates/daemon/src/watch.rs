@@ -5,6 +5,8 @@
 //! loops  ── a beat every 100 ms ─┐
 //! pools  ── a probe every second ┼─► entries (atomics) ◄── every 250 ms ── "watchdog" ──► log, /watch, systemd
 //! busy   ── since when at work ──┘                             │ stack of the culprit, all stacks on SIGQUIT
+//!
+//! own listeners ◄── a probe every 3 s ── "prober" ──► log, /watch, systemd; it looks at the watchdog, too
 //! ```
 //!
 //! Nothing here may take a lock that a stuck thread could hold: entries are atomics, and the lists of them are locked for
@@ -12,14 +14,17 @@
 
 mod detector;
 mod dump;
+mod listeners;
 mod metrics;
+mod recorded;
 mod report;
 mod watchdog;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,9 +34,12 @@ use stacks::SelfSampler;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::listeners::ListenerState;
+use self::report::ObserverThread;
 use crate::work::{self, CurrentTask};
 
 pub(crate) use self::dump::stacks_text;
+pub use self::listeners::{ListenerAddress, WatchedListener};
 pub use self::report::StalledLoop;
 pub use self::watchdog::WatchHandle;
 pub use control::watch::WatchKind;
@@ -55,13 +63,25 @@ struct WatchState {
     sampler: OnceLock<SelfSampler>,
     /// Set while the watchdog runs.
     diagnostics: Mutex<Option<Arc<ReadDiagnostics>>>,
-    /// The watchdog's thread.
-    thread: Mutex<Option<std::thread::Thread>>,
+    /// The watchdog's thread, and that of the prober.
+    threads: Mutex<Vec<std::thread::Thread>>,
+    watchdog: WatchdogState,
+    listeners: Mutex<Vec<Arc<ListenerState>>>,
+    /// The prober's end of its connection to a TCP socket.
+    own_probe: Mutex<Option<SocketAddr>>,
     dump_requested: AtomicBool,
-    /// A thread is reading the diagnostics, and may never finish.
-    reading_diagnostics: Arc<AtomicBool>,
+    /// The thread that reads the diagnostics, which may never finish.
+    reading_diagnostics: Arc<ObserverThread>,
     /// The same for the stacks.
-    reading_stacks: Arc<AtomicBool>,
+    reading_stacks: Arc<ObserverThread>,
+}
+
+/// When the watchdog looked last: it cannot notice by itself that it is stuck.
+#[derive(Debug, Default)]
+struct WatchdogState {
+    /// 0 before its first check.
+    tid: AtomicI32,
+    looked_ms: AtomicU64,
 }
 
 /// What the watchdog has detected so far.
@@ -214,9 +234,7 @@ impl Watch {
     }
 
     fn wake(&self) {
-        if let Some(thread) = &*self.0.thread.lock().unwrap_or_else(PoisonError::into_inner) {
-            thread.unpark();
-        }
+        self.threads().iter().for_each(std::thread::Thread::unpark);
     }
 
     fn register(&self, name: &str, kind: WatchKind, tid: i32, idle: bool) -> Registration {
@@ -237,6 +255,14 @@ impl Watch {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn threads(&self) -> MutexGuard<'_, Vec<std::thread::Thread>> {
+        self.0.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<Arc<ListenerState>>> {
+        self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn history(&self) -> MutexGuard<'_, WatchHistory> {
         self.0.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -248,6 +274,13 @@ impl BusyThread {
         let entry = &*self.0.entry;
         entry.set_busy();
         BusyGuard { entry, _work: work::on(what, of) }
+    }
+}
+
+impl BusyGuard<'_> {
+    /// The work goes on: the thread is not stuck.
+    pub(crate) fn progress(&self) {
+        self.entry.beat_ms.store(now_ms(), Relaxed);
     }
 }
 

@@ -6,12 +6,13 @@ use anyhow::Context as _;
 use control::ControlSocket;
 use daemon::{
     admin::{Admin, AdminHandle, ReloadOrder, status_of},
+    black_box,
     config::Config,
     logs::Logs,
     notify,
     process::DaemonContext,
     sockets::SocketError,
-    watch::WatchKind,
+    watch::{ListenerAddress, WatchKind},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -72,9 +73,11 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let state = Arc::new(state);
     state.registry.register_process("gateway", env!("CARGO_PKG_VERSION"), &state.clock, &logs);
     scrape::register(&state);
-    let watched = Arc::clone(&state);
+    let counted = Arc::clone(&state);
+    black_box::count_with(move || diagnostics::counts(&counted));
+    let of_vitals = Arc::clone(&state);
     let _watchdog = watch
-        .start(self_sampler, move || diagnostics::vitals(&watched, address, inherited))
+        .start(self_sampler, move || diagnostics::vitals(&of_vitals, address, inherited))
         .context("start the watchdog")?;
     let (reloads, reload_orders) = mpsc::channel(RELOADS_MAX);
     let _admin = start_admin(&config, &state, &logs, reloads)?;
@@ -85,8 +88,10 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let pages =
         pages::pool::start(watch.clone(), page_jobs, intake_stop.clone()).context("start the pool")?;
     let mut server = ClientServer::start(&state, listener, config.gateway.workers)?;
+    let watched = watch.listener("clients", WatchKind::Front, ListenerAddress::Tcp(address));
     warn_of_few_descriptors(&state);
     state.settings().warn();
+    black_box::ready();
     tracing::info!(listen = %address, "ready");
     notify::ready();
 
@@ -95,6 +100,7 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
         () = server.ended() => return Err(anyhow::anyhow!("the front loop has ended by itself").into()),
     }
     notify::stopping();
+    drop(watched);
     if inherited {
         // Clients that connect from now on wait in the socket's backlog for the next process.
         server.pause().await;

@@ -19,8 +19,9 @@ use std::{
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use anyhow::Context as _;
+use control::black_box::BlackBoxEvent;
 use daemon::{
-    Clock,
+    Clock, black_box,
     watch::{BusyThread, Watch, WatchKind},
 };
 use futures_util::FutureExt as _;
@@ -314,7 +315,7 @@ impl WriterLoop {
             #[cfg(feature = "drill")]
             crate::drill::fail_a_job()?;
             self.writer.check()?;
-            self.work_on(&busy, jobs)?;
+            self.work_on(&busy, jobs, queue.len())?;
             if retention.is_due() && !self.recording.holds_writes() {
                 let _busy = busy.during("removing", "old events");
                 self.retain(&mut retention)?;
@@ -323,9 +324,15 @@ impl WriterLoop {
         Ok(())
     }
 
-    fn work_on(&mut self, busy: &BusyThread, jobs: JobBatch) -> Result<(), store::AppendError> {
+    /// `queued` is how many jobs wait behind these.
+    fn work_on(
+        &mut self,
+        busy: &BusyThread,
+        jobs: JobBatch,
+        queued: usize,
+    ) -> Result<(), store::AppendError> {
         let JobBatch { visits, replies, memory, pauses, subscriptions, removals, .. } = jobs;
-        self.commit(busy, visits, replies, memory)?;
+        self.commit(busy, visits, replies, memory, queued)?;
         for (orders, reply) in pauses {
             let _busy = busy.during("recording pauses", "sources");
             self.writer.pause(orders)?;
@@ -356,11 +363,13 @@ impl WriterLoop {
         visits: Vec<VisitRecord>,
         replies: Vec<oneshot::Sender<AppendedVisit>>,
         memory: Vec<Arc<MemoryShare>>,
+        queued: usize,
     ) -> Result<(), store::AppendError> {
         if visits.is_empty() {
             return Ok(());
         }
-        let _busy = busy.during("committing", format!("{} visits", visits.len()));
+        let count = visits.len();
+        let _busy = busy.during("committing", format!("{count} visits"));
         let started = Instant::now();
         self.metrics.progress.commits.begin();
         #[cfg(feature = "drill")]
@@ -368,8 +377,14 @@ impl WriterLoop {
         let appended = self.writer.append(visits)?;
         drop(memory);
         self.metrics.progress.commits.end();
-        self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.metrics.append_seconds.observe(took.as_secs_f64());
         self.metrics.appends.inc();
+        black_box::record(BlackBoxEvent::Commit {
+            visits: count as u64,
+            queued: queued as u64,
+            ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
         self.head_changed.send_replace(self.reader.head());
         store::crash::point("publish");
         self.update_gauges();

@@ -20,6 +20,7 @@ use control::{ControlSocket, IngestStatus};
 use daemon::{
     Clock, Exit,
     admin::{Admin, AdminHandle, ReloadOrder, status_of},
+    black_box,
     config::Config,
     logs::Logs,
     metrics::MetricsRegistry,
@@ -27,7 +28,7 @@ use daemon::{
     process::{self, DaemonContext},
     program::LossOfLog,
     sockets::bind_unix,
-    watch::{Watch, WatchHandle, WatchKind},
+    watch::{ListenerAddress, Watch, WatchHandle, WatchKind},
 };
 use fetch::schedule::server_interval_max;
 use news::{HeldHost, RecordingPauseReason, Seq, Timestamp};
@@ -133,6 +134,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move |error| end_after(error, &failed))?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
+    black_box::count_with(counts(parts.metrics.clone(), recorder.queued()));
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
     let (list_orders, list_requests) = mpsc::channel(RELOADS);
     let admin = parts.admin(&watched, reloads.clone());
@@ -145,8 +147,13 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     actix_rt::spawn(parts.recording.clone().follow(move |paused_by| limiter.set_paused(paused_by)));
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
     let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
-    let server =
-        serve_wire(parts.control_state(&actors, log, head, reloads, list_orders), wire_socket, watched)?;
+    let server = serve_wire(
+        parts.control_state(&actors, log, head, reloads, list_orders),
+        wire_socket,
+        watched.clone(),
+    )?;
+    let address = ListenerAddress::Unix(config.socket(ControlSocket::Ingestd));
+    let watched_socket = watched.listener("wire", WatchKind::Wire, address);
     let (supervisor, own_sources) =
         (actors.supervisor.clone().recipient(), actors.supervisor.clone().recipient());
     let mut lists = FeedLists::new(Rc::clone(&ctx), &config.store.path, parts.lists.clone());
@@ -161,6 +168,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let control_loop =
         ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry, space_bounds };
     control_loop.run(signals, reload_requests, list_requests).await;
+    drop(watched_socket);
     stop(&config, actors, writer_thread, server).await?;
     tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
     Ok(())
@@ -225,6 +233,7 @@ impl DaemonParts {
             metrics: self.metrics.clone(),
             recording: self.recording.clone(),
             path: config.store.path.clone(),
+            slots: config.fetch.in_flight,
             queued: Box::new(queued),
         })
     }
@@ -338,7 +347,25 @@ fn watch_this_loop(watch: &Watch) {
     watch.pool("pool-main", &tokio::runtime::Handle::current());
 }
 
+/// For the black box: atomics only.
+fn counts(
+    metrics: IngestMetrics,
+    queued: impl Fn() -> usize + Send + Sync + 'static,
+) -> impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static {
+    let gauge = |value: i64| u64::try_from(value).unwrap_or_default();
+    move || {
+        vec![
+            ("visits", gauge(metrics.in_flight.get())),
+            ("visits_waiting", gauge(metrics.waiting.get())),
+            ("recorder_queue", queued() as u64),
+            ("wire_subscribers", gauge(metrics.subscribers.get())),
+            ("head", gauge(metrics.log_head.get())),
+        ]
+    }
+}
+
 fn notify_ready(config: &Config, reader: &LogReader) {
+    black_box::ready();
     tracing::info!(
         epoch = %reader.epoch(), seq = reader.head().0, seq_oldest = reader.oldest().0,
         socket = %config.socket(ControlSocket::Ingestd).display(), "ready"

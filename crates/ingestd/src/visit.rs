@@ -17,6 +17,8 @@ mod parse;
 pub(crate) mod outage;
 pub(crate) mod outcome;
 pub(crate) mod redirects;
+// What failed, for conclusions from many visits.
+mod trouble;
 // What is logged about a visit.
 mod log;
 // What a visit uses of the memory budget.

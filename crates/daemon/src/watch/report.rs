@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool,
+    AtomicBool, AtomicI32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use control::watch::{
-    ClockReport, LoopReport, PauseReport, ProgressReport, StallReport, TaskReport, ThreadReport,
+    ClockReport, LoopReport, ObserverReport, PauseReport, ProgressReport, StallReport, TaskReport,
+    ThreadReport, WatchdogReport,
 };
 use serde::Serialize;
 use serde_json::Value;
 use stacks::StackDump;
 
-use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, now_ms};
+use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, now_ms, this_thread};
 use crate::logs;
 use crate::work::{self, BusyWorker, CurrentTask};
+
+/// A watchdog that has shown no sign of life for longer is stuck: it looks every 250 ms, and one sample of a stack takes a
+/// second at most.
+pub(super) const WATCHDOG_SILENT_MS: u64 = 6_000;
 
 /// An event loop, pool or thread without progress, for `/ready`.
 #[derive(Clone, Debug, Serialize)]
@@ -48,7 +53,11 @@ impl Watch {
     pub fn stalled(&self) -> Vec<StalledLoop> {
         let entries = self.entries().clone();
         let now = now_ms();
-        let stalled = entries.into_iter().filter(|entry| entry.stalled.load(Relaxed));
+        // A watchdog that is stuck sets no mark.
+        let is_unwatched = self.watchdog_silent_ms(now).is_some_and(|silent| silent > WATCHDOG_SILENT_MS);
+        let stalled = entries.into_iter().filter(|entry| {
+            entry.stalled.load(Relaxed) || (is_unwatched && entry.silent_ms(now) > WATCHDOG_SILENT_MS)
+        });
         stalled
             .map(|entry| StalledLoop {
                 name: Arc::clone(&entry.name),
@@ -77,7 +86,27 @@ impl Watch {
             clock: history.clock_jumps.clock_report(now),
             pauses: history.pauses.pause_report(now),
             log: logs::report(),
+            watchdog: self.watchdog_silent_ms(now).map(|looked_ms_ago| WatchdogReport {
+                tid: self.0.watchdog.tid.load(Relaxed),
+                looked_ms_ago,
+            }),
+            observers: [("vitals", &self.0.reading_diagnostics), ("stacks", &self.0.reading_stacks)]
+                .into_iter()
+                .filter_map(|(name, observer)| observer.report(name, now))
+                .collect(),
+            listeners: self.listeners().iter().map(|listener| listener.report(now)).collect(),
         }
+    }
+
+    /// The watchdog's thread makes progress.
+    pub(super) fn looks(&self) {
+        self.0.watchdog.looked_ms.store(now_ms(), Release);
+    }
+
+    /// The time since the watchdog looked last; `None` before the first time.
+    pub(super) fn watchdog_silent_ms(&self, now: u64) -> Option<u64> {
+        let looked_ms = self.0.watchdog.looked_ms.load(Acquire);
+        (looked_ms != 0).then(|| now.saturating_sub(looked_ms))
     }
 
     /// Reads the diagnostics on a separate thread, since that may block. `reply` is dropped uncalled if there are none or
@@ -102,21 +131,44 @@ impl Watch {
     }
 }
 
+/// A thread that reads something on request, one at a time.
+#[derive(Debug, Default)]
+pub(super) struct ObserverThread {
+    running: AtomicBool,
+    /// 0 until it has begun.
+    tid: AtomicI32,
+    since_ms: AtomicU64,
+}
+
+impl ObserverThread {
+    /// `None` if it reads nothing now.
+    fn report(&self, name: &str, now: u64) -> Option<ObserverReport> {
+        self.running.load(Acquire).then(|| ObserverReport {
+            name: name.to_owned(),
+            tid: self.tid.load(Relaxed),
+            since_ms_ago: now.saturating_sub(self.since_ms.load(Relaxed)),
+        })
+    }
+}
+
 /// Runs `job` on a separate thread unless the previous one is still running.
-fn spawn_exclusive(name: &str, running: &Arc<AtomicBool>, job: impl FnOnce() + Send + 'static) {
-    struct Running(Arc<AtomicBool>);
+fn spawn_exclusive(name: &str, observer: &Arc<ObserverThread>, job: impl FnOnce() + Send + 'static) {
+    struct Running(Arc<ObserverThread>);
     impl Drop for Running {
         fn drop(&mut self) {
-            self.0.store(false, Release);
+            self.0.running.store(false, Release);
         }
     }
-    if running.compare_exchange(false, true, AcqRel, Acquire).is_err() {
+    if observer.running.compare_exchange(false, true, AcqRel, Acquire).is_err() {
         return;
     }
-    let running = Running(Arc::clone(running));
+    observer.tid.store(0, Relaxed);
+    observer.since_ms.store(now_ms(), Relaxed);
+    let running = Running(Arc::clone(observer));
     let work = move || {
-        let _running = running;
+        running.0.tid.store(this_thread(), Relaxed);
         job();
+        drop(running);
     };
     if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(work) {
         tracing::debug!(%error, name, "could not start a thread");
@@ -124,8 +176,14 @@ fn spawn_exclusive(name: &str, running: &Arc<AtomicBool>, job: impl FnOnce() + S
 }
 
 impl WatchEntry {
+    /// For how long it has made no progress that was expected.
+    fn silent_ms(&self, now: u64) -> u64 {
+        if self.idle.load(Acquire) { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) }
+    }
+
     fn report(&self, now: u64, workers: &[BusyWorker]) -> LoopReport {
-        let is_idle = self.kind == WatchKind::Recorder && self.idle.load(Acquire);
+        let beats_at_work_only = matches!(self.kind, WatchKind::Recorder | WatchKind::Prober);
+        let is_idle = beats_at_work_only && self.idle.load(Acquire);
         let beat_ms_ago = if is_idle { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) };
         let work = workers.iter().find(|worker| worker.tid == self.tid).map(|worker| &worker.work);
         let lag_ms = self.lag_ms.load(Relaxed);

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Relaxed},
 };
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -15,7 +15,10 @@ use serde::Serialize;
 use stacks::SelfSampler;
 
 use super::detector::{CHECK_EVERY_MS, ClockReadings, Sample, StallDetector, WatchEvent};
-use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, dump, millis, now_ms};
+use super::listeners::ListenerProber;
+use super::recorded::{self, RecordedLags};
+use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, dump, millis, now_ms, this_thread};
+use crate::black_box;
 use crate::clock::ahead_ms;
 use crate::json::to_json;
 use crate::notify;
@@ -23,6 +26,8 @@ use crate::work::{self, BusyWorker};
 
 /// How often a probe is sent into each pool.
 const PROBE_EVERY_MS: u64 = 1_000;
+/// Notifications in the time that systemd waits for one.
+const NOTIFIED_PER_INTERVAL: u64 = 3;
 /// Stalls that are remembered.
 const STALLS_MAX: usize = 16;
 /// Stacks sampled in one check, however many loops stall together.
@@ -32,11 +37,12 @@ const READ_MS_MAX: u64 = 100;
 /// How long [`WatchHandle`] waits for the thread to end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The running watchdog; dropping it ends its thread.
+/// The running watchdog and prober; dropping it ends their threads.
 #[derive(Debug)]
 pub struct WatchHandle {
     watch: Watch,
     stop: Arc<AtomicBool>,
+    /// Closed when both threads have ended.
     ended: Receiver<()>,
 }
 
@@ -46,13 +52,13 @@ impl Drop for WatchHandle {
         self.watch.wake();
         self.watch.set_diagnostics(None);
         if self.ended.recv_timeout(END_TIMEOUT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            tracing::warn!("the watchdog thread did not end in time");
+            tracing::warn!("the threads of the watchdog did not end in time");
         }
     }
 }
 
 impl Watch {
-    /// Starts the watchdog's thread; it ends when the handle is dropped. `diagnostics` is the `vitals` of `/watch`, such as
+    /// Starts the threads of the watchdog and of the prober; they end when the handle is dropped. `diagnostics` is the `vitals` of `/watch`, such as
     /// [`control::GatewayVitals`], and must not block. Without `sampler` there are no stacks.
     ///
     /// # Errors
@@ -74,15 +80,23 @@ impl Watch {
 fn spawn(watch: Watch) -> io::Result<WatchHandle> {
     let stop = Arc::new(AtomicBool::new(false));
     let (end, ended) = sync_channel::<()>(1);
-    let (stop_requested, shared) = (Arc::clone(&stop), watch.clone());
+    let handle = WatchHandle { watch: watch.clone(), stop, ended };
+    let (stop_requested, shared, of_prober) = (Arc::clone(&handle.stop), watch.clone(), end.clone());
     let work = move || {
         // Dropped with the thread, which the handle waits for.
         let _end = end;
         Watchdog::new(shared).run(&stop_requested);
     };
-    let thread = std::thread::Builder::new().name("watchdog".to_owned()).spawn(work)?;
-    *watch.0.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread.thread().clone());
-    Ok(WatchHandle { watch, stop, ended })
+    let watchdog = std::thread::Builder::new().name("watchdog".to_owned()).spawn(work)?;
+    watch.threads().push(watchdog.thread().clone());
+    let (stop_requested, shared) = (Arc::clone(&handle.stop), watch.clone());
+    let work = move || {
+        let _end = of_prober;
+        ListenerProber::new(shared).run(&stop_requested);
+    };
+    let prober = std::thread::Builder::new().name("prober".to_owned()).spawn(work)?;
+    watch.threads().push(prober.thread().clone());
+    Ok(handle)
 }
 
 struct Watchdog {
@@ -91,6 +105,7 @@ struct Watchdog {
     /// How often systemd is notified; `None` without a watchdog in its unit.
     notify_every_ms: Option<u64>,
     notified_ms: u64,
+    lags: RecordedLags,
 }
 
 /// A job for a pool that does nothing but finish.
@@ -120,12 +135,19 @@ impl Drop for PoolProbe {
 
 impl Watchdog {
     fn new(watch: Watch) -> Self {
-        let notify_every_ms =
-            notify::watchdog_interval().map(|every| u64::try_from(every.as_millis() / 3).unwrap_or(u64::MAX));
-        Self { watch, detector: StallDetector::default(), notify_every_ms, notified_ms: 0 }
+        let notify_every_ms = notify::watchdog_interval()
+            .map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX) / NOTIFIED_PER_INTERVAL);
+        Self {
+            watch,
+            detector: StallDetector::default(),
+            notify_every_ms,
+            notified_ms: 0,
+            lags: RecordedLags::default(),
+        }
     }
 
     fn run(mut self, stop: &AtomicBool) {
+        self.watch.0.watchdog.tid.store(this_thread(), Relaxed);
         while !stop.load(Relaxed) {
             // A panic in one check must not end the watchdog.
             let checked = catch_unwind(AssertUnwindSafe(|| self.check_all()));
@@ -137,18 +159,23 @@ impl Watchdog {
     }
 
     fn check_all(&mut self) {
+        self.watch.looks();
         self.send_probes();
         let entries = self.watch.entries().clone();
         let now = read_clocks();
         let samples: Vec<_> = entries.iter().map(|entry| entry.sample(now.monotonic)).collect();
+        self.lags.record(now.monotonic, &entries, &samples);
         let events = self.detector.check(now, &samples);
         for entry in &entries {
             entry.lag_ms_max.store(self.detector.lag_ms_max(entry.number), Relaxed);
             entry.stalled.store(self.detector.is_stalled(entry.number), Relaxed);
         }
+        black_box::watchdog_looked();
         let mut stacks_left = STACKS_MAX;
         for event in events {
+            recorded::record(&event, &entries);
             self.report(event, &entries, &mut stacks_left);
+            self.watch.looks();
         }
         self.notify_systemd(now.monotonic, &entries);
         if self.watch.0.dump_requested.swap(false, Relaxed) {
@@ -234,6 +261,7 @@ impl Watchdog {
         let (what, of) = (work.as_ref().map(|work| work.what), work.as_ref().map(|work| &*work.of));
         let (kind, culprit) = (kind.as_str(), culprit.as_deref());
         let stack = thread.as_ref().map(dump::one_line);
+        recorded::record_stall(&self.watch, entry, tid, silent_ms, work.as_ref(), culprit, stack.as_deref());
         tracing::warn!(
             "loop" = %name, kind, tid, stalled_ms = silent_ms, work = what, of, blame = culprit, stack,
             "an event loop stalled"
@@ -271,13 +299,14 @@ impl Watchdog {
         }
     }
 
-    /// Sends `WATCHDOG=1` unless something is stalled. A stalled admin socket is exempt: it may be busy with a stack dump,
-    /// which is not a reason to kill the process.
+    /// Sends `WATCHDOG=1` unless something is stalled or a listener has been mute for as long as systemd waits. A stalled
+    /// admin loop is exempt: it may be busy with a stack dump, which is not a reason to kill the process.
     fn notify_systemd(&mut self, now_ms: u64, entries: &[Arc<WatchEntry>]) {
         let Some(every) = self.notify_every_ms else { return };
         let is_admin =
             |number| entries.iter().any(|entry| entry.number == number && entry.kind == WatchKind::Admin);
-        if now_ms - self.notified_ms >= every && !self.detector.any_stalled(is_admin) {
+        let is_mute = || self.watch.has_mute_listener(every.saturating_mul(NOTIFIED_PER_INTERVAL));
+        if now_ms - self.notified_ms >= every && !self.detector.any_stalled(is_admin) && !is_mute() {
             self.notified_ms = now_ms;
             notify::watchdog();
         }

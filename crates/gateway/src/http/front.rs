@@ -43,6 +43,9 @@ const STOP_CHECK: Duration = Duration::from_millis(10);
 const TIMEOUT_ANSWER: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
+/// What the process answers to itself.
+const PROBE_ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+
 /// What the main thread wants of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrontOrder {
@@ -154,6 +157,11 @@ impl<H: Fn(AcceptedConnection) + 'static> FrontLoop<H> {
     }
 
     fn on_accepted(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+        if self.state.watch.is_own_probe(peer) {
+            // It asks whether connections are accepted, and they are; it has no limit and is not counted.
+            socket.try_write(PROBE_ANSWER).ok();
+            return;
+        }
         let permit = match self.state.connections.admit(peer.ip(), &self.state.settings()) {
             Ok(permit) => permit,
             Err(reason) => {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use control::watch::FeedTrouble;
 use fetch::{
     FailureClass, FetchReport, FetchResult,
     schedule::{
@@ -19,6 +20,7 @@ use store::{NewsPlan, SoonerVisit};
 
 use super::{
     redirects::{self, RedirectChange, effective_url},
+    trouble::trouble,
     validators::bind_to,
 };
 use crate::{
@@ -55,6 +57,10 @@ pub(crate) struct VisitOutcome {
     pub(crate) state: SourceState,
     /// Why it failed; `None` also for a panic, which has its own counter.
     pub(crate) class: Option<FailureClass>,
+    /// What failed, for conclusions from many visits; `None` if it succeeded.
+    pub(crate) trouble: Option<FeedTrouble>,
+    /// How long it waited for the server.
+    pub(crate) waited: Duration,
     /// Another URL is requested from now on.
     pub(crate) redirect_change: Option<RedirectChange>,
     /// Items beyond the limits of the parser.
@@ -126,6 +132,8 @@ impl VisitOutcome {
         outcome.redirect_change =
             redirects::observe(&mut outcome.state.moves, inputs.source, report, status, inputs.now);
         outcome.count_visit(status, inputs.now);
+        outcome.trouble = trouble(report, outcome.class, status);
+        outcome.waited = report.timings.total.saturating_sub(report.timings.dns);
         outcome.record_attempt(inputs, report.code, report.body_bytes, status);
         outcome.schedule_next(inputs, report, status);
         outcome.keep_plan(inputs, report, status);
@@ -137,6 +145,8 @@ impl VisitOutcome {
             items: Vec::new(),
             state,
             class: None,
+            trouble: None,
+            waited: Duration::ZERO,
             redirect_change: None,
             dropped: 0,
             is_exempt: false,
@@ -150,6 +160,7 @@ impl VisitOutcome {
         outcome.state.last_visit = Some(inputs.now);
         outcome.state.counts.visits += 1;
         outcome.record_panic(message);
+        outcome.trouble = Some(FeedTrouble::Internal);
         outcome.count_visit(VisitStatus::Error, inputs.now);
         outcome.record_attempt(inputs, None, 0, VisitStatus::Error);
         let facts = schedule_input(inputs.into(), inputs.before, &outcome.state, VisitStatus::Error);

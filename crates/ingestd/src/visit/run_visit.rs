@@ -2,7 +2,8 @@
 
 use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
 
-use daemon::work;
+use control::black_box::BlackBoxEvent;
+use daemon::{black_box, work};
 use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, HopGate, RequestOptions};
 use futures_util::FutureExt as _;
 use news::{FeedUrl, Source, SourceState, Timestamp};
@@ -269,6 +270,7 @@ async fn fetch_and_parse(
         gate: Some(hops as &dyn HopGate),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
+    black_box::record(BlackBoxEvent::VisitBegan { source: source.id.as_str().into() });
     let mut report = tokio::select! {
         biased;
         report = work::during("fetching", source.id.as_str(), ctx.visitor.visit(&request)) => report,

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     part::{MissingCause, Part},
     process,
+    verdict::needs_second_look,
 };
 
 /// A lag from which a loop is sampled for late beats.
@@ -24,9 +25,9 @@ const LATE_IN_SAMPLE_MS: u64 = 120;
 /// Time between two beats of a loop.
 const BEAT_MS: u64 = 100;
 
-/// Whether a loop has regular beats: a pool is probed once a second only, and a recorder beats only while it works.
+/// Whether a loop has regular beats: a pool is probed once a second only, and a recorder or prober beats only while it works.
 fn has_regular_beats(l: &LoopReport) -> bool {
-    !matches!(l.kind, WatchKind::Pool | WatchKind::Recorder)
+    !matches!(l.kind, WatchKind::Pool | WatchKind::Recorder | WatchKind::Prober)
 }
 
 /// `GET /health`
@@ -37,6 +38,19 @@ pub(crate) async fn health(socket: &Path) -> Part<HealthReport> {
 /// `GET /watch`
 pub(crate) async fn watch(socket: &Path) -> Part<WatchReport> {
     ControlClient::new(socket).get(paths::WATCH).await.into()
+}
+
+/// `GET /watch`, and again after `pause` if that calls for a second look: then the second one counts.
+pub(crate) async fn watch_again_if_needed(socket: &Path, pause: Duration) -> Part<WatchReport> {
+    let first = watch(socket).await;
+    if !first.get().is_some_and(needs_second_look) {
+        return first;
+    }
+    sleep(pause).await;
+    match watch(socket).await {
+        Part::Missing { .. } => first,
+        second => second,
+    }
 }
 
 /// `GET /stacks`: the stacks as the process captures them itself.
@@ -53,6 +67,7 @@ impl<T> From<Result<T, ControlError>> for Part<T> {
         let cause = match &error {
             ControlError::Timeout { .. } => MissingCause::TimedOut,
             ControlError::Denied(_) => MissingCause::Denied,
+            ControlError::Missing(_) | ControlError::Refused(_) => MissingCause::NoSocket,
             ControlError::Shape { .. }
             | ControlError::NotJson { .. }
             | ControlError::Status { status: 404, .. } => MissingCause::OtherVersion,
@@ -191,7 +206,7 @@ mod tests {
         let (_folder, socket) = answering("404 Not Found", "");
         assert_eq!(missing(watch(&socket).await).1, MissingCause::OtherVersion);
         let absent = socket.with_file_name("none.sock");
-        assert_eq!(missing(health(&absent).await).1, MissingCause::Other);
+        assert_eq!(missing(health(&absent).await).1, MissingCause::NoSocket);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use control::{GatewayVitals, HealthReport, IngestVitals, ProcessVitals, WatchReport, watch::SourcesReport};
 use serde::Serialize;
 
+use crate::black_box::BlackBoxReport;
+
 use super::{
     admin::LateLoop,
     http,
@@ -116,6 +118,8 @@ pub(crate) struct DaemonEvidence {
     pub(crate) late: Vec<LateLoop>,
     pub(crate) unit: Part<SystemdUnit>,
     pub(crate) stacks: Part<Stacks>,
+    /// What it did last, from its file.
+    pub(crate) black_box: Part<BlackBoxReport>,
     /// Processes of the same program that belong to another configuration.
     pub(crate) others: Vec<OtherProcess>,
     /// A process of another program that listens on its admin socket.

@@ -10,6 +10,8 @@ use daemon::Clock;
 use news::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
+use crate::black_box::{self, BlackBoxReport};
+
 use super::{
     admin,
     evidence::{Configured, DaemonEvidence, Disk, Evidence, Presence, Target},
@@ -35,6 +37,8 @@ const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Time between the two reports of a process.
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
+/// The same with `--quick`, after a report that may show a hang.
+const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
@@ -44,6 +48,8 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct GatherOptions {
     pub(crate) quick: bool,
     pub(crate) stacks: bool,
+    /// How far back the black boxes are read; `None`: the last minute.
+    pub(crate) since: Option<Duration>,
     pub(crate) target: DoctorTarget,
 }
 
@@ -98,7 +104,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, gateway, store, pressure, complaints) = tokio::join!(
+    let (http, listener, ingestd, mut gateway, store, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         examine_daemon(options, INGESTD, ingestd, &instance, &units),
@@ -107,6 +113,10 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         examine_pressure(options),
         complaints(options, config),
     );
+    // A user who may not look at the sockets still sees which process answers.
+    if let Some(answers) = gateway_that_answers(&gateway, &http) {
+        gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
+    }
     let (store_path, pid) = (absolute(&loaded.config.store.path), ingestd.pid());
     let store_path = ingestd.ingest_vitals().map_or(store_path, |vitals| PathBuf::from(&vitals.store.path));
     let (file_system, store_place, other_gateways) = tokio::join!(
@@ -137,6 +147,14 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     };
     settle::presence(&mut evidence, is_nowhere);
     evidence
+}
+
+/// The gateway by the id in its public answer, if it could not be found otherwise because this user may not look.
+fn gateway_that_answers(gateway: &DaemonEvidence, http: &Part<http::HttpProbes>) -> Option<LocatedProcess> {
+    let pid = http.get()?.health()?.pid?;
+    let is_hidden = gateway.presence == Presence::Unknown && gateway.denied;
+    (is_hidden && program::of(pid) == Some(GATEWAY))
+        .then(|| LocatedProcess::that_answers(pid, &gateway.found_by))
 }
 
 fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<String>) -> Configured {
@@ -295,12 +313,17 @@ async fn examine_daemon(
         late: Vec::new(),
         unit: units.of(name),
         stacks: Part::missing("no process"),
+        black_box: Part::not_asked(),
         others: found.others,
         foreign: found.foreign,
         denied: found.denied,
         may_end: settle::may_end(found.pid),
     };
-    if !is_asked || (found.pid.is_none() && found.presence == Presence::Absent) {
+    if !is_asked {
+        return daemon;
+    }
+    if found.pid.is_none() && found.presence == Presence::Absent {
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket).await;
         return daemon;
     }
     let from_outside = async {
@@ -316,9 +339,20 @@ async fn examine_daemon(
             }
         }
     };
-    let ((process, resources, watchdog_ran), ()) =
-        tokio::join!(from_outside, query(options, &socket, &mut daemon));
+    let black_box = read_black_box(options, name, daemon.presence, &socket);
+    let asked = async {
+        match &daemon.foreign {
+            // The answers would be those of the other program.
+            Some(foreign) => {
+                let why = format!("pid {}, another program, holds {}", foreign.pid, socket.display());
+                (daemon.health, daemon.watch) = (Part::missing(why.clone()), Part::missing(why));
+            }
+            None => query(options, &socket, &mut daemon).await,
+        }
+    };
+    let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
+    daemon.black_box = black_box;
     daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
         // After the other evidence: capturing stacks from outside stops the threads for a moment.
         true => threads::capture(found.pid, &socket, daemon.watch.get()).await,
@@ -331,7 +365,13 @@ async fn examine_daemon(
 async fn query(options: &GatherOptions, socket: &Path, daemon: &mut DaemonEvidence) {
     let within = if options.quick { QUICK_WITHIN } else { HTTP_WITHIN };
     let began = Instant::now();
-    let requests = async { tokio::join!(admin::health(socket), admin::watch(socket)) };
+    let watch = async {
+        match options.quick {
+            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER).await,
+            false => admin::watch(socket).await,
+        }
+    };
+    let requests = async { tokio::join!(admin::health(socket), watch) };
     let (health, watch) = tokio::time::timeout(within, requests).await.unwrap_or_else(|_| {
         let why = http::no_answer_within(within);
         (Part::timed_out(why.clone()), Part::timed_out(why))
@@ -410,6 +450,22 @@ async fn examine_pressure(options: &GatherOptions) -> Part<Pressures> {
         DoctorTarget::Url { .. } => Part::not_asked(),
         _ => resources::pressure_of_machine(options.quick).await,
     }
+}
+
+/// The file is next to the admin socket. A quick check of a process that runs does not need it.
+async fn read_black_box(
+    options: &GatherOptions,
+    name: &str,
+    presence: Presence,
+    socket: &Path,
+) -> Part<BlackBoxReport> {
+    let is_asked = presence != Presence::NotAsked && !(options.quick && presence == Presence::Running);
+    if !is_asked || socket.as_os_str().is_empty() {
+        return Part::not_asked();
+    }
+    let file =
+        if name == GATEWAY { control::black_box::GATEWAY_FILE } else { control::black_box::INGESTD_FILE };
+    Part::from_result(black_box::read(socket.with_file_name(file), options.since).await)
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.

@@ -1,9 +1,11 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
+mod black_boxes;
 mod processes;
 
 use std::time::Duration;
 
+pub(crate) use self::black_boxes::BlackBoxDetail;
 use super::{
     evidence::{DaemonEvidence, Evidence},
     http::HttpProbes,
@@ -62,7 +64,12 @@ impl ReportWriter {
 }
 
 /// The whole report.
-pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(
+    evidence: &Evidence,
+    verdict: &DoctorVerdict,
+    history: BlackBoxDetail,
+    paint: Paint,
+) -> Vec<String> {
     let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
@@ -78,6 +85,9 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
         }
     }
     proof(&mut page, evidence);
+    for daemon in evidence.daemons() {
+        black_boxes::show(&mut page, daemon, history);
+    }
     page.lines.push(String::new());
     let took = format!("took {}, at {}", duration(evidence.took_ms), evidence.at);
     page.lines.push(paint.dim(&took));
@@ -126,7 +136,7 @@ fn http(page: &mut ReportWriter, evidence: &Evidence) {
 fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     page.normal("address", &safe(&answers.address));
     for probe in &answers.probes {
-        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1}ms"));
         let times =
             format!("connect {:>9}  first byte {:>9}", millis(probe.connect_ms), millis(probe.first_byte_ms));
         match (&probe.error, probe.status) {

@@ -7,10 +7,11 @@ use control::{WatchReport, watch::TaskReport};
 use serde::Serialize;
 use stacks::{StackDump, StackFrame, ThreadStack};
 
-use super::{admin, part::Part, within};
+use super::{admin, part::Part, verdict, within};
 
-/// Threads that observe the others; the last two run because of our requests. None of them is ever the culprit.
-const OBSERVERS: [&str; 3] = ["watchdog", "stacks", "vitals"];
+/// Threads that observe the others; `stacks` and `vitals` run because of our requests. While the process reports that they
+/// make progress, none of them is the culprit.
+const OBSERVERS: [&str; 4] = ["watchdog", "prober", "stacks", "vitals"];
 
 /// How long a capture from outside may take; it has a deadline of its own, but not if the memory of the process is locked.
 const OUTSIDE_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
@@ -93,7 +94,9 @@ fn fill_in(dump: &mut StackDump, outside: StackDump) {
 fn merge(dump: StackDump, from: &'static str, watch: Option<&WatchReport>) -> Stacks {
     let mut threads: Vec<_> = dump.threads.into_iter().map(|thread| describe(thread, watch)).collect();
     threads.sort_by_key(|examined| {
-        (!examined.stalled, examined.idle, examined.work.is_none(), examined.thread.tid)
+        // Without a report of the process, an observer at work looks like one that is stuck.
+        let observes = OBSERVERS.contains(&examined.thread.name.as_str());
+        (!examined.stalled, examined.idle, observes, examined.work.is_none(), examined.thread.tid)
     });
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Stacks { from, took_ms: millis(dump.took), longest_pause_ms: millis(dump.longest_pause), threads }
@@ -103,12 +106,22 @@ fn describe(thread: ThreadStack, watch: Option<&WatchReport>) -> ExaminedThread 
     let its_loop = watch.and_then(|watch| watch.progress.loops.iter().find(|l| l.tid == thread.tid));
     let busy = watch.and_then(|watch| watch.progress.threads.iter().find(|busy| busy.tid == thread.tid));
     let work = its_loop.and_then(|l| l.work.clone()).or_else(|| busy.map(|busy| busy.work.clone()));
-    let stalled = its_loop.is_some_and(|l| l.stalled);
-    let idle = (thread.is_idle() || OBSERVERS.contains(&thread.name.as_str())) && !stalled;
+    let stalled = its_loop.is_some_and(|l| l.stalled)
+        || watch.is_some_and(|watch| observer_is_stuck(watch, thread.tid));
+    let observes = watch.is_some() && OBSERVERS.contains(&thread.name.as_str());
+    let idle = (thread.is_idle() || observes) && !stalled;
     // The task was read before the stack: an idle thread has finished it since.
     let work = work.filter(|_| !idle);
     let culprit = thread.culprit().map(location);
     ExaminedThread { idle, stalled, loop_name: its_loop.map(|l| l.name.clone()), work, culprit, thread }
+}
+
+/// Whether the thread is the watchdog or one that reads for the admin socket, and makes no progress.
+fn observer_is_stuck(watch: &WatchReport, tid: i32) -> bool {
+    let progress = &watch.progress;
+    let is_watchdog = progress.watchdog.is_some_and(|watchdog| watchdog.tid == tid);
+    (is_watchdog && verdict::watchdog_is_stuck(watch))
+        || progress.observers.iter().any(|observer| observer.tid == tid && verdict::is_stuck(observer))
 }
 
 /// `function at file:line`, as far as known.
@@ -125,6 +138,8 @@ pub(crate) fn location(frame: &StackFrame) -> String {
 
 #[cfg(test)]
 mod tests {
+    use control::watch::{ObserverReport, WatchdogReport};
+
     use super::*;
 
     fn frame(function: Option<&str>, file: Option<&str>, line: Option<u32>) -> StackFrame {
@@ -160,7 +175,19 @@ mod tests {
             "loops":[{"name":"worker-0","kind":"worker","tid":2,"beat_ms_ago":9000,"lag_ms":0,"lag_ms_max":0,
                       "stalled":true,"work":{"what":"GET /","of":"","since_ms_ago":9000}}]}"#;
         let watch: WatchReport = serde_json::from_str(watch).unwrap();
-        assert!(describe(thread("watchdog", 1), Some(&watch)).idle);
+        let mut watch = watch;
+        for silent in [false, true] {
+            watch.progress.watchdog =
+                Some(WatchdogReport { tid: 1, looked_ms_ago: if silent { 60_000 } else { 100 } });
+            let since_ms_ago = if silent { 60_000 } else { 100 };
+            watch.progress.observers = vec![ObserverReport { name: "vitals".into(), tid: 3, since_ms_ago }];
+            let watchdog = describe(thread("watchdog", 1), Some(&watch));
+            let vitals = describe(thread("vitals", 3), Some(&watch));
+            assert_eq!((watchdog.idle, watchdog.stalled), (!silent, silent));
+            assert_eq!((vitals.idle, vitals.stalled), (!silent, silent));
+            assert!(describe(thread("stacks", 4), Some(&watch)).idle, "it answers us");
+        }
+        assert!(!describe(thread("watchdog", 1), None).idle, "without a report it is not known");
         let worker = describe(thread("worker-0", 2), Some(&watch));
         assert!(!worker.idle && worker.stalled && worker.loop_name.as_deref() == Some("worker-0"));
         assert_eq!(worker.work.unwrap().what, "GET /");

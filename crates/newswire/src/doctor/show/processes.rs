@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use control::watch::LoopReport;
+use control::{WatchReport, watch::LoopReport};
 use stacks::StackFrame;
 
 use super::{ReportWriter, bytes, duration};
@@ -13,7 +13,7 @@ use crate::{
         part::{MissingCause, Part},
         process::{ProcessSample, Usage},
         threads::{ExaminedThread, location},
-        verdict::task_text,
+        verdict::{self, task_text},
     },
     out::safe,
 };
@@ -65,7 +65,12 @@ fn facts(page: &mut ReportWriter, process: &ProcessSample) {
     );
     if process.sampled_ms > 0 {
         let (cpu, delay, over) = (process.cpu_sampled_ms, process.run_delay_ms, process.sampled_ms);
-        let text = format!("ran {cpu} ms of {over} ms, waited {delay} ms for a processor");
+        let text = format!(
+            "ran {} of {}, waited {} for a processor",
+            duration(cpu),
+            duration(over),
+            duration(delay)
+        );
         page.line(delay > over, "processor", &text);
     }
     match process.open_files {
@@ -115,7 +120,10 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     match &daemon.watch {
         Part::Missing { missing, cause: MissingCause::OtherVersion } => page.problem("loops", &safe(missing)),
         Part::Missing { missing, .. } => page.missing("loops", missing),
-        Part::Found(watch) => watch.progress.loops.iter().for_each(|l| one_loop(page, l)),
+        Part::Found(watch) => {
+            watch.progress.loops.iter().for_each(|l| one_loop(page, l));
+            watchers(page, watch);
+        }
     }
     if let Some((pauses, ms)) =
         daemon.watch.get().and_then(|w| Some((&w.progress.pauses, w.progress.pauses.last_ms?)))
@@ -130,14 +138,14 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
         page.problem(
             "late",
             &format!(
-                "{} in {} of {} samples, by up to {} ms; ran {} ms and waited {} ms for a processor in {} ms",
+                "{} in {} of {} samples, by up to {}; ran {} and waited {} for a processor in {}",
                 safe(&late.name),
                 late.late,
                 late.looks,
-                late.worst_ms,
-                late.cpu_ms.unwrap_or(0),
-                late.run_delay_ms.unwrap_or(0),
-                late.over_ms
+                duration(late.worst_ms),
+                duration(late.cpu_ms.unwrap_or(0)),
+                duration(late.run_delay_ms.unwrap_or(0)),
+                duration(late.over_ms)
             ),
         );
     }
@@ -147,9 +155,36 @@ fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
     let work = l.work.as_ref().map(|work| format!("; {}", task_text(work))).unwrap_or_default();
     let text = match l.stalled {
         true => format!("STALLED for {}{work}", duration(l.beat_ms_ago)),
-        false => format!("lag {} ms, maximum of the last minute {} ms{work}", l.lag_ms, l.lag_ms_max),
+        false => {
+            format!("lag {}, maximum of the last minute {}{work}", duration(l.lag_ms), duration(l.lag_ms_max))
+        }
     };
     page.line(l.stalled || l.lag_ms >= LATE_MS, &safe(&l.name), &text);
+}
+
+/// The watchdog, the threads that read for the admin socket, and the listeners.
+fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
+    if let Some(watchdog) = watch.progress.watchdog {
+        let text = format!("last looked {} ms ago", watchdog.looked_ms_ago);
+        page.line(verdict::watchdog_is_stuck(watch), "watchdog", &text);
+    }
+    if watch.vitals.is_none() {
+        page.missing("vitals", "the process did not read them in time");
+    }
+    for observer in watch.progress.observers.iter().filter(|observer| verdict::is_stuck(observer)) {
+        let text = format!("BLOCKED for {}", duration(observer.since_ms_ago));
+        page.problem(&safe(&observer.name), &text);
+    }
+    for listener in &watch.progress.listeners {
+        let answered = match (listener.answered_ms_ago, listener.took_ms) {
+            (Some(ago), Some(took)) => format!("answered {} ago, within {took} ms", duration(ago)),
+            _ => "has not answered yet".to_owned(),
+        };
+        let waiting = listener.waiting_ms.map(|ms| format!(", NOT for {}", duration(ms))).unwrap_or_default();
+        let error = listener.error.as_deref().map(|error| format!(": {}", safe(error))).unwrap_or_default();
+        let text = format!("{} {answered}{waiting}{error}", safe(&listener.address));
+        page.line(verdict::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
+    }
 }
 
 /// The recent stalls.

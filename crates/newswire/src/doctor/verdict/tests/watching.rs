@@ -1,0 +1,146 @@
+//! The verdicts when what watches is stuck itself.
+
+use control::watch::{ListenerProbe, ObserverReport};
+
+use super::*;
+
+/// The stack of the thread `tid`.
+fn captured(daemon: &mut DaemonEvidence, tid: i32, name: &str, culprit: &str) {
+    let thread =
+        json!({"tid": tid, "name": name, "state": "S", "wchan": null, "frames": [], "missing": null});
+    daemon.stacks = Part::Found(Stacks {
+        from: "inside",
+        took_ms: 1,
+        longest_pause_ms: 0,
+        threads: vec![ExaminedThread {
+            thread: serde_json::from_value(thread).unwrap(),
+            idle: false,
+            stalled: true,
+            loop_name: None,
+            work: None,
+            culprit: Some(culprit.into()),
+        }],
+    });
+}
+
+fn probe(evidence: &mut Evidence, name: &str, waiting_ms: Option<u64>) {
+    let error = waiting_ms.map(|_| "no answer within 5 s".to_owned());
+    watched(&mut evidence.gateway).progress.listeners.push(ListenerProbe {
+        name: name.into(),
+        kind: WatchKind::Front,
+        address: "127.0.0.1:8700".into(),
+        answered_ms_ago: Some(waiting_ms.unwrap_or(900)),
+        took_ms: Some(1),
+        waiting_ms,
+        missing: false,
+        error,
+    });
+}
+
+fn silence_watchdog(daemon: &mut DaemonEvidence, ms: u64) -> i32 {
+    let watchdog = watched(daemon).progress.watchdog.as_mut().unwrap();
+    watchdog.looked_ms_ago = ms;
+    watchdog.tid
+}
+
+#[test]
+fn a_watchdog_that_does_not_look_is_reported_with_its_function() {
+    let mut e = healthy();
+    let tid = silence_watchdog(&mut e.ingestd, 2_900);
+    expect(&e, VerdictCode::Healthy, &[]);
+    silence_watchdog(&mut e.ingestd, 66_000);
+    captured(&mut e.ingestd, tid, "watchdog", "daemon::logs::write at logs.rs:7");
+    let words = [
+        "the watchdog of newswire-ingestd (pid 100) has not looked for 66s",
+        "in daemon::logs::write at logs.rs:7",
+    ];
+    expect(&e, VerdictCode::EventLoopBlocked, &words);
+}
+
+#[test]
+fn with_the_watchdog_stuck_a_loop_is_judged_by_its_own_beat_and_comes_first() {
+    let mut e = healthy();
+    watched(&mut e.ingestd).progress.loops[0].beat_ms_ago = 61_000;
+    expect(&e, VerdictCode::Healthy, &[]);
+    silence_watchdog(&mut e.ingestd, 60_000);
+    expect(
+        &e,
+        VerdictCode::EventLoopBlocked,
+        &["arbiter of newswire-ingestd (pid 100) has been blocked for 61s"],
+    );
+}
+
+#[test]
+fn with_the_watchdog_stuck_a_commit_is_judged_by_its_own_time() {
+    let mut e = healthy();
+    watched(&mut e.ingestd).progress.loops[1].beat_ms_ago = 61_000;
+    silence_watchdog(&mut e.ingestd, 60_000);
+    let verdict = conclude(&e);
+    assert!(verdict.code != VerdictCode::Healthy, "{verdict:?}");
+}
+
+#[test]
+fn a_pool_is_not_blamed_for_a_watchdog_that_sends_it_no_probes() {
+    let mut e = healthy();
+    watched(&mut e.gateway).progress.loops[1].beat_ms_ago = 60_000;
+    silence_watchdog(&mut e.gateway, 60_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &["the watchdog of newswire-gateway"]);
+}
+
+#[test]
+fn vitals_that_cannot_be_read_are_reported_with_their_thread() {
+    let mut e = healthy();
+    let watch = watched(&mut e.gateway);
+    watch.vitals = None;
+    watch.progress.observers = vec![ObserverReport { name: "vitals".into(), tid: 7, since_ms_ago: 40_000 }];
+    captured(&mut e.gateway, 7, "vitals", "gateway::state at state.rs:3");
+    let words = ["the thread vitals of newswire-gateway (pid 200)", "40s", "in gateway::state at state.rs:3"];
+    expect(&e, VerdictCode::EventLoopBlocked, &words);
+}
+
+#[test]
+fn stacks_may_take_seconds() {
+    let mut e = healthy();
+    let observers = &mut watched(&mut e.gateway).progress.observers;
+    observers.push(ObserverReport { name: "stacks".into(), tid: 7, since_ms_ago: 9_000 });
+    expect(&e, VerdictCode::Healthy, &[]);
+    watched(&mut e.gateway).progress.observers[0].since_ms_ago = 16_000;
+    expect(&e, VerdictCode::EventLoopBlocked, &["the thread stacks of newswire-gateway"]);
+}
+
+#[test]
+fn a_listener_without_an_answer_to_its_own_process_is_reported_though_every_loop_beats() {
+    let mut e = healthy();
+    probe(&mut e, "clients", None);
+    expect(&e, VerdictCode::Healthy, &[]);
+    probe(&mut e, "clients", Some(4_000));
+    expect(&e, VerdictCode::Healthy, &[]);
+    probe(&mut e, "clients", Some(21_000));
+    let words =
+        ["newswire-gateway (pid 200) has had no answer at its own socket 127.0.0.1:8700 (clients) for 21s"];
+    expect(&e, VerdictCode::EventLoopBlocked, &words);
+}
+
+#[test]
+fn a_socket_file_that_was_removed_is_no_hang() {
+    let mut e = healthy();
+    probe(&mut e, "admin", Some(60_000));
+    watched(&mut e.gateway).progress.listeners[0].missing = true;
+    let verdict = conclude(&e);
+    assert!(verdict.code != VerdictCode::EventLoopBlocked, "{verdict:?}");
+}
+
+#[test]
+fn whatever_may_be_a_hang_is_looked_at_twice() {
+    let second = |change: &dyn Fn(&mut Evidence)| {
+        let mut e = healthy();
+        change(&mut e);
+        needs_second_look(watched(&mut e.gateway))
+    };
+    assert!(!second(&|_| {}));
+    assert!(second(&|e| watched(&mut e.gateway).vitals = None));
+    assert!(second(&|e| {
+        silence_watchdog(&mut e.gateway, 10_000);
+    }));
+    assert!(second(&|e| probe(e, "clients", Some(10_000))));
+}

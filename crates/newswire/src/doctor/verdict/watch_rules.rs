@@ -1,0 +1,133 @@
+//! Rules about what watches: the watchdog, the threads that read for the admin socket, and the listeners as the process
+//! itself finds them.
+
+use control::{
+    WatchReport,
+    watch::{ListenerProbe, LoopReport, ObserverReport, WatchKind},
+};
+
+use super::{
+    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, duration, name_and_pid,
+    next::restart,
+    progress_rules::{BEATS_AGAIN_MS, report_bug},
+    safe,
+};
+
+/// The watchdog looks every 250 ms, and needs a second at most for the stack of one thread.
+const WATCHDOG_SILENT_MS: u64 = 3_000;
+/// A loop beats every 100 ms; without a watchdog that looks, one that has not for this long is blocked.
+const UNWATCHED_MS: u64 = 1_000;
+/// The vitals are read in milliseconds.
+const VITALS_MS: u64 = 1_500;
+/// The stacks of hundreds of threads take seconds.
+const STACKS_MS: u64 = 15_000;
+/// A listener that has not answered for this long does not; one probe waits as long.
+const LISTENER_MUTE_MS: u64 = 5_000;
+
+/// Whether the watchdog has not looked for too long: then it marks no loop as stalled.
+pub(crate) fn watchdog_is_stuck(watch: &WatchReport) -> bool {
+    watch.progress.watchdog.is_some_and(|watchdog| watchdog.looked_ms_ago > WATCHDOG_SILENT_MS)
+}
+
+/// A thread that reads for the admin socket, for too long.
+pub(crate) fn is_stuck(observer: &ObserverReport) -> bool {
+    let bound = if observer.name == "stacks" { STACKS_MS } else { VITALS_MS };
+    observer.since_ms_ago > bound
+}
+
+/// A listener of a running process that does not answer to it, although it is there.
+pub(crate) fn is_mute(listener: &ListenerProbe) -> bool {
+    !listener.missing && listener.waiting_ms.is_some_and(|waiting| waiting >= LISTENER_MUTE_MS)
+}
+
+/// Whether a loop makes no progress: the watchdog says so, or its beat does while the watchdog is stuck.
+pub(super) fn is_stalled(watch: &WatchReport, l: &LoopReport) -> bool {
+    let marked = l.stalled && l.beat_ms_ago >= BEATS_AGAIN_MS;
+    // The watchdog sends the probes of a pool: without it they are old.
+    let unmarked = l.kind != WatchKind::Pool && l.beat_ms_ago > UNWATCHED_MS && watchdog_is_stuck(watch);
+    marked || unmarked
+}
+
+/// Whether a report calls for a second one, before a rule decides by it: a process that was stopped for a moment has the
+/// same report as one whose watchdog is stuck.
+pub(crate) fn needs_second_look(watch: &WatchReport) -> bool {
+    watch.vitals.is_none()
+        || watchdog_is_stuck(watch)
+        || watch.progress.observers.iter().any(is_stuck)
+        || watch.progress.listeners.iter().any(is_mute)
+}
+
+/// The watchdog itself is blocked: the process works, but would not notice if it did not.
+pub(super) fn watchdog_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let found = evidence.daemons().find_map(|daemon| {
+        let watch = daemon.latest().filter(|watch| watchdog_is_stuck(watch))?;
+        Some((daemon, watch.progress.watchdog?))
+    });
+    let (daemon, watchdog) = found?;
+    let line = format!(
+        "the watchdog of {} has not looked for {}, {}; its loops still make progress",
+        name_and_pid(daemon),
+        duration(watchdog.looked_ms_ago),
+        function(daemon, watchdog.tid)
+    );
+    Some(blocked(daemon, line))
+}
+
+/// The vitals cannot be read: what depends on them is unknown.
+pub(super) fn observer_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let found = evidence.daemons().find_map(|daemon| {
+        let stuck = daemon.latest()?.progress.observers.iter().filter(|observer| is_stuck(observer));
+        Some((daemon, stuck.max_by_key(|observer| observer.since_ms_ago)?))
+    });
+    let (daemon, observer) = found?;
+    let line = format!(
+        "the thread {} of {}, which reads what the process reports about itself, has been blocked for {} {}",
+        safe(&observer.name),
+        name_and_pid(daemon),
+        duration(observer.since_ms_ago),
+        function(daemon, observer.tid)
+    );
+    Some(blocked(daemon, line))
+}
+
+/// The process itself has no answer at one of its sockets, although its loops beat.
+pub(super) fn listener_mute(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let found = evidence.daemons().find_map(|daemon| {
+        let mute = daemon.latest()?.progress.listeners.iter().filter(|listener| is_mute(listener));
+        Some((daemon, mute.max_by_key(|listener| listener.waiting_ms)?))
+    });
+    let (daemon, listener) = found?;
+    let since = duration(listener.waiting_ms.unwrap_or_default());
+    let error = listener.error.as_deref().map(|error| format!(": {}", safe(error))).unwrap_or_default();
+    let line = format!(
+        "{} has had no answer at its own socket {} ({}) for {since}{error}{}",
+        name_and_pid(daemon),
+        safe(&listener.address),
+        safe(&listener.name),
+        accepting(daemon)
+    );
+    Some(blocked(daemon, line))
+}
+
+fn blocked(daemon: &DaemonEvidence, line: String) -> DoctorVerdict {
+    let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report_bug()];
+    DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next)
+}
+
+/// `in FUNCTION`, from the stack of a thread.
+fn function(daemon: &DaemonEvidence, tid: i32) -> String {
+    let culprit = daemon.stacks.get().and_then(|stacks| stacks.of(tid)?.culprit.clone());
+    culprit.map_or("in an unknown function".to_owned(), |at| format!("in {}", safe(&at)))
+}
+
+/// The first thread that is busy and could be the one that accepts.
+fn accepting(daemon: &DaemonEvidence) -> String {
+    let busy = daemon.stacks.get().and_then(|stacks| stacks.threads.iter().find(|thread| !thread.idle));
+    match busy.and_then(|busy| Some((busy, busy.culprit.as_ref()?))) {
+        Some((busy, at)) => {
+            format!("; thread {} ({}) is in {}", busy.thread.tid, safe(&busy.thread.name), safe(at))
+        }
+        None if daemon.stacks.get().is_some() => "; every thread is idle".to_owned(),
+        None => String::new(),
+    }
+}
