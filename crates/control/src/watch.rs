@@ -83,6 +83,26 @@ pub struct ProgressReport {
     /// What the process finds when it connects to its own sockets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerProbe>,
+    /// Where long-lived tasks wait, the one that has waited longest first; 64 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskWait>,
+}
+
+/// A long-lived task: what it waits for, and how much is queued for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskWait {
+    /// Its name, such as `replays` or `recorder`.
+    pub name: String,
+    /// What it waits for; null while it works.
+    pub waits_for: Option<String>,
+    /// For how long.
+    pub since_ms_ago: u64,
+    /// How often it has begun to wait or to work since its start: the same number twice means that nothing happened.
+    pub steps: u64,
+    /// What is queued for it; null if it has no queue.
+    pub queued: Option<u64>,
+    /// How much can be queued.
+    pub capacity: Option<u64>,
 }
 
 /// Where a log is written.

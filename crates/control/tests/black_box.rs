@@ -142,7 +142,7 @@ fn another_format_is_refused_with_the_version_that_reads_it_and_unknown_events_a
 }
 
 #[test]
-fn what_is_no_black_box_is_refused() {
+fn a_file_that_is_not_a_black_box_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let text = directory.path().join("text");
     std::fs::write(&text, "not a box").unwrap();
@@ -160,7 +160,7 @@ proptest! {
     fn what_was_written_last_is_read_back(lengths in prop::collection::vec(0..4_000_usize, 1..200)) {
         let mut written = Written::new();
         for (n, length) in lengths.iter().enumerate() {
-            // Text that looks like the beginning of a record is no record.
+            // Text that looks like the beginning of a record is not a record.
             written.log(&format!("{n} {}", "NWbr".repeat(length / 4)));
         }
         let contents = written.read();

@@ -6,7 +6,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -78,6 +78,8 @@ pub struct StartOptions {
     pub open_files_max: Option<u32>,
     /// Size of its largest file in KiB (`ulimit -f`): a write beyond it fails with EFBIG.
     pub file_kib_max: Option<u32>,
+    /// Its standard error is a pipe, which is not read until [`ChildProcess::read_stderr`].
+    pub unread_stderr: bool,
     /// Environment variables, set after those that would configure the program were removed.
     pub environment: Vec<(String, String)>,
     /// A command that is started instead, with the program and its arguments appended. It must end in an `exec`, so that
@@ -114,6 +116,8 @@ pub struct ChildProcess {
     log: PathBuf,
     /// Offset in the file where the log of this run begins.
     log_from: u64,
+    /// The pipe of [`StartOptions::unread_stderr`].
+    stderr: Option<ChildStderr>,
 }
 
 impl ChildProcess {
@@ -148,17 +152,36 @@ impl ChildProcess {
                 command.env_remove(name);
             }
         }
-        let child = command
+        let stderr = if options.unread_stderr { Stdio::piped() } else { Stdio::from(out.try_clone()?) };
+        let mut child = command
             .args(arguments)
             .env("RUST_BACKTRACE", "1")
             .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(folder)
             .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
+            .stdout(out)
+            .stderr(stderr)
             .spawn()
             .with_context(|| format!("start {}", program.name()))?;
-        Ok(Self { program, child, log, log_from })
+        let stderr = child.stderr.take();
+        Ok(Self { program, child, log, log_from, stderr })
+    }
+
+    /// Copies a standard error that was not read into the log from now on.
+    ///
+    /// # Errors
+    /// If it was not started with [`StartOptions::unread_stderr`], or the log cannot be opened.
+    pub fn read_stderr(&mut self) -> anyhow::Result<()> {
+        let mut stderr = self.stderr.take().context("its standard error is a pipe")?;
+        let mut log = OpenOptions::new().append(true).open(&self.log)?;
+        // Ends with the process.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut log));
+        Ok(())
+    }
+
+    /// Closes a standard error that was not read.
+    pub fn close_stderr(&mut self) {
+        self.stderr = None;
     }
 
     /// Its process id.

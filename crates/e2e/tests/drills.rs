@@ -449,8 +449,13 @@ async fn a_starved_worker_is_distinguished_from_a_blocked_one() {
 /// Short, because a drill cannot be ended while its admin socket accepts no connections.
 const LEAK_SECONDS: u64 = 40;
 /// Low enough for the drill to exhaust, high enough to start.
-const FEW_FILES: StartOptions =
-    StartOptions { drill: true, open_files_max: Some(256), file_kib_max: None, environment: Vec::new() };
+const FEW_FILES: StartOptions = StartOptions {
+    drill: true,
+    open_files_max: Some(256),
+    file_kib_max: None,
+    unread_stderr: false,
+    environment: Vec::new(),
+};
 
 async fn exhaust_descriptors(program: Binary) {
     let fixture = DrillFixture::with(&[("gateway.clients_max", "50")], FEW_FILES).await;

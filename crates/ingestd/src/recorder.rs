@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use control::black_box::BlackBoxEvent;
 use daemon::{
     Clock, black_box,
-    watch::{BusyThread, Watch, WatchKind},
+    watch::{BusyThread, QueueLength, Watch, WatchKind},
 };
 use futures_util::FutureExt as _;
 use news::{HeldHost, Pause, Seq, SourceId};
@@ -178,10 +178,11 @@ impl Recorder {
         failed: impl FnOnce(&WriterError) + Send + 'static,
     ) -> anyhow::Result<(Self, WriterThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let length = QueueLength::of(&jobs);
         let recording = writer_loop.recording.clone();
         let work = move || {
             let mut writer_loop = ManuallyDrop::new(writer_loop);
-            let result = or_panic(|| writer_loop.run(queue))
+            let result = or_panic(|| writer_loop.run(queue, length))
                 .and_then(|()| or_panic(|| Ok(ManuallyDrop::into_inner(writer_loop).writer.close()?)));
             result.inspect_err(failed)
         };
@@ -305,13 +306,20 @@ impl Handler<Stop> for Recorder {
 
 #[expect(clippy::disallowed_methods, reason = "all of it on the writer thread")]
 impl WriterLoop {
-    fn run(&mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), WriterError> {
+    fn run(
+        &mut self,
+        mut queue: mpsc::Receiver<Job>,
+        length: impl Fn() -> QueueLength + Send + Sync + 'static,
+    ) -> Result<(), WriterError> {
         let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
+        let task = self.watch.task("recorder", Some(length));
         self.update_gauges();
         let mut retention = self.start_retention();
-        while let Some(jobs) =
-            JobBatch::next(&mut queue, retention.is_behind && !self.recording.holds_writes())
-        {
+        loop {
+            task.waits_for("a job");
+            let is_busy = retention.is_behind && !self.recording.holds_writes();
+            let Some(jobs) = JobBatch::next(&mut queue, is_busy) else { return Ok(()) };
+            task.works();
             #[cfg(feature = "drill")]
             crate::drill::fail_a_job()?;
             self.writer.check()?;
@@ -321,7 +329,6 @@ impl WriterLoop {
                 self.retain(&mut retention)?;
             }
         }
-        Ok(())
     }
 
     /// `queued` is how many jobs wait behind these.
@@ -451,6 +458,10 @@ mod tests {
         (Job::Visit(Box::new(RecordVisit { visit, memory }), reply), answer)
     }
 
+    fn no_length() -> QueueLength {
+        QueueLength { queued: 0, capacity: 0 }
+    }
+
     fn writer_loop(folder: &Path, options: &StoreOptions) -> WriterLoop {
         let (writer, reader) = store::open(folder, options).unwrap();
         let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
@@ -479,7 +490,7 @@ mod tests {
             assert!(jobs.try_send(job).is_ok(), "there is room in the queue");
         }
         drop(jobs);
-        writer_loop.run(queue).unwrap();
+        writer_loop.run(queue, no_length).unwrap();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
         assert!(budget.admit(true).grow_to(64 << 20).is_none(), "and its memory is free");
         metrics.appends.get()
@@ -565,7 +576,7 @@ mod tests {
             answers.push(answer);
         }
         drop(jobs);
-        writer_loop.run(queue).unwrap();
+        writer_loop.run(queue, no_length).unwrap();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
         let metrics = &writer_loop.metrics;
         assert_eq!((metrics.appends.get(), metrics.events_removed.get()), (2, 2 * STEP));
@@ -577,7 +588,7 @@ mod tests {
         let mut writer_loop = writer_that_is_behind(folder.path());
         let (metrics, reader) = (writer_loop.metrics.clone(), writer_loop.reader.clone());
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
-        let writer = thread::spawn(move || writer_loop.run(queue));
+        let writer = thread::spawn(move || writer_loop.run(queue, no_length));
         let deadline = Instant::now() + Duration::from_secs(60);
         while metrics.events_removed.get() < STEP * 7 / 2 {
             assert!(Instant::now() < deadline, "{} removed", metrics.events_removed.get());

@@ -60,7 +60,7 @@ use crate::{
         registry::{SourceRegistry, StatusOf},
     },
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard},
+    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse::ParseLimits},
     websub::actor::WebSubActor,
 };
 
@@ -77,6 +77,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a stop may take in which everything that is queued gets to disk; systemd waits 20 s (`TimeoutStopSec`).
 const STOP_MAX: Duration = Duration::from_secs(15);
+/// How long the removal of the marks of the crash guard may take at the end.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the stop may take after the log could not be written.
 const STOP_AFTER_FAILURE_MAX: Duration = Duration::from_secs(4);
 
@@ -170,7 +172,9 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     control_loop.run(signals, reload_requests, list_requests).await;
     drop(watched_socket);
     stop(&config, actors, writer_thread, server).await?;
-    tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
+    let clear = tokio::task::spawn_blocking(move || crash_guard.clear());
+    // A disk that hangs does not keep the process from ending.
+    tokio::time::timeout(CLEAR_TIMEOUT, clear).await.ok();
     Ok(())
 }
 
@@ -274,6 +278,8 @@ impl DaemonParts {
             parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             parse: feed::read,
             crash_guard,
+            parse_limits: ParseLimits::default(),
+            lost_time: LostTime::default(),
             outage: RefCell::default(),
             recorder: recorder.clone().recipient(),
             websub: websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient()),
@@ -283,6 +289,7 @@ impl DaemonParts {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         });
+        ctx.lost_time.watch();
         let supervisor = Supervisor::new(
             Rc::clone(&ctx),
             self.registry.clone(),

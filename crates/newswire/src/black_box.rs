@@ -35,7 +35,7 @@ const TICK_MS: u64 = 20;
 /// How much is told without `--since`: the minute before the last sign of life.
 const LAST_MINUTE: Duration = Duration::from_secs(60);
 /// Records in one report.
-pub(crate) const RECORDS_MAX: usize = 1_000;
+pub(crate) const RECORDS_MAX: usize = 2_000;
 
 /// The clocks of this moment.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ mod gather;
 pub(crate) mod http;
 mod listener;
 mod locate;
+mod log_end;
 mod part;
 mod process;
 mod program;
@@ -87,9 +88,13 @@ pub(crate) struct DoctorArgs {
 ///       "black_box": {"path","process": {"pid","version","started_wall_ms","boot_id",..},"running","written_ms_ago",
 ///                     "watchdog_looked_ms_before","dropped","damaged","end": {"how","exit","error"},"stalls": [..],
 ///                     "records": [{"at","ms_ago","seq","event",..}],"previous" (the same of the run before, or null)},
+///       "log_end": {"kind","target","readers": [{"pid","name"}]} (only if the output of its log takes no lines),
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"},
-///     "pressure" (PSI of the machine): {"cpu","memory","io"} } }
+///     "pressure" (PSI of the machine): {"cpu","memory","io"},
+///     "waits": [{"process", "since_ms", "still", "deadlock", "also" (threads that wait for the same), "line",
+///                "links": [{"process","pid","tid" (null for the whole process),"thread","ours","waits_for": {"kind",..},
+///                           "held_by": {"pid","tid","how"} or null,"still","at","root" (true for the last),"says"}]}] } }
 /// ```
 ///
 /// An unavailable part is `{"missing": "why"}`.

@@ -104,11 +104,17 @@ impl DiskWork {
     /// Runs work of the disk.
     pub(crate) fn during<T>(&self, phase: DiskPhase, work: impl FnOnce() -> T) -> T {
         let began = &self.began[phase as usize];
-        let at = self.now();
+        let (at, without_processor) = (self.now(), run_delay_ms());
         began.store(at, Relaxed);
         let result = work();
         began.store(0, Relaxed);
-        self.note(self.now(), self.now().saturating_sub(at));
+        let now = self.now();
+        let took = now.saturating_sub(at);
+        if took >= SLOW_MS {
+            // A thread that had no processor did not wait for the disk.
+            let delay = run_delay_ms().saturating_sub(without_processor);
+            self.note(now, took.saturating_sub(delay));
+        }
         result
     }
 
@@ -123,6 +129,14 @@ impl DiskWork {
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
+}
+
+/// How long this thread was ready to run and had no processor, also because of a quota, since its start. 0 if the kernel does
+/// not count it.
+fn run_delay_ms() -> u64 {
+    // Time on a processor, time ready and without one, both in nanoseconds, and the number of times that it ran.
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|delay| delay.parse::<u64>().ok()).unwrap_or(0) / 1_000_000
 }
 
 #[cfg(test)]

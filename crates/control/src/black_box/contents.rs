@@ -68,7 +68,7 @@ impl BlackBoxContents {
     /// Reads a file. Blocks; at most [`FILE_BYTES_MAX`] are read.
     ///
     /// # Errors
-    /// See [`BlackBoxError`]. A damaged record is no error, and is counted.
+    /// See [`BlackBoxError`]. A damaged record is not an error, and is counted.
     pub fn read(path: &Path) -> Result<Self, BlackBoxError> {
         let failed = |source| BlackBoxError::Io { path: path.to_owned(), source };
         if !std::fs::symlink_metadata(path).map_err(failed)?.is_file() {

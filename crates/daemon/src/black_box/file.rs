@@ -65,7 +65,7 @@ fn keep_previous(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !old.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     lock(&old)?;
     let was_ready = BlackBoxContents::read(path).is_ok_and(|contents| contents.header.ready);

@@ -13,6 +13,8 @@ use crate::work::CurrentTask;
 
 /// How often the lags of all loops are recorded.
 const LAGS_EVERY_MS: u64 = 5_000;
+/// How often late loops are recorded at most: on a busy machine some loop is late at every check.
+const LATE_EVERY_MS: u64 = 1_000;
 /// Loops in one record.
 const LOOPS_MAX: usize = 64;
 /// How often all stacks are recorded at most: capturing them stops each thread for a moment.
@@ -27,37 +29,58 @@ const STACK_CHARS_MAX: usize = 2_000;
 /// The lags since they were last recorded.
 #[derive(Debug, Default)]
 pub(super) struct RecordedLags {
+    all: LagWindow,
+    late: LagWindow,
+}
+
+/// The maximum lag by the number of the loop.
+#[derive(Debug, Default)]
+struct LagWindow {
     due_ms: u64,
     worst: Vec<(u64, u64)>,
 }
 
+impl LagWindow {
+    fn add(&mut self, sample: &Sample) {
+        match self.worst.iter_mut().find(|(number, _)| *number == sample.number) {
+            Some((_, worst)) => *worst = sample.lag_ms_max.max(*worst),
+            None => self.worst.push((sample.number, sample.lag_ms_max)),
+        }
+    }
+
+    /// The lags of the loops that still exist, if it is time to record them and there are any.
+    fn take(&mut self, now_ms: u64, every_ms: u64, entries: &[Arc<WatchEntry>]) -> Option<Vec<LoopLag>> {
+        if now_ms < self.due_ms || self.worst.is_empty() {
+            return None;
+        }
+        self.due_ms = now_ms + every_ms;
+        let worst = std::mem::take(&mut self.worst);
+        let of = |entry: &Arc<WatchEntry>| {
+            let (_, ms) = worst.iter().find(|(number, _)| *number == entry.number)?;
+            Some(LoopLag { name: Arc::clone(&entry.name), ms: *ms })
+        };
+        Some(entries.iter().filter_map(of).take(LOOPS_MAX).collect())
+    }
+}
+
 impl RecordedLags {
-    /// Records the loops that were late at this check, and all loops every few seconds.
+    /// Records the loops that were late within the last second, and all loops every few seconds.
     pub(super) fn record(&mut self, now_ms: u64, entries: &[Arc<WatchEntry>], samples: &[Sample]) {
         if !black_box::is_on() {
             return;
         }
-        let lag = |(entry, ms): (&Arc<WatchEntry>, u64)| LoopLag { name: Arc::clone(&entry.name), ms };
-        let late = entries.iter().zip(samples.iter().map(|sample| sample.lag_ms_max));
-        let late: Vec<_> = late.filter(|(_, ms)| *ms > black_box::LONG_MS).map(lag).take(LOOPS_MAX).collect();
-        if !late.is_empty() {
-            black_box::record(BlackBoxEvent::Late { loops: late });
-        }
-        self.worst.retain(|(number, _)| samples.iter().any(|sample| sample.number == *number));
         for sample in samples {
-            match self.worst.iter_mut().find(|(number, _)| *number == sample.number) {
-                Some((_, worst)) => *worst = sample.lag_ms_max.max(*worst),
-                None => self.worst.push((sample.number, sample.lag_ms_max)),
+            self.all.add(sample);
+            if sample.lag_ms_max > black_box::LONG_MS {
+                self.late.add(sample);
             }
         }
-        if now_ms < self.due_ms {
-            return;
+        if let Some(loops) = self.late.take(now_ms, LATE_EVERY_MS, entries) {
+            black_box::record(BlackBoxEvent::Late { loops });
         }
-        self.due_ms = now_ms + LAGS_EVERY_MS;
-        let worst = std::mem::take(&mut self.worst);
-        let of = |entry: &WatchEntry| worst.iter().find(|(number, _)| *number == entry.number);
-        let all = entries.iter().filter_map(|entry| Some((entry, of(entry)?.1)));
-        black_box::record(BlackBoxEvent::Loops { loops: all.map(lag).take(LOOPS_MAX).collect() });
+        if let Some(loops) = self.all.take(now_ms, LAGS_EVERY_MS, entries) {
+            black_box::record(BlackBoxEvent::Loops { loops });
+        }
     }
 }
 

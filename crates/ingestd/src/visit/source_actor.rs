@@ -27,10 +27,7 @@ use super::{
 use crate::{
     documents::FetchedDocument,
     messages::Stop,
-    status::{
-        activity::Activity,
-        registry::{EndedVisit, SourceEntry},
-    },
+    status::{activity::Activity, registry::SourceEntry},
     websub::{
         messages::{SourceVisited, VisitFindings},
         subscription,
@@ -193,8 +190,9 @@ impl SourceActor {
         log_quiet(&report.source, &before, &after);
         log_certificate(&report.source, &before, &after);
         self.entry.set_state(after);
-        let waited_ms = u32::try_from(outcome.waited.as_millis()).unwrap_or(u32::MAX);
-        self.entry.set_ended(EndedVisit { trouble: outcome.trouble, waited_ms });
+        if let Some(ended) = outcome.ended {
+            self.entry.set_ended(ended);
+        }
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         let found = appended.new.saturating_add(appended.updated);
         let visit = VisitFindings { started, found, is_healthy: status.is_healthy() };

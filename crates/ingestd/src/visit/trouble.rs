@@ -1,8 +1,14 @@
 //! What failed at a visit, for what is concluded from many of them: see [`FeedTrouble`].
 
+use std::time::Duration;
+
 use control::watch::FeedTrouble;
 use fetch::{FailedAt, FailureClass, FetchReport, FetchResult};
 use news::VisitStatus;
+
+/// A lookup that failed after so long got no answer: libc waits 5 s for each of its attempts (resolv.conf(5)). Its error has no
+/// code that would tell.
+const UNANSWERED: Duration = Duration::from_secs(4);
 
 /// `class` is that of the visit, whether its request failed or its document. `None` if the visit succeeded.
 pub(super) fn trouble(
@@ -23,6 +29,7 @@ pub(super) fn trouble(
         (_, FailedAt::Lookup) => FeedTrouble::DnsTimeout,
         (FailureClass::Timeout, FailedAt::Connection) => FeedTrouble::ConnectTimeout,
         (FailureClass::Timeout, FailedAt::Answer) => FeedTrouble::Timeout,
+        (FailureClass::Dns, _) if report.timings.dns >= UNANSWERED => FeedTrouble::DnsTimeout,
         (FailureClass::Dns, _) => FeedTrouble::Dns,
         (FailureClass::Connect, _) => FeedTrouble::Connect,
         (FailureClass::Tls, _) => FeedTrouble::Tls,
@@ -71,6 +78,17 @@ mod tests {
         assert_eq!(at(FailedAt::Connection), Some(FeedTrouble::ConnectTimeout));
         assert_eq!(at(FailedAt::Proxy), Some(FeedTrouble::Proxy));
         assert_eq!(at(FailedAt::Answer), Some(FeedTrouble::Timeout));
+    }
+
+    #[test]
+    fn a_lookup_that_fails_late_got_no_answer() {
+        let after = |seconds| {
+            let failed = FetchResult::Failed(Failure::new(FailureClass::Dns, "no address"));
+            let mut report = FetchReport::of(failed);
+            report.timings.dns = Duration::from_secs(seconds);
+            trouble(&report, Some(FailureClass::Dns), VisitStatus::Error)
+        };
+        assert_eq!([after(0), after(10)], [Some(FeedTrouble::Dns), Some(FeedTrouble::DnsTimeout)]);
     }
 
     #[test]

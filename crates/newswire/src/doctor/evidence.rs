@@ -11,15 +11,16 @@ use super::{
     admin::LateLoop,
     http,
     listener::ListenerReport,
+    log_end::LogEnd,
     part::Part,
     process::{ProcessSample, Usage},
     proof_entry::ProofEntry,
     resources::{
-        ProcessResources, file_system::StoreFileSystem, other_gateways::OtherGateway, pressure::Pressures,
-        store_place::StorePlace,
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
     systemd::SystemdUnit,
     threads::Stacks,
+    waits::WaitChain,
 };
 
 /// Whether a process is running.
@@ -82,16 +83,24 @@ pub(crate) struct Evidence {
     pub(crate) gateway: DaemonEvidence,
     pub(crate) store: Part<Disk>,
     pub(crate) file_system: Part<StoreFileSystem>,
-    pub(crate) store_place: Part<StorePlace>,
+    pub(crate) store_place: Part<StorePlacement>,
     pub(crate) other_gateways: Vec<OtherGateway>,
     /// Of the machine.
     pub(crate) pressure: Part<Pressures>,
+    /// What threads wait for, the chain that explains most first.
+    pub(crate) waits: Part<Vec<WaitChain>>,
 }
 
 impl Evidence {
     /// Both processes, the ingestion daemon first.
     pub(crate) fn daemons(&self) -> impl Iterator<Item = &DaemonEvidence> {
         [&self.ingestd, &self.gateway].into_iter()
+    }
+
+    /// The chains that explain something, of one process or of both.
+    pub(crate) fn chains<'a>(&'a self, process: Option<&'a str>) -> impl Iterator<Item = &'a WaitChain> {
+        let of = move |chain: &&WaitChain| process.is_none_or(|process| chain.process == process);
+        self.waits.get().into_iter().flatten().filter(|chain| chain.explains()).filter(of)
     }
 }
 
@@ -120,6 +129,8 @@ pub(crate) struct DaemonEvidence {
     pub(crate) stacks: Part<Stacks>,
     /// What it did last, from its file.
     pub(crate) black_box: Part<BlackBoxReport>,
+    /// Where its log goes; looked for only if that takes no lines.
+    pub(crate) log_end: Part<LogEnd>,
     /// Processes of the same program that belong to another configuration.
     pub(crate) others: Vec<OtherProcess>,
     /// A process of another program that listens on its admin socket.
@@ -200,6 +211,44 @@ impl DaemonEvidence {
 pub(crate) struct OtherProcess {
     pub(crate) pid: i32,
     pub(crate) command: String,
+}
+
+/// A gateway beside the one that is examined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct OtherGateway {
+    pub(crate) pid: i32,
+    pub(crate) command: String,
+    pub(crate) admin_socket: String,
+    pub(crate) state: OtherGatewayState,
+}
+
+/// What is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OtherGatewayState {
+    /// Its watchdog sees progress.
+    Healthy,
+    /// It has just started.
+    Starting,
+    /// By a signal or a debugger.
+    Stopped,
+    /// By its control group.
+    Frozen,
+    /// It does not answer at its admin socket.
+    Silent,
+    /// This loop makes no progress.
+    Stalled(String),
+    /// It is not connected to the ingestion daemon.
+    WireCut,
+    /// This user may not ask it.
+    Unknown,
+}
+
+impl OtherGatewayState {
+    /// Whether something is wrong.
+    pub(crate) fn is_sick(&self) -> bool {
+        !matches!(self, Self::Healthy | Self::Starting | Self::Unknown)
+    }
 }
 
 /// The file system of the store, as this tool sees it.

@@ -14,19 +14,20 @@ use crate::black_box::{self, BlackBoxReport};
 
 use super::{
     admin,
-    evidence::{Configured, DaemonEvidence, Disk, Evidence, Presence, Target},
+    evidence::{Configured, DaemonEvidence, Disk, Evidence, OtherGateway, Presence, Target},
     http, listener,
     locate::{self, Instance, LocatedProcess},
+    log_end,
     part::{MissingCause, Part},
     process,
     program::{self, GATEWAY, INGESTD},
     resources::{
-        self, file_system::StoreFileSystem, kernel_files::KernelFiles, other_gateways::OtherGateway,
-        pressure::Pressures, store_place::StorePlace,
+        self, file_system::StoreFileSystem, kernel_files::KernelFiles, pressure::Pressures,
+        store_placement::StorePlacement,
     },
     settle,
     systemd::SystemdUnits,
-    threads, within,
+    threads, waits, within,
 };
 use crate::config_file::ConfigInPart;
 
@@ -39,6 +40,8 @@ const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The same with `--quick`, after a report that may show a hang.
 const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
+/// When the stacks are complete at the latest, after the processes were found.
+const STACKS_UNTIL: Duration = Duration::from_millis(7_500);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
@@ -104,24 +107,25 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let [ingestd, gateway] = locate_both(&options.target, &instance, &units).await;
     let is_nowhere = [ingestd.is_nowhere, gateway.is_nowhere];
     let public = http_target(&options.target, loaded.config.gateway.listen, gateway.pid).await;
-    let (http, listener, ingestd, mut gateway, store, pressure, complaints) = tokio::join!(
+    let ingestd_pid = ingestd.pid;
+    let store_path = resources::store_placement::path_of(ingestd_pid, &loaded.config.store.path);
+    let daemons = examine_daemons(options, [ingestd, gateway], &instance, &units);
+    let (http, listener, (ingestd, mut gateway, waits), store, file_system, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
-        examine_daemon(options, INGESTD, ingestd, &instance, &units),
-        examine_daemon(options, GATEWAY, gateway, &instance, &units),
+        daemons,
         examine_disk(options, &loaded.config.store.path),
+        examine_file_system(options, ingestd_pid, &store_path),
         examine_pressure(options),
         complaints(options, config),
     );
     // A user who may not look at the sockets still sees which process answers.
     if let Some(answers) = gateway_that_answers(&gateway, &http) {
         gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
+        capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
     }
-    let (store_path, pid) = (absolute(&loaded.config.store.path), ingestd.pid());
-    let store_path = ingestd.ingest_vitals().map_or(store_path, |vitals| PathBuf::from(&vitals.store.path));
-    let (file_system, store_place, other_gateways) = tokio::join!(
-        examine_file_system(options, pid, &store_path),
-        examine_store_place(options, pid, &store_path),
+    let (store_place, other_gateways) = tokio::join!(
+        examine_store_place(options, &ingestd, &store_path),
         find_other_gateways(options, &instance, gateway.pid()),
     );
     let mut evidence = Evidence {
@@ -144,9 +148,42 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         store_place,
         other_gateways,
         pressure,
+        waits,
     };
     settle::presence(&mut evidence, is_nowhere);
     evidence
+}
+
+/// Both processes, and what their threads wait for.
+async fn examine_daemons(
+    options: &GatherOptions,
+    [ingestd, gateway]: [LocatedProcess; 2],
+    instance: &Instance,
+    units: &SystemdUnits,
+) -> (DaemonEvidence, DaemonEvidence, Part<Vec<waits::WaitChain>>) {
+    let began = Instant::now();
+    let pids: Vec<_> = [ingestd.pid, gateway.pid].into_iter().flatten().collect();
+    let sample = async { if options.quick { Part::not_asked() } else { waits::sample(pids).await } };
+    let (mut ingestd, mut gateway, samples) = tokio::join!(
+        examine_daemon(options, INGESTD, ingestd, instance, units),
+        examine_daemon(options, GATEWAY, gateway, instance, units),
+        sample,
+    );
+    // After the other evidence: capturing stacks from outside stops the threads for a moment.
+    let until = began + STACKS_UNTIL;
+    tokio::join!(capture_stacks(options, &mut ingestd, until), capture_stacks(options, &mut gateway, until));
+    let waits = waits::examine(samples, [&ingestd, &gateway]).await;
+    (ingestd, gateway, waits)
+}
+
+async fn capture_stacks(options: &GatherOptions, daemon: &mut DaemonEvidence, until: Instant) {
+    let pid = daemon.pid();
+    if pid.is_some() || daemon.watch.get().is_some() {
+        daemon.stacks = match options.stacks {
+            true => threads::capture(pid, Path::new(&daemon.socket), daemon.watch.get(), until).await,
+            false => Part::not_asked(),
+        };
+    }
 }
 
 /// The gateway by the id in its public answer, if it could not be found otherwise because this user may not look.
@@ -314,6 +351,7 @@ async fn examine_daemon(
         unit: units.of(name),
         stacks: Part::missing("no process"),
         black_box: Part::not_asked(),
+        log_end: Part::not_asked(),
         others: found.others,
         foreign: found.foreign,
         denied: found.denied,
@@ -353,11 +391,11 @@ async fn examine_daemon(
     let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
     daemon.black_box = black_box;
-    daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
-        // After the other evidence: capturing stacks from outside stops the threads for a moment.
-        true => threads::capture(found.pid, &socket, daemon.watch.get()).await,
-        false => Part::not_asked(),
-    };
+    if let Some(pid) = found.pid
+        && daemon.latest().and_then(log_end::trouble).is_some()
+    {
+        daemon.log_end = log_end::examine(pid).await;
+    }
     daemon
 }
 
@@ -404,7 +442,7 @@ async fn examine_file_system(
     pid: Option<i32>,
     store: &Path,
 ) -> Part<StoreFileSystem> {
-    if options.target != DoctorTarget::Both && pid.is_none() {
+    if options.target != DoctorTarget::Both {
         return Part::not_asked();
     }
     let path = store.to_path_buf();
@@ -419,14 +457,24 @@ async fn examine_file_system(
     Part::Found(found)
 }
 
-/// Whether the running daemon has the store of that path open.
-async fn examine_store_place(options: &GatherOptions, pid: Option<i32>, store: &Path) -> Part<StorePlace> {
-    let Some(pid) = pid else { return Part::missing("no process") };
-    if matches!(options.target, DoctorTarget::Url { .. }) {
-        return Part::not_asked();
+/// Whether the running daemon has its store open where it should be. What the daemon reports itself counts, else what is
+/// configured, from which its environment may differ.
+async fn examine_store_place(
+    options: &GatherOptions,
+    daemon: &DaemonEvidence,
+    configured: &Path,
+) -> Part<StorePlacement> {
+    let Some(pid) = daemon.pid() else { return Part::missing("no process") };
+    let reported = daemon.ingest_vitals().map(|vitals| PathBuf::from(&vitals.store.path));
+    if reported.is_none() && options.target != DoctorTarget::Both {
+        return Part::missing("the daemon does not say where its store is");
     }
-    let store = store.to_path_buf();
-    match resources::abandonable(move || StorePlace::of(pid, &store)).await {
+    let is_certain = reported.is_some();
+    let store = reported.unwrap_or_else(|| configured.to_path_buf());
+    match resources::abandonable(move || StorePlacement::of(pid, &store)).await {
+        Some(Ok(StorePlacement::Renamed(to))) if !is_certain => {
+            Part::missing(format!("the daemon has a store at {to} open, and does not say which is its own"))
+        }
         Some(place) => Part::from_result(place),
         None => Part::timed_out("its file system did not answer in time"),
     }

@@ -19,7 +19,7 @@ pub(crate) mod other_gateways;
 pub(crate) mod pressure;
 pub(crate) mod sockets;
 pub(crate) mod still_threads;
-pub(crate) mod store_place;
+pub(crate) mod store_placement;
 pub(crate) mod task_limit;
 
 use std::time::{Duration, Instant};

@@ -1,7 +1,9 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
 mod black_boxes;
+mod chains;
 mod processes;
+mod resources;
 
 use std::time::Duration;
 
@@ -75,8 +77,10 @@ pub(crate) fn lines(
     for daemon in evidence.daemons() {
         processes::show(&mut page, daemon);
     }
+    resources::show_machine(&mut page, evidence);
     if !evidence.quick {
         wire_and_store(&mut page, evidence);
+        chains::show(&mut page, evidence);
         for daemon in evidence.daemons() {
             processes::stalls(&mut page, daemon);
         }
@@ -251,6 +255,7 @@ fn store(page: &mut ReportWriter, evidence: &Evidence) {
             page.line(full || disk.free_inodes == Some(0), "disk", &text);
         }
     }
+    resources::show_store(page, evidence);
     let Some(vitals) = evidence.ingestd.ingest_vitals() else { return };
     for paused in &vitals.recording_paused {
         let text = format!("paused for {}: {}", duration(paused.since_ms_ago), whole(&paused.detail));
@@ -287,6 +292,17 @@ fn sources(page: &mut ReportWriter, evidence: &Evidence) {
         "overdue",
         &format!("{}{}", sources.overdue, if outage { "; the network is down" } else { "" }),
     );
+    if let Some(feeds) = &sources.feeds {
+        let failing = feeds.failing.iter().map(|(trouble, count)| format!("{count} {}", trouble.as_str()));
+        let failing = failing.collect::<Vec<_>>().join(", ");
+        let failing = if failing.is_empty() { "none".to_owned() } else { failing };
+        page.normal(
+            "visited",
+            &format!("{} of {}, {} succeeded", feeds.visited, feeds.watched, feeds.succeeded),
+        );
+        page.normal("failing", &failing);
+        page.normal("slow", &format!("{}, {} now", feeds.slow, feeds.slow_now));
+    }
     for busy in sources.busiest.iter().take(BUSIEST_SHOWN) {
         let waits =
             busy.waiting_for.as_deref().map(|what| format!(" for {}", safe(what))).unwrap_or_default();

@@ -3,12 +3,16 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod chain_rules;
 mod feed_rules;
+mod log_rules;
 mod next;
 mod presence_rules;
 mod progress_rules;
 pub(super) mod proof;
 mod resource_rules;
+#[cfg(test)]
+mod resource_tests;
 #[cfg(test)]
 mod tests;
 mod watch_rules;
@@ -16,7 +20,7 @@ mod watch_rules;
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-pub(crate) use self::watch_rules::{is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
+pub(crate) use self::watch_rules::{is_held_up, is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence, Target},
     proof_entry::ProofEntry,
@@ -149,16 +153,17 @@ type Rule = fn(&Evidence) -> Option<DoctorVerdict>;
 
 /// The first rule that applies decides.
 const RULES: &[Rule] = &[
+    resource_rules::elsewhere,
     presence_rules::orphan_listener,
     presence_rules::other_gateway,
     presence_rules::not_running,
+    chain_rules::held_by_debugger,
     presence_rules::gateway_stopped,
     presence_rules::daemon_stopped,
     presence_rules::disk_full,
     presence_rules::gateway_dead,
     presence_rules::daemon_dead,
     presence_rules::draining,
-    resource_rules::elsewhere,
     resource_rules::throttled,
     resource_rules::memory_pressure,
     resource_rules::disk_stalled,
@@ -167,6 +172,7 @@ const RULES: &[Rule] = &[
     resource_rules::tasks_exhausted,
     watch_rules::watchdog_blocked,
     progress_rules::pool_exhausted,
+    resource_rules::disk_slow,
     progress_rules::store_slow,
     progress_rules::log_unreadable,
     progress_rules::descriptors_exhausted,
@@ -175,12 +181,14 @@ const RULES: &[Rule] = &[
     resource_rules::run_dir_gone,
     watch_rules::listener_mute,
     watch_rules::observer_blocked,
+    watch_rules::task_held_up,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     progress_rules::loop_moves,
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
+    log_rules::log_blocked,
     feed_rules::feeds_failing,
     resource_rules::other_gateway,
     progress_rules::clock_jumped,
@@ -192,7 +200,7 @@ pub(crate) fn conclude(evidence: &Evidence) -> DoctorVerdict {
     let found = RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence));
     let proved = match found.exit() {
         Exit::Ok => prove(evidence, found),
-        _ => found,
+        _ => chain_rules::with_root(evidence, found),
     };
     with_configuration(evidence, proved)
 }

@@ -7,11 +7,16 @@ use std::{
 
 use control::ControlSocket;
 use procfs::process::{Process, all_processes};
-use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{abandonable, freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles};
-use crate::doctor::{admin, locate, part::Part, process, program, within};
+use crate::doctor::{
+    admin,
+    evidence::{OtherGateway, OtherGatewayState},
+    locate,
+    part::Part,
+    process, program, within,
+};
 
 /// So many are looked at.
 const GATEWAYS_MAX: usize = 16;
@@ -19,44 +24,6 @@ const GATEWAYS_MAX: usize = 16;
 const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 /// A gateway that has run for less may still be starting.
 const STARTING_MS: u64 = 10_000;
-
-/// A gateway beside the one that is examined.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct OtherGateway {
-    pub(crate) pid: i32,
-    pub(crate) command: String,
-    pub(crate) admin_socket: String,
-    pub(crate) state: OtherGatewayState,
-}
-
-/// What is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum OtherGatewayState {
-    /// Its watchdog sees progress.
-    Healthy,
-    /// It has just started.
-    Starting,
-    /// By a signal or a debugger.
-    Stopped,
-    /// By its control group.
-    Frozen,
-    /// It does not answer at its admin socket.
-    Silent,
-    /// This loop makes no progress.
-    Stalled(String),
-    /// It is not connected to the ingestion daemon.
-    WireCut,
-    /// This user may not ask it.
-    Unknown,
-}
-
-impl OtherGatewayState {
-    /// Whether something is wrong.
-    pub(crate) fn is_sick(&self) -> bool {
-        !matches!(self, Self::Healthy | Self::Starting | Self::Unknown)
-    }
-}
 
 /// A process that runs the gateway, before it is asked.
 struct FoundGateway {

@@ -25,6 +25,10 @@ const BUSIEST_MAX: usize = 50;
 
 /// A large part of the feeds fails.
 pub(super) fn feeds_failing(evidence: &Evidence) -> Option<DoctorVerdict> {
+    // Health checks restart what is sick, and a restart helps no feed.
+    if evidence.quick {
+        return None;
+    }
     let vitals = evidence.ingestd.ingest_vitals()?;
     let feeds = vitals.sources.as_ref().and_then(|sources| sources.feeds.as_ref());
     let is_settled = evidence.ingestd.uptime_ms().is_some_and(|uptime| uptime > SETTLED_MS);

@@ -4,6 +4,7 @@ use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, last_words,
     name_and_pid,
     next::{exit_log_hint, look_with_rights, quoted, restart, start, sudo, whose},
+    resource_rules::other_network,
     safe, stalled_before,
 };
 use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY, resources::freezer::FrozenGroup};
@@ -18,6 +19,10 @@ const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 pub(super) fn orphan_listener(evidence: &Evidence) -> Option<DoctorVerdict> {
     let listener = evidence.listener.get()?;
     if evidence.gateway.presence == Presence::NotAsked || listener.sockets.is_empty() || answers(evidence) {
+        return None;
+    }
+    // What publishes the port of a container is not the gateway.
+    if other_network(&evidence.gateway).is_some() {
         return None;
     }
     let owners = foreign_owners(evidence)?;

@@ -1,20 +1,23 @@
 //! Rules about what the kernel limits or withholds: processor time, memory, threads, the disk, the files of the store and the
 //! sockets; and about processes in other places.
 
+use control::watch::{DiskWorkPhase, SlowDiskReport};
+
 use super::{
-    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
+    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, bytes, duration, name_and_pid,
     next::restart, safe,
 };
+use crate::doctor::evidence::{OtherGateway, OtherGatewayState};
 use crate::doctor::resources::{
     cpu_quota::CpuQuota,
     file_system::StoreFileSystem,
     group_tree::GroupVersion,
     memory_limit::MemoryLimit,
-    other_gateways::{OtherGateway, OtherGatewayState},
+    namespaces::OtherPlace,
     pressure::Pressure,
     sockets::SocketState,
     still_threads::StillThread,
-    store_place::StorePlace,
+    store_placement::StorePlacement,
     task_limit::{TaskBound, TaskLimit},
 };
 
@@ -246,17 +249,29 @@ pub(super) fn tasks_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
 
 /// The disk of the store takes no writes, or takes seconds for each.
 pub(super) fn disk_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let file_system = evidence.file_system.get();
     let daemon = &evidence.ingestd;
-    let why =
-        hung_file_system(evidence).or_else(|| waiting_thread(evidence)).or_else(|| slow_work(daemon))?;
+    let why = hung_file_system(evidence)
+        .or_else(|| waiting_thread(evidence))
+        .or_else(|| work_in_progress(daemon))?;
+    Some(stalled(evidence, &why))
+}
+
+/// The disk answers at this moment, and took seconds again and again in the last minute.
+pub(super) fn disk_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let slow = evidence.ingestd.ingest_vitals()?.store.slow_disk?;
+    (slow.count >= DISK_SLOW_OFTEN && slow.total_ms >= DISK_SLOW_TOTAL_MS)
+        .then(|| stalled(evidence, &slow_work(slow)))
+}
+
+fn stalled(evidence: &Evidence, why: &str) -> DoctorVerdict {
+    let file_system = evidence.file_system.get();
     let (place, next) = describe_file_system(file_system);
     let io = evidence.pressure.get().and_then(|machine| machine.io).filter(|io| io.some_percent >= 1.0);
     let io = io.map(|io| {
         format!("; threads of this machine waited for disks in {:.0} % of the last 10 s", io.some_percent)
     });
     let line = format!("{place} {why}{}; what is recorded is still served", io.unwrap_or_default());
-    Some(DoctorVerdict::new(VerdictCode::DiskStalled, line, next))
+    DoctorVerdict::new(VerdictCode::DiskStalled, line, next)
 }
 
 fn describe_file_system(file_system: Option<&StoreFileSystem>) -> (String, Vec<String>) {
@@ -289,7 +304,8 @@ fn waiting_thread(evidence: &Evidence) -> Option<String> {
         Some(file) => store.as_ref().is_some_and(|store| file.starts_with(store.as_str())),
         None => thread.state == 'D',
     };
-    let thread = still(daemon).iter().filter(|thread| thread.waits_for_disk()).find(is_of_store)?;
+    let waiting = still(daemon).iter().filter(|thread| thread.waits_for_disk()).filter(is_of_store);
+    let thread = waiting.min_by_key(|thread| thread.call.is_none())?;
     let call = thread.call.map(|call| format!(" in {call}")).unwrap_or_default();
     let file = thread.file.as_deref().map(|file| format!(" of {}", safe(file))).unwrap_or_default();
     let wchan =
@@ -302,45 +318,26 @@ fn waiting_thread(evidence: &Evidence) -> Option<String> {
     ))
 }
 
-/// As the writer of the store has measured it.
-fn slow_work(daemon: &DaemonEvidence) -> Option<String> {
+/// As the writer of the store measures it.
+fn work_in_progress(daemon: &DaemonEvidence) -> Option<String> {
     let store = &daemon.ingest_vitals()?.store;
-    let slow = store.slow_disk.map(|slow| {
-        let SlowDiskWork { often, total, slowest, ago } = SlowDiskWork::of(slow);
-        format!("took {total} for {often} writes or syncs in the last minute, {slowest} for the slowest, {ago} ago")
-    });
-    if let Some(work) = store.disk.filter(|work| work.since_ms >= DISK_STALLED_MS) {
-        let phase = match work.phase {
-            control::watch::DiskWorkPhase::Write => "to write a commit",
-            control::watch::DiskWorkPhase::Sync => "to sync a commit",
-            control::watch::DiskWorkPhase::Sled => "to write the table of the sources",
-        };
-        let before = slow.map(|slow| format!(", and {slow}")).unwrap_or_default();
-        return Some(format!("has taken {} so far {phase}{before}", duration(work.since_ms)));
-    }
-    let is_often = |slow: &control::watch::SlowDiskReport| {
-        slow.count >= DISK_SLOW_OFTEN && slow.total_ms >= DISK_SLOW_TOTAL_MS
+    let work = store.disk.filter(|work| work.since_ms >= DISK_STALLED_MS)?;
+    let phase = match work.phase {
+        DiskWorkPhase::Write => "to write a commit",
+        DiskWorkPhase::Sync => "to sync a commit",
+        DiskWorkPhase::Sled => "to write the table of the sources",
     };
-    store.slow_disk.filter(is_often).and(slow)
+    let before = store.slow_disk.map(|slow| format!(", and {}", slow_work(slow))).unwrap_or_default();
+    Some(format!("has taken {} so far {phase}{before}", duration(work.since_ms)))
 }
 
-/// For people.
-struct SlowDiskWork {
-    often: u64,
-    total: String,
-    slowest: String,
-    ago: String,
-}
-
-impl SlowDiskWork {
-    fn of(slow: control::watch::SlowDiskReport) -> Self {
-        Self {
-            often: slow.count,
-            total: duration(slow.total_ms),
-            slowest: duration(slow.slowest_ms),
-            ago: duration(slow.slowest_ms_ago),
-        }
-    }
+fn slow_work(SlowDiskReport { count, total_ms, slowest_ms, slowest_ms_ago }: SlowDiskReport) -> String {
+    format!(
+        "took {} for {count} writes or syncs in the last minute, {} for the slowest, {} ago",
+        duration(total_ms),
+        duration(slowest_ms),
+        duration(slowest_ms_ago)
+    )
 }
 
 /// A process that cannot be asked, and whose thread waits inside its work in both samples.
@@ -387,8 +384,8 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
     let path = safe(&path.or_else(|| evidence.store.get().map(|disk| disk.path.clone()))?);
     let again = format!("{}   # then, not before", restart_in_order(daemon));
     let (what, next) = match place {
-        StorePlace::InPlace => return None,
-        StorePlace::Deleted => (
+        StorePlacement::InPlace => return None,
+        StorePlacement::Deleted => (
             "is deleted".to_owned(),
             vec![
                 "newswire tail --since 1d --json > saved.jsonl   # first: what the gateway still has"
@@ -397,17 +394,17 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
                 again,
             ],
         ),
-        StorePlace::Renamed(to) => {
+        StorePlacement::Renamed(to) => {
             (format!("is at {} now", safe(to)), vec![format!("mv {} {path}", safe(to)), again])
         }
-        StorePlace::Unmounted => (
+        StorePlacement::Unmounted => (
             "is not mounted any more".to_owned(),
             vec![
                 format!("mount {path}   # or the file system that it is on; see findmnt and /etc/fstab"),
                 again,
             ],
         ),
-        StorePlace::Covered => (
+        StorePlacement::Covered => (
             "is hidden: another file system is mounted over it".to_owned(),
             vec![format!("findmnt -T {path}; umount {path}   # what hides it"), again],
         ),
@@ -476,15 +473,22 @@ pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::OtherGateway, line, [format!("newswire doctor --pid {pid}")]))
 }
 
+/// The place of a process whose addresses are not those of this tool.
+pub(super) fn other_network(daemon: &DaemonEvidence) -> Option<&OtherPlace> {
+    daemon.resources.get()?.place.as_ref().filter(|place| place.net)
+}
+
 /// A gateway in another network cannot be judged by the answers at the same address of this one.
 pub(super) fn elsewhere(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let place = |daemon: &'_ DaemonEvidence| {
-        (daemon.presence == Presence::Running).then_some(())?;
-        daemon.resources.get()?.place.clone().filter(|place| place.net)
-    };
-    let (daemon, place) = evidence.daemons().find_map(|daemon| Some((daemon, place(daemon)?)))?;
+    let daemon = &evidence.gateway;
+    let place = other_network(daemon)?;
+    let answers = evidence.http.get().is_some_and(|http| http.is_ours());
+    let is_held = daemon.process.get().is_some_and(|process| process.stopped || process.frozen);
+    if answers || is_held || daemon.resources.get()?.frozen.is_some() {
+        return None;
+    }
     let line = format!(
-        "{} runs in {}: from here its answers and sockets cannot be seen",
+        "{} runs in {}: from here it does not answer, and its sockets cannot be seen",
         name_and_pid(daemon),
         place.describe()
     );

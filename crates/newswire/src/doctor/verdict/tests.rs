@@ -12,6 +12,8 @@ use control::{
 use serde_json::{Value, json};
 
 mod advice;
+#[path = "chain_tests.rs"]
+mod chain_tests;
 
 use super::*;
 use crate::doctor::{
@@ -19,14 +21,16 @@ use crate::doctor::{
     evidence::{Configured, Disk, OtherProcess},
     http::{HttpProbe, HttpProbes, PublicHealth, Ready, ReadyWire},
     listener::{ListenerReport, Owner, Socket},
+    log_end::{LogEnd, LogEndKind, LogReader},
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
-        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_place::StorePlace,
+        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
     show::BlackBoxDetail,
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
+    waits::{Access, LockKind, WaitChain},
 };
 
 const INGESTD: i32 = 100;
@@ -80,13 +84,14 @@ pub(super) fn healthy() -> Evidence {
             free_inodes: Some(1000),
         }),
         file_system: Part::Found(StoreFileSystem::default()),
-        store_place: Part::Found(StorePlace::InPlace),
+        store_place: Part::Found(StorePlacement::InPlace),
         other_gateways: Vec::new(),
         pressure: Part::Found(Pressures::default()),
+        waits: Part::Found(Vec::new()),
     }
 }
 
-fn beating(name: &str, kind: WatchKind, tid: i32, beat_ms_ago: u64) -> LoopReport {
+pub(super) fn beating(name: &str, kind: WatchKind, tid: i32, beat_ms_ago: u64) -> LoopReport {
     LoopReport {
         name: name.into(),
         kind,
@@ -159,7 +164,7 @@ fn unanswered() -> Part<HttpProbes> {
     failed("no answer within 5s", true)
 }
 
-fn refused() -> Part<HttpProbes> {
+pub(super) fn refused() -> Part<HttpProbes> {
     failed("Connection refused", false)
 }
 
@@ -205,6 +210,7 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
         unit: Part::missing("no systemd"),
         stacks: Part::not_asked(),
         black_box: Part::not_asked(),
+        log_end: Part::not_asked(),
         others: Vec::new(),
         foreign: None,
         denied: false,
@@ -226,7 +232,7 @@ pub(super) fn process(daemon: &mut DaemonEvidence) -> &mut ProcessSample {
     }
 }
 
-fn watched(daemon: &mut DaemonEvidence) -> &mut WatchReport {
+pub(super) fn watched(daemon: &mut DaemonEvidence) -> &mut WatchReport {
     match &mut daemon.watch {
         Part::Found(watch) => watch,
         Part::Missing { .. } => panic!("it is not watched"),
@@ -256,16 +262,35 @@ pub(super) fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
 }
 
 /// SIGSTOP: it runs and does not answer.
-fn stop(daemon: &mut DaemonEvidence) {
+pub(super) fn stop(daemon: &mut DaemonEvidence) {
     let process = process(daemon);
     (process.state, process.stopped) = ('T', true);
     daemon.health = Part::timed_out("no answer within 2s");
     daemon.watch = Part::timed_out("no answer within 2s");
 }
 
-fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
+pub(super) fn stall(daemon: &mut DaemonEvidence, name: &str, ms: u64) {
     let stalled = watched(daemon).progress.loops.iter_mut().find(|l| l.name == name).unwrap();
     (stalled.stalled, stalled.beat_ms_ago) = (true, ms);
+}
+
+/// One thread that is at work.
+pub(super) fn stacks(tid: i32, name: &str, culprit: &str) -> Stacks {
+    let thread =
+        json!({"tid": tid, "name": name, "state": "S", "wchan": null, "frames": [], "missing": null});
+    Stacks {
+        from: "outside",
+        took_ms: 1,
+        longest_pause_ms: 0,
+        threads: vec![ExaminedThread {
+            thread: serde_json::from_value(thread).unwrap(),
+            idle: false,
+            stalled: false,
+            loop_name: None,
+            work: None,
+            culprit: Some(culprit.into()),
+        }],
+    }
 }
 
 fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
@@ -278,7 +303,7 @@ fn ready(evidence: &mut Evidence, ready: bool, reasons: &[&str]) {
 }
 
 #[track_caller]
-fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> DoctorVerdict {
+pub(super) fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> DoctorVerdict {
     let verdict = conclude(evidence);
     assert_eq!(verdict.code, code, "{verdict:?}");
     for word in words {
@@ -570,7 +595,8 @@ fn a_frozen_gateway_is_stopped_and_not_dead() {
     e.http = unanswered();
     expect(&e, VerdictCode::GatewayStopped, &["pid 200", "SIGSTOP"]);
     process(&mut e.gateway).tracer = Some(77);
-    expect(&e, VerdictCode::GatewayStopped, &["debugger, pid 77"]);
+    let verdict = expect(&e, VerdictCode::HeldByDebugger, &["debugger, pid 77"]);
+    assert!(verdict.next[0].starts_with("end the debugger"), "{verdict:?}");
     let mut e = healthy();
     process(&mut e.gateway).frozen = true;
     expect(&e, VerdictCode::GatewayStopped, &["control group"]);
@@ -1047,4 +1073,44 @@ fn a_process_that_was_killed_in_a_stall_is_dead_and_its_black_box_names_the_fram
     let mut evidence = healthy();
     evidence.gateway.black_box = Part::Found(crate::black_box::tests::killed_in_a_stall());
     assert_eq!(conclude(&evidence).code, VerdictCode::Healthy);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_names_who_does_not_read_it_and_blames_no_one_else() {
+    let mut e = healthy();
+    let log = |blocked_ms, failing: Value| {
+        let log = json!({
+            "output": "stderr", "queued_bytes": 1 << 20, "queued_bytes_max": 1 << 20, "dropped": 664,
+            "blocked_ms": blocked_ms, "failing": failing
+        });
+        serde_json::from_value(log).unwrap()
+    };
+    watched(&mut e.gateway).progress.log = Some(log(66_000, Value::Null));
+    expect(
+        &e,
+        VerdictCode::LogBlocked,
+        &["newswire-gateway (pid 200)", "standard error", "for 66s", "664 lines were"],
+    );
+    let end = |kind, target: &str, readers| Part::Found(LogEnd { kind, target: target.into(), readers });
+    let less = LogReader { pid: 812, name: "less".into() };
+    e.gateway.log_end = end(LogEndKind::Pipe, "pipe:[7]", vec![less]);
+    let verdict = expect(&e, VerdictCode::LogBlocked, &["pipe:[7], and pid 812 (less) does not read it"]);
+    assert!(verdict.next[0].starts_with("let pid 812 (less) read on"), "{verdict:?}");
+    assert!(!verdict.next.iter().any(|step| step.contains("kill 812")), "it is not ours");
+    e.gateway.log_end = end(LogEndKind::Terminal, "/dev/pts/3", Vec::new());
+    let verdict = expect(&e, VerdictCode::LogBlocked, &["the terminal /dev/pts/3, which is stopped"]);
+    assert!(verdict.next[0].starts_with("press Ctrl-Q"), "{verdict:?}");
+
+    let full = json!({"error": "No space left on device (os error 28)", "lasted_ms": 9_000});
+    watched(&mut e.gateway).progress.log = Some(log(0, full.clone()));
+    e.gateway.log_end = end(LogEndKind::File, "/var/log/x.log", Vec::new());
+    let refused = "for 9s: /var/log/x.log refuses it: No space left on device";
+    let verdict = expect(&e, VerdictCode::LogBlocked, &[refused]);
+    assert!(verdict.next[0].starts_with("free some space for /var/log/x.log"), "{verdict:?}");
+
+    watched(&mut e.gateway).progress.log = Some(log(1_900, Value::Null));
+    expect(&e, VerdictCode::Healthy, &[]);
+    watched(&mut e.gateway).progress.log = Some(log(66_000, Value::Null));
+    stall(&mut e.ingestd, "arbiter", 2_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &[]);
 }

@@ -17,10 +17,17 @@ const JOURNAL: &str = "journal";
 /// What the kernel appends to the path of a file without a name.
 const DELETED: &str = " (deleted)";
 
+/// The configured path of the store as the daemon reads it: from its working directory, not from that of this tool.
+pub(crate) fn path_of(pid: Option<i32>, configured: &Path) -> PathBuf {
+    let folder = pid.and_then(|pid| fs::read_link(format!("/proc/{pid}/cwd")).ok());
+    let absolute = || std::path::absolute(configured).unwrap_or_else(|_| configured.to_path_buf());
+    folder.map_or_else(absolute, |folder| folder.join(configured))
+}
+
 /// Where the files of the store are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum StorePlace {
+pub(crate) enum StorePlacement {
     /// Where the configuration says.
     InPlace,
     /// They have no name any more.
@@ -33,7 +40,7 @@ pub(crate) enum StorePlace {
     Covered,
 }
 
-impl StorePlace {
+impl StorePlacement {
     /// # Errors
     /// The reason why it cannot be told.
     pub(crate) fn of(pid: i32, store: &Path) -> Result<Self, String> {
@@ -43,10 +50,11 @@ impl StorePlace {
             FDTarget::Path(path) => OpenStoreFile::of(descriptor.fd, &path),
             _ => None,
         });
-        let places = files.filter_map(|file| file.place(&process, store));
-        // The one that is not in place, if there is one: a part of the store may be.
-        let worst = places.max_by_key(|place| *place != Self::InPlace);
-        worst.ok_or_else(|| format!("process {pid} has no store open"))
+        let places =
+            files.filter_map(|file| Some((file.relative == Path::new(LOCK), file.place(&process, store)?)));
+        // What is not in place counts, and the lock before the journal, which may have been moved alone.
+        let worst = places.max_by_key(|(is_lock, place)| (*place != Self::InPlace, *is_lock));
+        worst.map(|(_, place)| place).ok_or_else(|| format!("process {pid} has no store open"))
     }
 }
 
@@ -77,7 +85,7 @@ impl OpenStoreFile {
     }
 
     /// `None` if it is not a file of this store, or that cannot be told.
-    fn place(&self, process: &Process, store: &Path) -> Option<StorePlace> {
+    fn place(&self, process: &Process, store: &Path) -> Option<StorePlacement> {
         let pid = process.pid();
         let of = |path: PathBuf| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
         let seen_by_it = |path: &Path| {
@@ -85,22 +93,22 @@ impl OpenStoreFile {
         };
         let open = of(format!("/proc/{pid}/fd/{}", self.descriptor).into())?;
         if of(seen_by_it(&store.join(&self.relative))) == Some(open) {
-            return Some(StorePlace::InPlace);
+            return Some(StorePlacement::InPlace);
         }
         if self.relative != Path::new(LOCK) {
             // The lock decides what has happened; the journal alone may have been moved.
             let lock = seen_by_it(&store.join(LOCK));
             return (lock.exists() && of(seen_by_it(&self.path)) == Some(open))
-                .then(|| StorePlace::Renamed(self.path.display().to_string()));
+                .then(|| StorePlacement::Renamed(self.path.display().to_string()));
         }
         Some(match () {
-            () if self.is_deleted => StorePlace::Deleted,
+            () if self.is_deleted => StorePlacement::Deleted,
             () if of(seen_by_it(&self.path)) == Some(open) => {
                 let folder = self.path.parent().unwrap_or(&self.path);
-                StorePlace::Renamed(folder.display().to_string())
+                StorePlacement::Renamed(folder.display().to_string())
             }
-            () if self.is_mounted(process)? => StorePlace::Covered,
-            () => StorePlace::Unmounted,
+            () if self.is_mounted(process)? => StorePlacement::Covered,
+            () => StorePlacement::Unmounted,
         })
     }
 
@@ -130,14 +138,14 @@ mod tests {
         let (store, moved) = (parent.path().join("data"), parent.path().join("moved"));
         let _open = open_store(&store);
         let me = std::process::id().cast_signed();
-        assert_eq!(StorePlace::of(me, &store), Ok(StorePlace::InPlace));
+        assert_eq!(StorePlacement::of(me, &store), Ok(StorePlacement::InPlace));
         fs::rename(&store, &moved).unwrap();
-        assert_eq!(StorePlace::of(me, &store), Ok(StorePlace::Renamed(moved.display().to_string())));
+        assert_eq!(StorePlacement::of(me, &store), Ok(StorePlacement::Renamed(moved.display().to_string())));
         // Another store in its place is not the one that the process has open.
         fs::create_dir_all(&store).unwrap();
         fs::write(store.join(LOCK), "").unwrap();
-        assert_eq!(StorePlace::of(me, &store), Ok(StorePlace::Renamed(moved.display().to_string())));
+        assert_eq!(StorePlacement::of(me, &store), Ok(StorePlacement::Renamed(moved.display().to_string())));
         fs::remove_dir_all(&moved).unwrap();
-        assert_eq!(StorePlace::of(me, &store), Ok(StorePlace::Deleted));
+        assert_eq!(StorePlacement::of(me, &store), Ok(StorePlacement::Deleted));
     }
 }
