@@ -45,12 +45,11 @@ pub use self::listeners::{ListenerAddress, WatchedListener};
 pub use self::report::StalledLoop;
 pub use self::tasks::{QueueLength, WatchedTask};
 pub use self::watchdog::WatchHandle;
+pub use crate::brief_lock::try_briefly;
 pub use control::watch::WatchKind;
 
 /// How often an event loop sends a beat.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
-/// Attempts of [`try_briefly`]: about a millisecond.
-const LOCK_ATTEMPTS: usize = 1_000;
 
 /// Everything in the process that must make progress. Cheap to clone; all clones share their state.
 #[derive(Clone, Default)]
@@ -345,18 +344,6 @@ impl WatchEntry {
         self.idle.store(true, std::sync::atomic::Ordering::Release);
         self.beat(late_ms);
     }
-}
-
-/// For diagnostics: tries to take a lock for about a millisecond. That is enough if its holder needs it for a few
-/// instructions, and returns `None` if its holder is stuck.
-pub fn try_briefly<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
-    (0..LOCK_ATTEMPTS).find_map(|_| {
-        let got = attempt();
-        if got.is_none() {
-            std::thread::yield_now();
-        }
-        got
-    })
 }
 
 /// The monotonic clock, which does not advance while the machine is suspended.

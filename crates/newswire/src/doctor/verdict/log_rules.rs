@@ -8,7 +8,7 @@ use super::{
     safe,
 };
 use crate::{
-    doctor::log_end::{self, LogEnd, LogEndKind, LogReader},
+    doctor::log_end::{self, LogEnd, LogEndKind, LogEndReader},
     out::count,
 };
 
@@ -67,7 +67,7 @@ fn waits_for(log: &LogReport, end: Option<&LogEnd>) -> String {
 }
 
 /// `pid 812 (less) and pid 813 (sh)`
-fn names(readers: &[LogReader]) -> String {
+fn names(readers: &[LogEndReader]) -> String {
     let named: Vec<_> =
         readers.iter().map(|reader| format!("pid {} ({})", reader.pid, safe(&reader.name))).collect();
     named.join(" and ")

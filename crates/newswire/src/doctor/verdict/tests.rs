@@ -21,7 +21,7 @@ use crate::doctor::{
     evidence::{Configured, Disk, OtherProcess},
     http::{HttpProbe, HttpProbes, PublicHealth, Ready, ReadyWire},
     listener::{ListenerReport, Owner, Socket},
-    log_end::{LogEnd, LogEndKind, LogReader},
+    log_end::{LogEnd, LogEndKind, LogEndReader},
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
@@ -1122,7 +1122,7 @@ fn a_log_that_cannot_be_written_names_who_does_not_read_it_and_blames_no_one_els
         &["newswire-gateway (pid 200)", "standard error", "for 66s", "664 lines were"],
     );
     let end = |kind, target: &str, readers| Part::Found(LogEnd { kind, target: target.into(), readers });
-    let less = LogReader { pid: 812, name: "less".into() };
+    let less = LogEndReader { pid: 812, name: "less".into() };
     e.gateway.log_end = end(LogEndKind::Pipe, "pipe:[7]", vec![less]);
     let verdict = expect(&e, VerdictCode::LogBlocked, &["pipe:[7], and pid 812 (less) does not read it"]);
     assert!(verdict.next[0].starts_with("ps -o pid,ppid,stat,user,args -p 812 "), "{verdict:?}");
