@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use stacks::SelfSampler;
 use tokio::runtime::Handle;
@@ -38,6 +38,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::listeners::ListenerState;
 use self::report::ObserverThread;
 use self::tasks::TaskState;
+use crate::clock::millis;
 use crate::work::{self, CurrentTask};
 
 pub(crate) use self::dump::stacks_text;
@@ -349,11 +350,6 @@ impl WatchEntry {
 /// The monotonic clock, which does not advance while the machine is suspended.
 fn now_ms() -> u64 {
     millis(clock_gettime(ClockId::Monotonic))
-}
-
-pub(crate) fn millis(time: Timespec) -> u64 {
-    u64::try_from(time.tv_sec).unwrap_or_default() * 1000
-        + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
 fn this_thread() -> i32 {

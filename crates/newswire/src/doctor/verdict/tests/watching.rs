@@ -166,7 +166,7 @@ fn a_task_that_waits_although_something_is_queued_for_it_is_named_with_what_it_w
     change(&mut e, 12, 9_000);
     expect(&e, VerdictCode::Healthy, &[]);
     change(&mut e, 12, 31_000);
-    assert!(needs_second_look(watched(&mut e.gateway)));
+    assert!(crate::doctor::second_look::needs_second_look(watched(&mut e.gateway)));
     let words =
         ["the task replays of newswire-gateway (pid 200)", "answers of the daemon for 31s", "12 of 64"];
     expect(&e, VerdictCode::EventLoopBlocked, &words);
