@@ -151,6 +151,9 @@ pub struct WatchdogReport {
     pub tid: i32,
     /// The time since it looked last, which it does every 250 ms.
     pub looked_ms_ago: u64,
+    /// Whether it reads the stack of a thread, which takes seconds on a busy machine.
+    #[serde(default)]
+    pub sampling: bool,
 }
 
 /// A thread that reads something for the admin socket, and may be stuck in that.

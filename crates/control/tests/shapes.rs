@@ -37,7 +37,7 @@ const GATEWAY_WATCH: &str = r#"{"clock":{"jumps":0,"last_ms":null,"last_ms_ago":
     "stalls":[{"loop":"worker-0","kind":"worker","tid":29518,"began_ms_ago":1900,"lasted_ms":null,
      "work":{"what":"GET /news","of":"127.0.0.1:9","since_ms_ago":1000},"culprit":"read at a.rs:1"}],"stalls_total":1,
     "threads":[{"tid":7,"name":"blocking-1","work":{"what":"parsing","of":"bbc","since_ms_ago":3}}],
-    "watchdog":{"tid":29509,"looked_ms_ago":120},"observers":[{"name":"vitals","tid":9,"since_ms_ago":501}],
+    "watchdog":{"tid":29509,"looked_ms_ago":120,"sampling":false},"observers":[{"name":"vitals","tid":9,"since_ms_ago":501}],
     "listeners":[{"name":"clients","kind":"front","address":"127.0.0.1:18799","answered_ms_ago":1200,"took_ms":1,
      "waiting_ms":null,"missing":false,"error":null}],
     "tasks":[{"name":"replays","waits_for":"a request","idle":true,"since_ms_ago":40,"steps":7,"queued":0,"capacity":64},

@@ -86,6 +86,8 @@ struct WatchdogState {
     /// 0 before its first check.
     tid: AtomicI32,
     looked_ms: AtomicU64,
+    /// It reads the stack of a thread, which takes seconds on a busy machine.
+    sampling: AtomicBool,
 }
 
 /// What the watchdog has detected so far.

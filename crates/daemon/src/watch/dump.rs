@@ -67,8 +67,7 @@ pub(super) fn log_dump(watch: &Watch) {
     }
     match watch.0.sampler.get() {
         Some(sampler) => {
-            let capture = sampler.all();
-            watch.looks();
+            let capture = watch.sampled(|| sampler.all());
             let (threads, took_ms) = (capture.threads.len(), u64::try_from(capture.took.as_millis()).ok());
             tracing::info!(threads, took_ms, "dump of all stacks");
             for line in stacks_text(&capture).lines().filter(|line| !line.is_empty()) {

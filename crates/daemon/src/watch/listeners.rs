@@ -34,6 +34,8 @@ const STEP_MS: u64 = 250;
 const MUTE_MS_MIN: u64 = 15_000;
 /// Rounds, 3 s each, in which the watchdog must not have looked to be stuck; it looks 12 times in one.
 const WATCHDOG_ROUNDS: u32 = 2;
+/// The same while it reads the stack of a thread: the first time it reads debug information, for seconds on a busy machine.
+const SAMPLING_ROUNDS: u32 = 6;
 /// What it asks for. Any answer will do.
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 /// How every answer begins.
@@ -233,11 +235,12 @@ pub(super) struct ListenerProber {
     /// When the watchdog had looked at the last round, and for how many rounds it has not looked since.
     watchdog_looked_ms: u64,
     watchdog_rounds: u32,
+    watchdog_is_told: bool,
 }
 
 impl ListenerProber {
     pub(super) fn new(watch: Watch) -> Self {
-        Self { watch, watchdog_looked_ms: 0, watchdog_rounds: 0 }
+        Self { watch, watchdog_looked_ms: 0, watchdog_rounds: 0, watchdog_is_told: false }
     }
 
     pub(super) fn run(mut self, stop: &AtomicBool) {
@@ -255,16 +258,19 @@ impl ListenerProber {
 
     /// Logs once that the watchdog is stuck, and where. One round proves nothing: the whole process may have been stopped.
     fn look_at_watchdog(&mut self) {
-        let looked_ms = self.watch.0.watchdog.looked_ms.load(Acquire);
+        let watchdog = &self.watch.0.watchdog;
+        let looked_ms = watchdog.looked_ms.load(Acquire);
         if looked_ms == 0 || looked_ms != std::mem::replace(&mut self.watchdog_looked_ms, looked_ms) {
-            if self.watchdog_rounds >= WATCHDOG_ROUNDS {
+            if std::mem::take(&mut self.watchdog_is_told) {
                 tracing::info!("the watchdog of this process looks again");
             }
             self.watchdog_rounds = 0;
             return;
         }
         self.watchdog_rounds = self.watchdog_rounds.saturating_add(1);
-        if self.watchdog_rounds == WATCHDOG_ROUNDS {
+        let rounds = if watchdog.sampling.load(Relaxed) { SAMPLING_ROUNDS } else { WATCHDOG_ROUNDS };
+        if self.watchdog_rounds >= rounds && !self.watchdog_is_told {
+            self.watchdog_is_told = true;
             let tid = self.watch.0.watchdog.tid.load(Relaxed);
             let stack = self.watch.0.sampler.get().and_then(|sampler| sampler.one(tid));
             let blame = stack.as_ref().and_then(stacks::ThreadStack::culprit).map(dump::location);

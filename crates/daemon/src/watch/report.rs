@@ -89,6 +89,7 @@ impl Watch {
             watchdog: self.watchdog_silent_ms(now).map(|looked_ms_ago| WatchdogReport {
                 tid: self.0.watchdog.tid.load(Relaxed),
                 looked_ms_ago,
+                sampling: self.0.watchdog.sampling.load(Relaxed),
             }),
             observers: [("vitals", &self.0.reading_diagnostics), ("stacks", &self.0.reading_stacks)]
                 .into_iter()
@@ -102,6 +103,16 @@ impl Watch {
     /// The watchdog's thread makes progress.
     pub(super) fn looks(&self) {
         self.0.watchdog.looked_ms.store(now_ms(), Release);
+    }
+
+    /// Reads stacks on the watchdog's thread.
+    pub(super) fn sampled<T>(&self, sample: impl FnOnce() -> T) -> T {
+        self.looks();
+        self.0.watchdog.sampling.store(true, Relaxed);
+        let sampled = sample();
+        self.looks();
+        self.0.watchdog.sampling.store(false, Relaxed);
+        sampled
     }
 
     /// The time since the watchdog looked last; `None` before the first time.

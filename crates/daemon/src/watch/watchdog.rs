@@ -247,7 +247,8 @@ impl Watchdog {
             history.stalls.truncate(STALLS_MAX);
         }
         let may_sample = *stacks_left > 0 && tid != 0;
-        let thread = self.watch.0.sampler.get().filter(|_| may_sample).and_then(|sampler| sampler.one(tid));
+        let sampler = self.watch.0.sampler.get().filter(|_| may_sample);
+        let thread = sampler.and_then(|sampler| self.watch.sampled(|| sampler.one(tid)));
         *stacks_left -= usize::from(may_sample);
         let culprit = thread.as_ref().and_then(stacks::ThreadStack::culprit).map(dump::location);
         {

@@ -6,8 +6,10 @@ use control::{
     watch::{ListenerProbe, ObserverReport, TaskWait},
 };
 
-/// The watchdog looks every 250 ms, and needs a second at most for the stack of one thread.
+/// The watchdog looks every 250 ms.
 const WATCHDOG_SILENT_MS: u64 = 3_000;
+/// The same while it reads the stack of a thread: the first time it reads debug information, for seconds on a busy machine.
+const SAMPLING_MS: u64 = 20_000;
 /// The vitals are read in milliseconds.
 const VITALS_MS: u64 = 1_500;
 /// The stacks of hundreds of threads take seconds.
@@ -23,7 +25,9 @@ const TASK_LATE_MS: u64 = 60_000;
 
 /// Whether the watchdog has not looked for too long: then it marks no loop as stalled.
 pub(crate) fn watchdog_is_stuck(watch: &WatchReport) -> bool {
-    watch.progress.watchdog.is_some_and(|watchdog| watchdog.looked_ms_ago > WATCHDOG_SILENT_MS)
+    watch.progress.watchdog.is_some_and(|watchdog| {
+        watchdog.looked_ms_ago > if watchdog.sampling { SAMPLING_MS } else { WATCHDOG_SILENT_MS }
+    })
 }
 
 /// A thread that reads for the admin socket, for too long.

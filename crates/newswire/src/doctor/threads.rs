@@ -186,8 +186,11 @@ mod tests {
         let watch: WatchReport = serde_json::from_str(watch).unwrap();
         let mut watch = watch;
         for silent in [false, true] {
-            watch.progress.watchdog =
-                Some(WatchdogReport { tid: 1, looked_ms_ago: if silent { 60_000 } else { 100 } });
+            watch.progress.watchdog = Some(WatchdogReport {
+                tid: 1,
+                looked_ms_ago: if silent { 60_000 } else { 100 },
+                sampling: false,
+            });
             let since_ms_ago = if silent { 60_000 } else { 100 };
             watch.progress.observers = vec![ObserverReport { name: "vitals".into(), tid: 3, since_ms_ago }];
             let watchdog = describe(thread("watchdog", 1), Some(&watch));

@@ -111,7 +111,7 @@ fn identity(name: &str, pid: i32) -> ProcessIdentity {
 fn watch(name: &str, pid: i32, loops: Vec<LoopReport>, vitals: Value) -> WatchReport {
     let progress = ProgressReport {
         loops,
-        watchdog: Some(WatchdogReport { tid: pid + 50, looked_ms_ago: 120 }),
+        watchdog: Some(WatchdogReport { tid: pid + 50, looked_ms_ago: 120, sampling: false }),
         ..ProgressReport::default()
     };
     let vitals = serde_json::from_value(vitals).unwrap();

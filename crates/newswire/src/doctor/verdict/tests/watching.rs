@@ -48,6 +48,9 @@ fn a_watchdog_that_does_not_look_is_reported_with_its_function() {
     let mut e = healthy();
     let tid = silence_watchdog(&mut e.ingestd, 2_900);
     expect(&e, VerdictCode::Healthy, &[]);
+    silence_watchdog(&mut e.ingestd, 19_000);
+    watched(&mut e.ingestd).progress.watchdog.as_mut().unwrap().sampling = true;
+    expect(&e, VerdictCode::Healthy, &[]);
     silence_watchdog(&mut e.ingestd, 66_000);
     captured(&mut e.ingestd, tid, "watchdog", "daemon::logs::write at logs.rs:7");
     let words = [
