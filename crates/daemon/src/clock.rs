@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::time::Timespec;
 use tokio::time::Instant;
 
 /// The time of day, in milliseconds since 1970-01-01T00:00:00Z. Cheap to clone.
@@ -48,6 +49,12 @@ fn system_millis() -> i64 {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
     }
+}
+
+/// The time of a clock of the system, in milliseconds.
+pub(crate) fn millis(time: Timespec) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1000
+        + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
 /// How far a drill has set the clock ahead, in milliseconds.

@@ -24,13 +24,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use stacks::SelfSampler;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::work::{self, CurrentTask};
+
+pub(crate) use crate::clock::millis;
 
 pub(crate) use self::dump::{DUMP_TARGET, stacks_text};
 pub use self::report::StalledLoop;
@@ -322,11 +324,6 @@ pub fn try_briefly<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
 /// The monotonic clock, which does not advance while the machine is suspended.
 fn now_ms() -> u64 {
     millis(clock_gettime(ClockId::Monotonic))
-}
-
-pub(crate) fn millis(time: Timespec) -> u64 {
-    u64::try_from(time.tv_sec).unwrap_or_default() * 1000
-        + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
 fn this_thread() -> i32 {

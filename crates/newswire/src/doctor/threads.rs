@@ -10,7 +10,7 @@ use stacks::{StackDump, StackFrame, ThreadStack};
 use super::{admin, part::Part};
 
 /// Threads that observe the others; the last two run because of our requests. None of them is ever the culprit.
-const OBSERVERS: [&str; 3] = ["watchdog", "stacks", "vitals"];
+const OBSERVERS: [&str; 4] = ["watchdog", "stacks", "vitals", "black-box"];
 
 /// All threads, the most suspicious first.
 #[derive(Clone, Debug, Serialize)]
@@ -156,6 +156,7 @@ mod tests {
                       "stalled":true,"work":{"what":"GET /","of":"","since_ms_ago":9000}}]}"#;
         let watch: WatchReport = serde_json::from_str(watch).unwrap();
         assert!(describe(thread("watchdog", 1), Some(&watch)).idle);
+        assert!(describe(thread("black-box", 1), Some(&watch)).idle);
         let worker = describe(thread("worker-0", 2), Some(&watch));
         assert!(!worker.idle && worker.stalled && worker.loop_name.as_deref() == Some("worker-0"));
         assert_eq!(worker.work.unwrap().what, "GET /");
