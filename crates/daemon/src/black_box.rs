@@ -27,8 +27,7 @@ use crossbeam_queue::ArrayQueue;
 use rustix::time::{ClockId, clock_gettime};
 
 use self::writer::BlackBoxWriter;
-use crate::clock::Clock;
-use crate::clock::millis;
+use crate::clock::{Clock, millis};
 use crate::metrics::MetricsRegistry;
 
 /// Records that wait for the thread, which takes them every 100 ms.

@@ -57,6 +57,12 @@ fn system_millis() -> i64 {
     }
 }
 
+/// The time of a clock of the system, in milliseconds.
+pub(crate) fn millis(time: Timespec) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1000
+        + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
+}
+
 /// How far a drill has set the clock ahead, in milliseconds.
 #[cfg(feature = "drill")]
 pub(crate) use crate::drill::clock_ahead_ms as ahead_ms;

@@ -265,7 +265,7 @@ impl RunReport {
     /// How it ended, as the rest of a sentence about it; `None` while it runs.
     pub(crate) fn ending(&self) -> Option<String> {
         let ago = describe::duration(self.written_ms_ago);
-        let stall = self.stalls.first().map(|stall| describe::open_stall(stall));
+        let stall = self.stalls.first().map(describe::open_stall);
         let in_a_stall = stall.map(|stall| format!(" in the middle of a stall: {stall}"));
         Some(match &self.end {
             RunEnd::Running => return None,
@@ -294,7 +294,7 @@ impl RunReport {
 
     /// What was stalled when it last wrote, for a process that exists and does not answer.
     pub(crate) fn stalled(&self) -> Option<String> {
-        self.stalls.first().map(|stall| describe::open_stall(stall))
+        self.stalls.first().map(describe::open_stall)
     }
 
     /// The order to stop that was carried out when it died.

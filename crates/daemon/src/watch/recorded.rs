@@ -19,6 +19,8 @@ const LATE_EVERY_MS: u64 = 1_000;
 const LOOPS_MAX: usize = 64;
 /// How often all stacks are recorded at most: capturing them stops each thread for a moment.
 const STACKS_EVERY_MS: u64 = 30_000;
+/// Threads that only observe the others.
+const OBSERVERS: [&str; 3] = ["watchdog", "stacks", "black-box"];
 /// Threads in a record of all stacks.
 const THREADS_MAX: usize = 40;
 /// Longest text of a frame, characters.
@@ -144,7 +146,8 @@ fn places(dump: &StackDump) -> BlackBoxEvent {
         let at = cut(&dump::location(thread.culprit()?), FRAME_CHARS_MAX);
         Some(ThreadPlace { tid: thread.tid, name: thread.name.clone(), at })
     };
-    let at_work = dump.threads.iter().filter(|thread| !thread.is_idle());
+    let at_work = dump.threads.iter();
+    let at_work = at_work.filter(|thread| !thread.is_idle() && !OBSERVERS.contains(&&*thread.name));
     let threads: Vec<_> = at_work.filter_map(place).take(THREADS_MAX).collect();
     let idle = dump.threads.len().saturating_sub(threads.len()) as u64;
     BlackBoxEvent::Stacks { threads, idle }
@@ -154,5 +157,36 @@ fn cut(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control::watch::WatchKind;
+
+    use super::*;
+
+    #[test]
+    fn a_window_has_the_maximum_of_each_loop_that_exists_and_is_taken_when_it_is_due() {
+        let entries =
+            ["main", "worker-0"].map(|name| Arc::new(WatchEntry::new(name, WatchKind::Worker, 7, false)));
+        let sample = |entry: &WatchEntry, ms| Sample { number: entry.number, beat_ms: 0, lag_ms_max: ms };
+        let mut window = LagWindow::default();
+        assert_eq!(window.take(0, 1_000, &entries), None, "there is nothing to record");
+        for ms in [20, 70, 30] {
+            window.add(&sample(&entries[0], ms));
+        }
+        let lag = |name: &str, ms| LoopLag { name: name.into(), ms };
+        assert_eq!(window.take(0, 1_000, &entries), Some(vec![lag("main", 70)]));
+        window.add(&sample(&entries[0], 15));
+        window.add(&sample(&entries[1], 40));
+        assert_eq!(window.take(999, 1_000, &entries), None, "a second is not over");
+        // The first one has ended meanwhile.
+        assert_eq!(window.take(1_000, 1_000, &entries[1..]), Some(vec![lag("worker-0", 40)]));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        assert_eq!((cut("häßlich", 3), cut("kurz", 4)), ("häß…".to_owned(), "kurz".to_owned()));
     }
 }

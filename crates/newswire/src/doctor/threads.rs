@@ -12,7 +12,7 @@ use super::{admin, part::Part, second_look, within};
 
 /// Threads that observe the others; `stacks` and `vitals` run because of our requests. While the process reports that they
 /// make progress, none of them is the culprit.
-const OBSERVERS: [&str; 4] = ["watchdog", "prober", "stacks", "vitals"];
+const OBSERVERS: [&str; 5] = ["watchdog", "prober", "stacks", "vitals", "black-box"];
 
 /// How long a capture from outside may take, and at least: it has a deadline of its own, but not while the memory of the process
 /// is locked, nor for its symbols, which take seconds on a machine without a free processor.
