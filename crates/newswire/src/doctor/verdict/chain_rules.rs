@@ -10,7 +10,9 @@ pub(super) fn held_by_debugger(evidence: &Evidence) -> Option<DoctorVerdict> {
             .links
             .iter()
             .position(|link| link.ours && link.still && link.waits_for == WaitsFor::Tracer)?;
-        Some((chain, chain.links.get(at)?, chain.links.get(at + 1)))
+        let tracer = chain.links.get(at + 1);
+        // One that runs may only be slow to let the thread go on.
+        tracer.is_none_or(|tracer| tracer.still).then_some((chain, chain.links.get(at)?, tracer))
     });
     if let Some((chain, link, tracer)) = held {
         return Some(held_in_chain(evidence, chain, link, tracer));
@@ -46,7 +48,7 @@ fn held_in_chain(
     if let Some(root) = chain.root().filter(|root| root.pid != pid && root.pid != link.pid) {
         line.push_str(&format!("; root: {}", root.says));
         let reader = format!("pid {} ({})", root.pid, safe(&root.process));
-        next.insert(0, format!("let {reader} read on, or end it: pid {pid}{name} then goes on"));
+        next.insert(0, format!("read on where its output goes, in {reader}: pid {pid}{name} then goes on"));
     }
     DoctorVerdict::new(VerdictCode::HeldByDebugger, line, next)
 }
@@ -65,7 +67,9 @@ pub(super) fn with_root(evidence: &Evidence, mut verdict: DoctorVerdict) -> Doct
         | VerdictCode::BlockingPoolExhausted
         | VerdictCode::WorkerStarved
         | VerdictCode::Unknown => None,
-        VerdictCode::StoreSlow | VerdictCode::DaemonStale => Some(evidence.ingestd.name),
+        VerdictCode::StoreSlow | VerdictCode::DiskStalled | VerdictCode::DaemonStale => {
+            Some(evidence.ingestd.name)
+        }
         VerdictCode::WireCut => Some(evidence.gateway.name),
         _ => return verdict,
     };

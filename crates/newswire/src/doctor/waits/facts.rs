@@ -45,8 +45,7 @@ impl KnownProcess {
         for examined in daemon.stacks.get().into_iter().flat_map(|stacks| &stacks.threads) {
             threads.insert(examined.thread.tid, KnownThread::of(examined));
         }
-        for l in daemon.watch.get().into_iter().flat_map(|watch| &watch.progress.loops).filter(|l| l.tid != 0)
-        {
+        for l in daemon.latest().into_iter().flat_map(|watch| &watch.progress.loops).filter(|l| l.tid != 0) {
             let thread = threads.entry(l.tid).or_default();
             thread.loop_name = Some(l.name.clone());
             thread.stalled_ms = l.stalled.then_some(l.beat_ms_ago);
