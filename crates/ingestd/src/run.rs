@@ -59,7 +59,11 @@ use crate::{
         registry::{SourceRegistry, StatusOf},
     },
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse::ParseLimits},
+    visit::{
+        context::{ParseLimits, VisitContext},
+        crash_guard::CrashGuard,
+        lost_time::LostTime,
+    },
     websub::actor::WebSubActor,
 };
 
