@@ -451,12 +451,12 @@ pub struct SourcesReport {
     /// Idle sources whose visit should have begun.
     pub overdue: u64,
     /// How their last visits ended; all sources are counted. `None`: the daemon is of a version that does not count them.
-    #[serde(default)]
-    pub feeds: Option<FeedsReport>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feeds: Option<Box<FeedsReport>>,
 }
 
 impl OptionalPart for SourcesReport {
-    const KEYS: &[&str] = &["actors", "busiest", "overdue"];
+    const KEYS: &[&str] = &["actors", "busiest", "overdue", "feeds"];
 }
 
 /// How the last visits of all sources ended. "Visited" and "failing" are those since the start of the process.

@@ -54,7 +54,10 @@ const INGEST_WATCH: &str = r#"{"clock":{"jumps":1,"last_ms":-4000,"last_ms_ago":
     "stalls_total":0,"threads":[],"uptime_ms":27464,"version":"0.1.0","vitals":{"actors":{"disabled":0,"down":0,
     "fetching":1,"idle":7,"parsing":0,"paused":0,"recording":0,"waiting":0},"busiest":[{"activity":"fetching",
     "since_ms_ago":1981,"source":"silent-herald","waiting_for":null}],"epoch":"e69io1","head":88,"oldest":1,
-    "open_files":{"max":20000,"used":39},"outage":false,"overdue":0,"store":{"bytes":58977,"committing_ms":null,
+    "feeds":{"failing":{"dns":2,"http-status":1},"failing_hosts":3,"failing_long":1,"failing_since_success":1,"hanging":0,
+    "last_success_ms_ago":413,"never_visited":1,"proxy":null,"resolvers":["10.0.0.2"],"slots":256,"slow":1,"slow_now":1,
+    "slowest":{"source":"silent-herald","took_ms":9000},"succeeded":4,"visited":7,"waiting":0,"waiting_for_slot":0,
+    "watched":8},"open_files":{"max":20000,"used":39},"outage":false,"overdue":0,"store":{"bytes":58977,"committing_ms":null,
     "free_bytes":68807434240,"last_commit_ms_ago":413,"last_commit_took_ms":2,
     "last_read_failure_ms_ago":null,"path":"/var/lib/newswire","queued":0,
     "disk":{"phase":"sync","since_ms":12},
@@ -76,7 +79,8 @@ fn the_watch_of_the_gateway_reads_and_writes_unchanged() {
 fn the_watch_of_the_ingestion_daemon_reads_and_writes_unchanged() {
     let watch: WatchReport = round_trip(INGEST_WATCH);
     let vitals = watch.vitals.unwrap();
-    assert_eq!(vitals.ingest().unwrap().sources.as_ref().unwrap().actors["idle"], 7);
+    let sources = vitals.ingest().unwrap().sources.as_ref().unwrap();
+    assert_eq!((sources.actors["idle"], sources.feeds.as_ref().unwrap().failing_total()), (7, 3));
     round_trip::<WatchReport<IngestVitals>>(INGEST_WATCH);
 }
 
@@ -101,7 +105,7 @@ fn vitals_are_null_when_late_and_their_parts_are_null_or_absent_when_locked() {
 
     let mut watch: Value = serde_json::from_str(INGEST_WATCH).unwrap();
     let vitals = watch["vitals"].as_object_mut().unwrap();
-    vitals.retain(|key, _| !["actors", "busiest", "overdue"].contains(&key.as_str()));
+    vitals.retain(|key, _| !["actors", "busiest", "overdue", "feeds"].contains(&key.as_str()));
     let watch: WatchReport = round_trip(&watch.to_string());
     assert_eq!(watch.vitals.unwrap().ingest().unwrap().sources, None);
 }

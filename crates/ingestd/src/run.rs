@@ -60,7 +60,11 @@ use crate::{
         registry::{SourceRegistry, StatusOf},
     },
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse_limits::ParseLimits},
+    visit::{
+        context::{ParseLimits, VisitContext},
+        crash_guard::CrashGuard,
+        lost_time::LostTime,
+    },
     websub::actor::WebSubActor,
 };
 

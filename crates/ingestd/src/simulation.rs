@@ -41,7 +41,11 @@ use crate::{
     recording::Recording,
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse_limits::ParseLimits},
+    visit::{
+        context::{ParseLimits, VisitContext},
+        crash_guard::CrashGuard,
+        lost_time::LostTime,
+    },
     websub::actor::WebSubActor,
 };
 

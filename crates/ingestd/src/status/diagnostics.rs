@@ -178,7 +178,7 @@ fn sources(entries: &[Arc<SourceEntry>], now: Timestamp, slots: usize) -> Source
         actors: Activity::ALL.iter().map(count).collect(),
         busiest: busy.into_iter().map(busy_source).collect(),
         overdue: overdue as u64,
-        feeds: Some(feeds.into_report(now, slots)),
+        feeds: Some(Box::new(feeds.into_report(now, slots))),
     }
 }
 

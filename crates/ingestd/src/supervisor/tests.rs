@@ -25,10 +25,9 @@ use crate::{
     recording::Recording,
     status::{activity::Activity, metrics::IngestMetrics},
     visit::{
-        context::ParseFn,
+        context::{ParseFn, ParseLimits},
         crash_guard::{CRASHES_MAX, CrashGuard},
         lost_time::LostTime,
-        parse_limits::ParseLimits,
         source_actor::tests::Die,
     },
 };

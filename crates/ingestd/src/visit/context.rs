@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
+    time::Duration,
 };
 
 use actix::Recipient;
@@ -12,9 +13,7 @@ use news::{Epoch, Timestamp};
 use sources::CredentialFiles;
 use tokio::sync::{Semaphore, broadcast};
 
-use super::{
-    crash_guard::CrashGuard, lost_time::LostTime, outage::OutageDetector, parse_limits::ParseLimits,
-};
+use super::{crash_guard::CrashGuard, lost_time::LostTime, outage::OutageDetector};
 use crate::{
     messages::RecordVisit, queue::limiter::HostLimiter, status::metrics::IngestMetrics,
     websub::messages::SourceVisited,
@@ -22,6 +21,22 @@ use crate::{
 
 /// Turns the bytes of a body into a document.
 pub(crate) type ParseFn = fn(&[u8], &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError>;
+
+/// How long a document may be parsed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ParseLimits {
+    /// Of the processor, whose time is the document's own: the visit does not wait for a document that needs more. Its thread
+    /// keeps the permit until it really ends.
+    pub(crate) processor: Duration,
+    /// In all, with the waits for a thread, a processor and the disk, which are ours. Then the visit is postponed.
+    pub(crate) wait: Duration,
+}
+
+impl Default for ParseLimits {
+    fn default() -> Self {
+        Self { processor: Duration::from_secs(30), wait: Duration::from_secs(300) }
+    }
+}
 
 /// What the visits of all sources on one arbiter share.
 pub(crate) struct VisitContext {

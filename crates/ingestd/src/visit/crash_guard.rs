@@ -68,7 +68,7 @@ struct MarkState {
     is_closed: bool,
 }
 
-/// A document that is being parsed; its file is removed when this is dropped, also by a panic.
+/// A document that is being parsed; its file is removed soon after this is dropped, also by a panic.
 pub(crate) struct ParseGuard {
     guard: CrashGuard,
     source: SourceId,
@@ -136,7 +136,7 @@ impl CrashGuard {
     /// Writes the file of a source. Blocks for a moment, at most [`MARK_WAIT_MAX`].
     pub(crate) fn begin(&self, source: &SourceId) -> ParseGuard {
         let text = format!("{}{READING}", self.crashes_of(source));
-        let is_marked = self.0.marks.apply_within(source, Some(text));
+        let is_marked = self.0.marks.write_within(source, text);
         ParseGuard { guard: self.clone(), source: source.clone(), is_marked }
     }
 
@@ -167,15 +167,21 @@ impl Marks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a file written or removed; returns whether that is done. Waits [`MARK_WAIT_MAX`] at most.
-    fn apply_within(&self, source: &SourceId, text: Option<String>) -> bool {
+    /// Has a file written or removed.
+    fn want(&self, source: &SourceId, text: Option<String>) -> MutexGuard<'_, MarkState> {
         let mut state = self.state();
-        if state.is_closed {
-            return false;
+        if !state.is_closed {
+            state.wanted.insert(source.clone(), text);
+            self.changed.notify_all();
         }
-        state.wanted.insert(source.clone(), text);
-        self.changed.notify_all();
-        if state.is_stuck {
+        state
+    }
+
+    /// Has a file written; returns whether that is done. Waits [`MARK_WAIT_MAX`] at most.
+    #[expect(clippy::disallowed_methods, reason = "on the thread that is about to parse")]
+    fn write_within(&self, source: &SourceId, text: String) -> bool {
+        let state = self.want(source, Some(text));
+        if state.is_closed || state.is_stuck {
             return false;
         }
         let is_pending = |state: &mut MarkState| {
@@ -195,6 +201,7 @@ impl Marks {
     }
 
     /// The work of the thread, until the guard is closed.
+    #[expect(clippy::disallowed_methods, reason = "on a thread of its own")]
     fn write_all(&self) {
         loop {
             let is_idle = |state: &mut MarkState| !state.is_closed && state.wanted.is_empty();
@@ -251,7 +258,8 @@ impl ParseGuard {
 impl Drop for ParseGuard {
     fn drop(&mut self) {
         self.guard.crashes().remove(&self.source);
-        self.guard.0.marks.apply_within(&self.source, None);
+        // Nothing waits for the removal: a crash in the next moment would count as one, and three are needed.
+        drop(self.guard.0.marks.want(&self.source, None));
     }
 }
 
@@ -272,6 +280,15 @@ mod tests {
 
     fn id(text: &str) -> SourceId {
         SourceId::try_new(text).unwrap()
+    }
+
+    impl CrashGuard {
+        /// Waits for the thread that writes.
+        #[expect(clippy::disallowed_methods, reason = "a test may wait for a thread")]
+        fn settle(&self) {
+            let is_busy = |state: &mut MarkState| state.in_progress.is_some() || !state.wanted.is_empty();
+            drop(self.0.marks.changed.wait_while(self.0.marks.state(), is_busy));
+        }
     }
 
     /// The process crashes while it parses: nothing is dropped.
@@ -341,6 +358,7 @@ mod tests {
         let guard = CrashGuard::open(store.path()).unwrap();
         assert_eq!((guard.crashes_of(&id("a")), guard.crashes_of(&id("b"))), (1, 1));
         drop(guard.begin(&id("a")));
+        guard.settle();
         let again = CrashGuard::open(store.path()).unwrap();
         assert_eq!((again.crashes_of(&id("a")), again.crashes_of(&id("b"))), (0, 1));
         again.clear();

@@ -1126,7 +1126,10 @@ mod tests {
         assert!(outcome.check_parse_time(PARSE_SLOW * 2));
         outcome.apply_quarantine(inputs);
         assert!(outcome.state.next_visit >= Some(NOW().plus(interval_bounds.interval_max * 9 / 10)));
-        assert_eq!(outcome.state.why, "in quarantine (its document took 4s to parse): every 24h");
+        assert_eq!(
+            outcome.state.why,
+            "in quarantine (its document took 4s of processor time to parse): every 24h"
+        );
         let mut again = conclude(&outcome.state, &visit(200, full("x")), ParseOutcome::SameBytes);
         assert!(!again.check_parse_time(PARSE_SLOW / 2));
         again.apply_quarantine(inputs);

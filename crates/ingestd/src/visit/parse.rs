@@ -14,7 +14,11 @@ use notation::humanize;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{context::VisitContext, memory::VisitMemory, outcome::ParseOutcome, parse_limits::ParseLimits};
+use super::{
+    context::{ParseLimits, VisitContext},
+    memory::VisitMemory,
+    outcome::ParseOutcome,
+};
 use crate::{queue::memory::MemoryPart, status::activity::Activity};
 
 /// How often the processor time of a document is read that is still being parsed.

@@ -335,6 +335,8 @@ async fn fetch_and_parse(
     hops.pin();
     let lost = ctx.lost_time.total().saturating_sub(lost_before);
     let is_ours = has_lost_time(&report.answer, lost, began.elapsed()).then_some(Exemption::LostTime);
+    // The server did not take this part.
+    report.timings.total = report.timings.total.saturating_sub(lost);
     let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
     Some(FetchedVisit { report, parsed, parse_time, request_hash, memory, is_ours })
 }

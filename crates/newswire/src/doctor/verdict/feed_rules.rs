@@ -30,7 +30,7 @@ pub(super) fn feeds_failing(evidence: &Evidence) -> Option<DoctorVerdict> {
         return None;
     }
     let vitals = evidence.ingestd.ingest_vitals()?;
-    let feeds = vitals.sources.as_ref().and_then(|sources| sources.feeds.as_ref());
+    let feeds = vitals.sources.as_ref().and_then(|sources| sources.feeds.as_deref());
     let is_settled = evidence.ingestd.uptime_ms().is_some_and(|uptime| uptime > SETTLED_MS);
     let extent = match feeds {
         _ if vitals.outage => "most hosts that answered before are unreachable".to_owned(),
@@ -227,7 +227,7 @@ fn network_steps() -> Vec<String> {
 /// Feeds do not answer, or take long. Nothing waits for them but other feeds when all slots are taken.
 pub(super) fn slow_feeds(evidence: &Evidence) -> Option<DoctorVerdict> {
     let vitals = evidence.ingestd.ingest_vitals()?;
-    let Some(feeds) = vitals.sources.as_ref()?.feeds.as_ref() else { return slow_by_list(vitals) };
+    let Some(feeds) = vitals.sources.as_ref()?.feeds.as_deref() else { return slow_by_list(vitals) };
     let is_much = feeds.slow > 0 && feeds.slow * 100 >= feeds.visited * SLOW_PERCENT;
     let slowest = feeds.slowest.as_ref().filter(|_| feeds.slow_now > 0 || is_much)?;
     let rest = if feeds.waiting_for_slot > 0 {
@@ -291,7 +291,7 @@ mod tests {
 
     fn verdict(feeds: FeedsReport) -> DoctorVerdict {
         let mut evidence = healthy();
-        sources(&mut evidence).feeds = Some(feeds);
+        sources(&mut evidence).feeds = Some(Box::new(feeds));
         conclude(&evidence)
     }
 
@@ -357,7 +357,7 @@ mod tests {
         let at = |uptime_ms: u64, feeds: FeedsReport| {
             let mut evidence = healthy();
             process(&mut evidence.ingestd).uptime_ms = uptime_ms;
-            sources(&mut evidence).feeds = Some(feeds);
+            sources(&mut evidence).feeds = Some(Box::new(feeds));
             conclude(&evidence).code
         };
         assert_eq!(at(14_000, first(3)), VerdictCode::Healthy);
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn an_outage_is_told_with_its_cause() {
         let mut evidence = healthy();
-        sources(&mut evidence).feeds = Some(feeds(100, &[(FeedTrouble::ConnectTimeout, 9)]));
+        sources(&mut evidence).feeds = Some(Box::new(feeds(100, &[(FeedTrouble::ConnectTimeout, 9)])));
         ingest_vitals(&mut evidence).outage = true;
         let verdict = conclude(&evidence);
         assert_eq!(verdict.code, FAILING);
