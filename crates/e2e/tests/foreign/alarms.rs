@@ -121,6 +121,7 @@ async fn while_the_gateway_drains() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn after_both_slept() -> anyhow::Result<()> {
     let mut patient = Patient::well().await?;
     let quick = DoctorRun { arguments: &["--quick"], ..DoctorRun::default() };

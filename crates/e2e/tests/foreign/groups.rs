@@ -126,6 +126,7 @@ async fn throttled(program: Binary, percent: u32) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn a_quota_of_the_processor_throttles_the_gateway() -> anyhow::Result<()> {
     throttled(Gateway, 1).await
 }
@@ -168,6 +169,7 @@ async fn without_tasks(program: Binary) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_gateway_may_begin_no_thread() -> anyhow::Result<()> {
     without_tasks(Gateway).await
 }

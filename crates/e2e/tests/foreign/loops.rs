@@ -214,6 +214,7 @@ async fn the_watchdog_of_the_gateway() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_main_thread_of_the_daemon() -> anyhow::Result<()> {
     let how = (Ingestd, SET_ACTIVITY, Hold::Futex, Lure::Nothing);
     row("in main: SourceEntry::set_activity", how, blocked(&["set_activity"])).await
@@ -277,6 +278,7 @@ async fn the_admin_thread_of_the_daemon() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_watchdog_of_the_daemon() -> anyhow::Result<()> {
     let how = (Ingestd, Spot::idle("watchdog"), Hold::Futex, Lure::Nothing);
     row("in watchdog alone", how, blocked(&["watchdog"])).await

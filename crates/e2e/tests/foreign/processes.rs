@@ -112,6 +112,7 @@ fn spares(next: &[&str], process: u32) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn another_program_holds_the_port_of_a_dead_gateway() -> anyhow::Result<()> {
     let mut patient = Patient::well().await?;
     patient.stack.kill(Gateway)?;
@@ -218,6 +219,7 @@ fn as_stranger() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn a_third_user_does_not_see_a_blocked_main_thread() -> anyhow::Result<()> {
     if !is_possible() || !as_stranger() {
         return Ok(());
