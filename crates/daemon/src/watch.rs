@@ -18,6 +18,7 @@ mod listeners;
 mod metrics;
 mod recorded;
 mod report;
+mod states;
 mod tasks;
 mod watchdog;
 
@@ -35,16 +36,15 @@ use stacks::SelfSampler;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::listeners::ListenerState;
-use self::report::ObserverThread;
-use self::tasks::TaskState;
+use self::states::{ListenerState, ObserverThread, TaskState};
 use crate::clock::millis;
 use crate::work::{self, CurrentTask};
 
 pub(crate) use self::dump::stacks_text;
-pub use self::listeners::{ListenerAddress, WatchedListener};
+pub use self::listeners::WatchedListener;
 pub use self::report::StalledLoop;
-pub use self::tasks::{QueueLength, WatchedTask};
+pub use self::states::{ListenerAddress, QueueLength};
+pub use self::tasks::WatchedTask;
 pub use self::watchdog::WatchHandle;
 pub use crate::brief_lock::try_briefly;
 pub use control::watch::WatchKind;

@@ -8,7 +8,6 @@
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -21,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::states::{ListenerAddress, ListenerState};
 use super::{BusyGuard, Watch, WatchKind, dump, now_ms};
 
 /// The pause between two rounds of probes.
@@ -40,42 +40,6 @@ const SAMPLING_ROUNDS: u32 = 6;
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 /// How every answer begins.
 const ANSWER: &[u8] = b"HTTP/";
-
-/// Where a listener of this process is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenerAddress {
-    /// The address that it is bound to.
-    Tcp(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for ListenerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// What is known about a listener. Read while any thread may be stuck.
-#[derive(Debug)]
-pub(super) struct ListenerState {
-    name: &'static str,
-    kind: WatchKind,
-    address: ListenerAddress,
-    /// 0 until it has answered.
-    answered_ms: AtomicU64,
-    took_ms: AtomicU64,
-    /// 0 while it answers.
-    mute_ms: AtomicU64,
-    /// The last probe found no listener of ours at the address.
-    is_missing: AtomicBool,
-    error: Mutex<Option<String>>,
-    /// It was told that it does not answer.
-    is_told: AtomicBool,
-}
 
 /// A listener is probed until this is dropped.
 #[must_use = "the listener is probed until this is dropped"]

@@ -1,10 +1,7 @@
 //! The state of the watch as typed reports, for the admin socket and `/ready`.
 
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
-};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use control::watch::{
     ClockReport, LoopReport, ObserverReport, PauseReport, ProgressReport, StallReport, TaskReport,
@@ -14,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use stacks::StackDump;
 
+use super::states::ObserverThread;
 use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, now_ms, this_thread};
 use crate::logs;
 use crate::work::{self, BusyWorker, CurrentTask};
@@ -141,15 +139,6 @@ impl Watch {
             }
         });
     }
-}
-
-/// A thread that reads something on request, one at a time.
-#[derive(Debug, Default)]
-pub(super) struct ObserverThread {
-    running: AtomicBool,
-    /// 0 until it has begun.
-    tid: AtomicI32,
-    since_ms: AtomicU64,
 }
 
 impl ObserverThread {

@@ -12,53 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use control::watch::TaskWait;
 
 use super::Watch;
+use super::states::{AwaitPoint, QueueLength, ReadQueue, TaskState};
 use crate::work::coarse_ms;
 
 /// Tasks in one report, the ones that have waited longest.
 const TASKS_MAX: usize = 64;
-
-/// How much is queued, and how much fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueLength {
-    /// What waits.
-    pub queued: usize,
-    /// How much can.
-    pub capacity: usize,
-}
-
-impl QueueLength {
-    /// Reads a bounded channel without keeping it open; empty once it is closed.
-    pub fn of<T: Send + 'static>(
-        queue: &tokio::sync::mpsc::Sender<T>,
-    ) -> impl Fn() -> Self + Send + Sync + use<T> {
-        // A strong handle would keep the channel open, and its receiver waiting.
-        let (queue, capacity) = (queue.downgrade(), queue.max_capacity());
-        move || {
-            let free = queue.upgrade().map_or(capacity, |queue| queue.capacity());
-            Self { queued: capacity - free, capacity }
-        }
-    }
-}
-
-/// Where a task is.
-#[derive(Clone, Copy, Debug)]
-struct AwaitPoint {
-    /// `None` while it works.
-    waits_for: Option<&'static str>,
-    idle: bool,
-    since_ms: u64,
-}
-
-type ReadQueue = dyn Fn() -> QueueLength + Send + Sync;
-
-pub(super) struct TaskState {
-    name: Arc<str>,
-    queue: Option<Box<ReadQueue>>,
-    /// Locked for assignments only.
-    wait: Mutex<AwaitPoint>,
-    /// How often it has begun to wait.
-    steps: AtomicU64,
-}
 
 /// A task that says what it waits for, until this is dropped.
 #[must_use = "the task is shown until this is dropped"]
