@@ -33,7 +33,7 @@ use crate::metrics::MetricsRegistry;
 /// Records that wait for the thread, which takes them every 100 ms.
 const QUEUE_RECORDS: usize = 2_048;
 /// How long the end of the process waits for the last records to be written.
-const LAST_WRITE_MAX: Duration = Duration::from_millis(300);
+const LAST_WRITE_MAX: Duration = Duration::from_secs(1);
 /// The same when the process has no time left.
 const LAST_MOMENT_MS: u64 = 100;
 /// A task that occupies its thread for longer is recorded, and so is a beat that is this late, milliseconds.
@@ -223,8 +223,7 @@ impl BlackBox {
 
     /// Records an event. Never waits; a full queue drops it, and it is counted.
     pub fn record(&self, event: BlackBoxEvent) {
-        let record = QueuedRecord { wall_ms: Clock::system().now_millis(), boot_ms: boot_ms(), event };
-        if self.0.queue.push(record).is_err() {
+        if self.0.queue.push(QueuedRecord::now(event)).is_err() {
             self.0.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -248,11 +247,20 @@ impl BlackBox {
     }
 
     fn end(&self, exit: u8, error: Option<Arc<str>>) {
-        self.record(BlackBoxEvent::Ended { exit, error });
+        // In a full queue it displaces the oldest record: nothing is worth more.
+        if self.0.queue.force_push(QueuedRecord::now(BlackBoxEvent::Ended { exit, error })).is_some() {
+            self.0.dropped.fetch_add(1, Relaxed);
+        }
         self.0.is_ending.store(true, Relaxed);
         if let Some(thread) = self.0.thread.get() {
             thread.unpark();
         }
+    }
+}
+
+impl QueuedRecord {
+    fn now(event: BlackBoxEvent) -> Self {
+        Self { wall_ms: Clock::system().now_millis(), boot_ms: boot_ms(), event }
     }
 }
 

@@ -62,6 +62,16 @@ fn wait_for(what: &str, is_true: impl Fn() -> bool) {
     }
 }
 
+/// Ends a run, and waits until its end is in the file: on a busy machine the process itself does not wait that long.
+fn end_run(end: BlackBoxEnd, exit: u8, path: &Path) {
+    end.end(exit);
+    wait_for("the end is written", || {
+        let is_end = |event: &BlackBoxEvent| matches!(event, BlackBoxEvent::Ended { .. });
+        let contents = BlackBoxContents::read(path);
+        contents.is_ok_and(|contents| contents.records.iter().any(|record| is_end(&record.event)))
+    });
+}
+
 #[test]
 fn what_happened_is_in_the_file_without_the_end_of_the_process_and_its_last_error_with_it() {
     let run_dir = RunDir::new();
@@ -71,7 +81,7 @@ fn what_happened_is_in_the_file_without_the_end_of_the_process_and_its_last_erro
     wait_for("the record is written while the process runs", || has(&path, &log("the disk is on fire")));
     let metadata = std::fs::metadata(&path).unwrap();
     assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (BYTES, 0o640));
-    end.end(74);
+    end_run(end, 74, &path);
     let contents = read(&path);
     assert_eq!(contents.header.pid, std::process::id().cast_signed());
     let last = contents.records.last().unwrap();
@@ -94,7 +104,7 @@ fn the_file_never_grows_and_keeps_the_newest() {
         }
         wait_for("the round is written", || has(&path, &log(&format!("{round} 199 {}", "x".repeat(300)))));
     }
-    end.end(0);
+    end_run(end, 0, &path);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), BYTES);
     assert!(read(&path).records[0].seq > 1_000, "the oldest are gone");
 }
@@ -120,8 +130,8 @@ fn recording_never_waits_and_what_does_not_fit_is_counted() {
         contents
             .is_ok_and(|contents| contents.records.iter().map(|record| told(&record.event)).sum::<u64>() > 0)
     });
-    end.end(0);
-    assert!(read(&path).pulse.unwrap().dropped >= dropped);
+    end_run(end, 0, &path);
+    wait_for("the pulse has the count", || read(&path).pulse.is_some_and(|pulse| pulse.dropped >= dropped));
 }
 
 #[test]
@@ -134,7 +144,11 @@ fn the_file_of_the_run_before_is_kept_and_starts_that_fail_do_not_displace_it() 
         if is_ready {
             black_box.ready();
         }
-        end.end(u8::from(!is_ready));
+        wait_for("the run is written", || {
+            let is_marked = || BlackBoxContents::read(&path).is_ok_and(|run| run.header.ready == is_ready);
+            has(&path, &log(text)) && is_marked()
+        });
+        end_run(end, u8::from(!is_ready), &path);
     };
     run("first", true);
     run("second", true);
@@ -184,7 +198,7 @@ fn a_deleted_run_dir_is_counted_stops_nothing_and_is_used_again_when_it_is_back(
     wait_for("the file is there again", || path.exists());
     black_box.record(log("after it is back"));
     wait_for("it is written", || has(&path, &log("after it is back")));
-    end.end(0);
+    end_run(end, 0, &path);
     assert!(std::fs::metadata(&path).unwrap().size() == BYTES);
 }
 
@@ -229,7 +243,7 @@ fn lines_of_the_log_long_tasks_and_stalls_are_recorded() {
         let ended = |event: &BlackBoxEvent| matches!(event, BlackBoxEvent::StallEnded { .. });
         read(&path).records.iter().any(|record| ended(&record.event))
     });
-    end.end(0);
+    end_run(end, 0, &path);
     let contents = read(&path);
     assert!(contents.pulse.unwrap().watchdog_boot_ms.is_some());
     let lines = contents.records.iter().filter_map(|record| match &record.event {

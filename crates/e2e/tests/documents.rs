@@ -238,7 +238,7 @@ fn every_configuration_key_that_a_document_names_exists() {
         for span in &document.code_spans {
             let Some((section, key)) = span.split_once('.') else { continue };
             let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            let is_file = ["toml", "rs", "md", "yml", "json", "sock"].contains(&key);
+            let is_file = ["toml", "rs", "md", "yml", "json", "sock", "blackbox"].contains(&key);
             if sections.contains(section) && is_key && !is_file && !keys.contains(span) {
                 unknown.push(format!("{path}: {span}"));
             }

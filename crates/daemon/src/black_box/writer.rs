@@ -141,7 +141,7 @@ impl BlackBoxWriter {
 
     fn succeeded(&mut self) {
         if self.file.is_some() && std::mem::take(&mut self.is_told) {
-            tracing::info!(path = %self.path.display(), "the black box is written again");
+            tracing::info!(place = %self.path.display(), "the black box is written again");
         }
     }
 
@@ -150,7 +150,7 @@ impl BlackBoxWriter {
         let is_starting = !self.black_box.0.is_ready.load(Relaxed) && self.is_young(boot_ms());
         if !is_starting && !std::mem::replace(&mut self.is_told, true) {
             tracing::warn!(
-                path = %self.path.display(), %error,
+                place = %self.path.display(), %error,
                 "the black box cannot be written: after a crash, newswire doctor cannot say what happened before"
             );
         }
