@@ -127,7 +127,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     );
     // A user who may not look at the sockets still sees which process answers.
     if let Some(answers) = gateway_that_answers(&gateway, &http) {
-        gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
+        gateway = Box::pin(examine_daemon(options, GATEWAY, answers, &instance, &units)).await;
         capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
     }
     let (store_place, other_gateways) = tokio::join!(

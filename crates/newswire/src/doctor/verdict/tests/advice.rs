@@ -89,7 +89,7 @@ pub(super) fn check(step: &str, ours: &[i32]) {
 
 /// Whether every quote is closed.
 fn is_for_a_shell(command: &str) -> bool {
-    command.matches('\'').count() % 2 == 0 && command.matches('"').count() % 2 == 0
+    ['\'', '"'].iter().all(|quote| command.matches(*quote).count().is_multiple_of(2))
 }
 
 /// The command line of `newswire` as its parser reads it.
