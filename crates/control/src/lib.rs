@@ -5,6 +5,7 @@
 //! missing one is an error that names it, together with the version of the process that answered. The serialised names
 //! are an interface: operators and their tools read the same JSON.
 
+pub mod black_box;
 pub mod client;
 pub mod documents;
 pub mod orders;

@@ -83,6 +83,26 @@ pub struct ProgressReport {
     /// What the process finds when it connects to its own sockets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerProbe>,
+    /// Where long-lived tasks wait, the one that has waited longest first; 64 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskWait>,
+}
+
+/// A long-lived task: what it waits for, and how much is queued for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskWait {
+    /// Its name, such as `replays` or `recorder`.
+    pub name: String,
+    /// What it waits for; null while it works.
+    pub waits_for: Option<String>,
+    /// For how long.
+    pub since_ms_ago: u64,
+    /// How often it has begun to wait or to work since its start: the same number twice means that nothing happened.
+    pub steps: u64,
+    /// What is queued for it; null if it has no queue.
+    pub queued: Option<u64>,
+    /// How much can be queued.
+    pub capacity: Option<u64>,
 }
 
 /// Where a log is written.
@@ -424,10 +444,140 @@ pub struct SourcesReport {
     pub busiest: Vec<BusySource>,
     /// Idle sources whose visit should have begun.
     pub overdue: u64,
+    /// How their last visits ended; all sources are counted. `None`: the daemon is of a version that does not count them.
+    #[serde(default)]
+    pub feeds: Option<FeedsReport>,
 }
 
 impl OptionalPart for SourcesReport {
     const KEYS: &[&str] = &["actors", "busiest", "overdue"];
+}
+
+/// How the last visits of all sources ended. "Visited" and "failing" are those since the start of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FeedsReport {
+    /// Sources that are neither disabled nor paused; all further counts are of these.
+    pub watched: u64,
+    /// Sources with a visit that has ended.
+    pub visited: u64,
+    /// Visited ones whose last visit succeeded: it returned a feed, or that nothing has changed.
+    pub succeeded: u64,
+    /// Sources that were never visited, by this process or an earlier one.
+    pub never_visited: u64,
+    /// Visited ones whose last visit failed, by what failed. A reason without a source is left out.
+    pub failing: BTreeMap<FeedTrouble, u64>,
+    /// Of the failing ones, those that have not succeeded for a week or more.
+    pub failing_long: u64,
+    /// The number of different hosts of the failing ones.
+    pub failing_hosts: u64,
+    /// Sources that failed after the newest visit that succeeded, of any source; without those of
+    /// [`FeedsReport::failing_long`].
+    pub failing_since_success: u64,
+    /// When a visit of any source succeeded last, by this process or an earlier one.
+    pub last_success_ms_ago: Option<u64>,
+    /// Sources whose visit in progress, or whose last one, has waited for the server for [`FeedsReport::SLOW_MS`] or more.
+    pub slow: u64,
+    /// Of the slow ones, those with such a visit in progress: each of them holds a slot.
+    pub slow_now: u64,
+    /// Of the slow ones, those whose last visit ended at a time limit.
+    pub hanging: u64,
+    /// The slowest of the slow ones.
+    pub slowest: Option<SlowFeed>,
+    /// Sources whose visit is due and waits for its host, for a slot, or for memory.
+    pub waiting: u64,
+    /// Of these, those that wait because all slots are in use, or all slots for sources that did not answer lately.
+    pub waiting_for_slot: u64,
+    /// How many visits may be in progress at once (`fetch.in_flight`).
+    pub slots: u64,
+    /// The nameservers of the machine, as the daemon finds them in `resolv.conf`. Empty while no lookup fails.
+    pub resolvers: Vec<String>,
+    /// The proxy of all sources that fail at a proxy, without its password. `None` if there are several, or none.
+    pub proxy: Option<String>,
+}
+
+impl FeedsReport {
+    /// A visit that waits for its server for so long is slow.
+    pub const SLOW_MS: u64 = 5_000;
+
+    /// The number of visited sources whose last visit failed.
+    #[must_use]
+    pub fn failing_total(&self) -> u64 {
+        self.failing.values().sum()
+    }
+}
+
+/// A slow feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowFeed {
+    /// The id of the source.
+    pub source: String,
+    /// How long it has been waited for, or how long the last visit waited.
+    pub took_ms: u64,
+}
+
+/// What failed at the last visit of a source: more exact than its failure class, to find out what several have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeedTrouble {
+    /// The lookup of the name was not answered in time.
+    DnsTimeout,
+    /// The lookup failed, or the name has no address.
+    Dns,
+    /// No connection was established in time.
+    ConnectTimeout,
+    /// The connection was refused, or there is no route.
+    Connect,
+    /// The proxy was not reached, refused, or did not connect to the server.
+    Proxy,
+    /// No trusted TLS session was established.
+    Tls,
+    /// The server was connected to, and did not send everything in time.
+    Timeout,
+    /// The server asked for fewer requests (429, 503).
+    Throttled,
+    /// The server refused the request (401, 403, 451).
+    Refused,
+    /// Any other error status.
+    HttpStatus,
+    /// The answer could not be read: not HTTP, cut off, too large, badly encoded, or a redirect that is not followed.
+    BadResponse,
+    /// What was received is not a feed, or one built to exhaust a parser.
+    NotAFeed,
+    /// The address must not be visited (`fetch.allow`).
+    BlockedAddress,
+    /// The configuration of the source cannot be used.
+    Configuration,
+    /// The daemon made a mistake of its own.
+    Internal,
+    /// Something that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl FeedTrouble {
+    /// Its word in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DnsTimeout => "dns-timeout",
+            Self::Dns => "dns",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::Connect => "connect",
+            Self::Proxy => "proxy",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Throttled => "throttled",
+            Self::Refused => "refused",
+            Self::HttpStatus => "http-status",
+            Self::BadResponse => "bad-response",
+            Self::NotAFeed => "not-a-feed",
+            Self::BlockedAddress => "blocked-address",
+            Self::Configuration => "configuration",
+            Self::Internal => "internal",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// A source that is being visited or waits for that.

@@ -8,6 +8,7 @@
 
 pub mod accept;
 pub mod admin;
+pub mod black_box;
 pub mod clock;
 pub mod config;
 #[cfg(feature = "drill")]

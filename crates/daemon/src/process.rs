@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+use control::black_box::BlackBoxEvent;
 use stacks::SelfSampler;
 
 use crate::{
     Clock, Exit,
+    black_box::{self, BlackBoxEnd, BlackBoxOptions},
     config::{self, Config, Reloader},
     findings::Findings,
     line_queue::{LAST_LINES_MAX, print_last},
@@ -77,6 +79,7 @@ pub fn run<E: ExitReason>(
         Err(error) => return fail(name, &error, Exit::Config),
     };
     let flush_at_end = FlushAtEnd;
+    let black_box_end = start_black_box(name, &loaded.config);
     crate::panics::install();
     let self_sampler = match SelfSampler::install() {
         Ok(sampler) => Some(sampler),
@@ -111,6 +114,9 @@ pub fn run<E: ExitReason>(
             error.exit()
         }
     };
+    if let Some(end) = black_box_end {
+        end.end(exit.code());
+    }
     drop(flush_at_end);
     // Not by returning: that would wait for threads of libc's resolver, which cannot be cancelled.
     std::process::exit(i32::from(exit.code()))
@@ -123,6 +129,18 @@ impl Drop for FlushAtEnd {
     fn drop(&mut self) {
         logs::flush(LAST_LINES_MAX);
     }
+}
+
+/// Keeps a record of what the process does from now on, unless the operator wants none.
+fn start_black_box(name: &str, config: &Config) -> Option<BlackBoxEnd> {
+    let bytes = config.daemon.black_box_bytes;
+    let path = config.black_box(name);
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let options = BlackBoxOptions { path, bytes, program: name.to_owned() };
+    let started = (bytes > 0).then(|| black_box::install(options))?;
+    started
+        .inspect_err(|error| tracing::warn!(%error, "there is no black box: could not start its thread"))
+        .ok()
 }
 
 /// Ends the process after `within` if it has not ended by itself, whatever its threads wait for: with `exit`, with the
@@ -144,6 +162,7 @@ fn end_now(exit: Exit, why: &'static str) -> ! {
         // An error means that the line is written, or that the time is over.
         written.recv_timeout(LAST_LINE_MAX).ok();
     }
+    black_box::end_now(exit.code(), why);
     std::process::exit(i32::from(exit.code()))
 }
 
@@ -187,7 +206,10 @@ fn operator_requests(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests>
     let run = move || requests.into_iter().for_each(|request| request(&logs));
     thread::Builder::new().name("log-level".to_owned()).spawn(run)?;
     Ok(OperatorRequests {
-        quit: Box::new(move || watch.request_dump()),
+        quit: Box::new(move || {
+            black_box::record(BlackBoxEvent::Signal { name: "SIGQUIT".into() });
+            watch.request_dump();
+        }),
         // If the queue is full, one request more or less makes no difference.
         usr1: Box::new(move || raise.try_send(Logs::more_detail).unwrap_or_default()),
         usr2: Box::new(move || restore.try_send(Logs::restore).unwrap_or_default()),

@@ -7,11 +7,13 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::Poll;
 use std::time::Duration;
 
+use control::black_box::BlackBoxEvent;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::black_box;
 use crate::exit::EX_FAILURE;
 use crate::logs;
 
@@ -110,15 +112,28 @@ fn handle_signals(
             report(installed, Ok(()));
             loop {
                 tokio::select! {
-                    _ = term.recv() => orders.next(),
-                    _ = int.recv() => orders.next(),
+                    _ = term.recv() => {
+                        arrived("SIGTERM");
+                        orders.next();
+                    }
+                    _ = int.recv() => {
+                        arrived("SIGINT");
+                        orders.next();
+                    }
                     action = next_action(&mut others) => action(),
-                    _ = hangup.recv() => reloads.send_modify(|count| *count += 1),
+                    _ = hangup.recv() => {
+                        arrived("SIGHUP");
+                        reloads.send_modify(|count| *count += 1);
+                    }
                 }
             }
         })
     });
     report(installed, result);
+}
+
+fn arrived(signal: &'static str) {
+    black_box::record(BlackBoxEvent::Signal { name: signal.into() });
 }
 
 /// The action of the first of these signals that arrives; never completes if there are none.

@@ -16,7 +16,9 @@ mod detector;
 mod dump;
 mod listeners;
 mod metrics;
+mod recorded;
 mod report;
+mod tasks;
 mod watchdog;
 
 use std::collections::VecDeque;
@@ -35,11 +37,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::listeners::ListenerState;
 use self::report::ObserverThread;
+use self::tasks::TaskState;
 use crate::work::{self, CurrentTask};
 
 pub(crate) use self::dump::stacks_text;
 pub use self::listeners::{ListenerAddress, WatchedListener};
 pub use self::report::StalledLoop;
+pub use self::tasks::{QueueLength, WatchedTask};
 pub use self::watchdog::WatchHandle;
 pub use control::watch::WatchKind;
 
@@ -66,6 +70,7 @@ struct WatchState {
     threads: Mutex<Vec<std::thread::Thread>>,
     watchdog: WatchdogState,
     listeners: Mutex<Vec<Arc<ListenerState>>>,
+    tasks: Mutex<Vec<Arc<TaskState>>>,
     /// The prober's end of its connection to a TCP socket.
     own_probe: Mutex<Option<SocketAddr>>,
     dump_requested: AtomicBool,
@@ -260,6 +265,10 @@ impl Watch {
 
     fn listeners(&self) -> MutexGuard<'_, Vec<Arc<ListenerState>>> {
         self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<Arc<TaskState>>> {
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn history(&self) -> MutexGuard<'_, WatchHistory> {

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use crate::black_box;
+
 /// The slots of all live threads that had a task.
 static SLOTS: Mutex<Vec<Arc<ThreadSlot>>> = Mutex::new(Vec::new());
 
@@ -112,7 +114,7 @@ fn slots() -> MutexGuard<'static, Vec<Arc<ThreadSlot>>> {
 }
 
 /// The monotonic clock to a few milliseconds, at a fifth of the cost of the exact one and comparable with it.
-fn coarse_ms() -> u64 {
+pub(crate) fn coarse_ms() -> u64 {
     crate::watch::millis(clock_gettime(ClockId::MonotonicCoarse))
 }
 
@@ -148,7 +150,13 @@ impl Drop for TaskGuard {
     fn drop(&mut self) {
         let Some(slot) = &self.slot else { return };
         let ended = std::mem::replace(&mut *slot.task(), self.previous.take());
-        // Freed outside the lock.
+        // Told and freed outside the lock.
+        if let Some(StartedTask { what, of, since_ms }) = &ended {
+            let ms = coarse_ms().saturating_sub(*since_ms);
+            if ms > black_box::LONG_MS {
+                black_box::long_task(&slot.name, what, of, ms);
+            }
+        }
         drop(ended);
     }
 }

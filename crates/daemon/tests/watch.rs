@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +17,7 @@ use daemon::config::{LogFormat, LogSection};
 use daemon::logs::{self, Logs};
 use daemon::metrics::MetricsRegistry;
 use daemon::stop::{self, OperatorRequests};
-use daemon::watch::{Watch, WatchKind};
+use daemon::watch::{ListenerAddress, Watch, WatchKind, WatchedListener};
 use daemon::{notify, work};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -41,12 +42,20 @@ fn child() {
         usr2,
     })
     .unwrap();
-    let _watchdog = watch.start(inside, || json!({ "sources": 3 })).unwrap();
+    let is_mute_about_itself = role == "vitals";
+    let vitals = move || {
+        if is_mute_about_itself {
+            wait_for_a_line();
+        }
+        json!({ "sources": 3 })
+    };
+    let _watchdog = watch.start(inside, vitals).unwrap();
     let _admin = std::env::var_os(SOCKET).map(|socket| serve_admin(&PathBuf::from(socket), &watch, &logs));
     let system = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&system, async {
         watch.event_loop("worker-0", WatchKind::Worker);
+        let _listener = (role == "mute").then(|| serve_until_a_line(&watch));
         notify::ready();
         loop {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -61,6 +70,29 @@ fn child() {
             tokio::time::sleep(Duration::from_secs(600)).await;
         }
     });
+}
+
+/// Answers everything, but nothing between two lines of standard input.
+fn serve_until_a_line(watch: &Watch) -> WatchedListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = ListenerAddress::Tcp(listener.local_addr().unwrap());
+    let gate = Arc::new(Mutex::new(()));
+    let of_input = Arc::clone(&gate);
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        loop {
+            std::io::stdin().read_line(&mut line).unwrap();
+            let _held = of_input.lock();
+            std::io::stdin().read_line(&mut line).unwrap();
+        }
+    });
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _open = gate.lock();
+            stream.unwrap().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok();
+        }
+    });
+    watch.listener("clients", WatchKind::Front, address)
 }
 
 /// The function that the test looks for.
@@ -281,6 +313,89 @@ fn the_systemd_watchdog_is_notified_unless_a_loop_is_stuck() {
     systemd.set_read_timeout(Some(SOON)).unwrap();
     running.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
     wait_for("WATCHDOG=1\n");
+}
+
+#[test]
+fn a_listener_that_accepts_nothing_is_told_and_starves_the_systemd_watchdog_until_it_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    let receive = || {
+        let mut bytes = [0; 512];
+        systemd.recv(&mut bytes).map(|length| String::from_utf8(bytes[..length].to_vec()).unwrap())
+    };
+    let drain = || {
+        systemd.set_nonblocking(true).unwrap();
+        while receive().is_ok() {}
+        systemd.set_nonblocking(false).unwrap();
+    };
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "3000000")];
+    let mut running = Running::start("mute", &environment);
+    let clients = |running: &Running| {
+        let shown = running.watch();
+        let probes = shown["listeners"].as_array().cloned().unwrap_or_default();
+        probes.into_iter().find(|probe| probe["name"] == "clients").unwrap_or_default()
+    };
+    wait_until(|| running.folder.path().join("admin.sock").exists());
+    wait_until(|| clients(&running)["answered_ms_ago"].is_u64());
+    running.child.stdin.as_mut().unwrap().write_all(b"be mute\n").unwrap();
+    let (_, told) = running.until(
+        "a listener of this process does not answer, although the process runs; `newswire doctor` says why",
+    );
+    assert_eq!((&told["name"], &told["error"]), (&json!("clients"), &json!("no answer within 5 s")));
+    let bound_ms = 16_000;
+    wait_until(|| clients(&running)["waiting_ms"].as_u64().is_some_and(|ms| ms > bound_ms));
+    drain();
+    systemd.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+    assert!(receive().is_err(), "every loop beats, but no client is served");
+    systemd.set_read_timeout(Some(SOON)).unwrap();
+    running.child.stdin.as_mut().unwrap().write_all(b"answer again\n").unwrap();
+    running.until("a listener of this process answers again");
+    while receive().unwrap() != "WATCHDOG=1\n" {}
+}
+
+#[test]
+fn vitals_that_cannot_be_read_are_null_and_their_thread_is_named() {
+    let mut running = Running::start("vitals", &[]);
+    wait_until(|| running.folder.path().join("admin.sock").exists());
+    assert_eq!(running.watch()["vitals"], Value::Null);
+    wait_until(|| running.watch()["observers"][0]["tid"].as_i64().is_some_and(|tid| tid != 0));
+    let first = running.watch();
+    assert_eq!(first["observers"][0]["name"], "vitals", "{first:#}");
+    let tid = first["observers"][0]["tid"].as_i64().unwrap();
+    let stacks = running.ask("/stacks");
+    let stack = stacks.split("\n\n").find(|stack| stack.contains(&format!("{tid}"))).unwrap();
+    assert!(stack.contains("wait_for_a_line"), "{stack}");
+    wait_until(|| {
+        let again = running.watch();
+        again["vitals"].is_null()
+            && again["observers"][0]["tid"] == tid
+            && again["observers"][0]["since_ms_ago"].as_u64().unwrap() > 1_500
+    });
+    assert!(first["watchdog"]["looked_ms_ago"].is_u64(), "{first:#}");
+    running.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
+    wait_until(|| running.watch()["vitals"].is_object());
+}
+
+#[test]
+fn a_probe_is_known_to_be_our_own_and_no_other_connection_is() {
+    let watch = Watch::new();
+    let _watchdog = watch.start(None, || Value::Null).unwrap();
+    for bound in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+        let Ok(listener) = TcpListener::bind(bound) else { continue };
+        let address = listener.local_addr().unwrap();
+        let _watched = watch.listener("clients", WatchKind::Front, ListenerAddress::Tcp(address));
+        let (mut probe, peer) = listener.accept().unwrap();
+        assert!(watch.is_own_probe(peer), "{peer}");
+        let other = TcpStream::connect(("127.0.0.1", address.port()));
+        if let Ok(other) = other {
+            assert!(!watch.is_own_probe(other.local_addr().unwrap()));
+        }
+        let mut request = [0; 11];
+        probe.read_exact(&mut request).unwrap();
+        assert_eq!(&request, b"GET /health");
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub use self::{
     damage::{DamageOptions, DamageSummary, damage_stores},
     failing_calls::{FailingCall, FailingCallSummary, FailingCalls},
     images::{ImageSummary, cut_images},
+    preload::preload_library,
     workload::Articles,
 };
 

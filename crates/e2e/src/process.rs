@@ -6,7 +6,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -36,7 +36,8 @@ impl Binary {
         }
     }
 
-    /// The path of its build: next to the running program or, for tests (in `deps`), one folder above.
+    /// The path of its build: in the folder that `E2E_PROGRAMS` names, such as `target/release` of another copy of the
+    /// sources; else next to the running program or, for tests (in `deps`), one folder above.
     ///
     /// # Errors
     /// If it is not built; the error says how to build it.
@@ -56,6 +57,8 @@ impl Binary {
         let current = std::env::current_exe()?;
         let folder = current.parent().context("a program is in a folder")?;
         let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+        let chosen = std::env::var_os("E2E_PROGRAMS").map(PathBuf::from);
+        let folder = chosen.as_deref().unwrap_or(folder);
         let path = folder.join(subfolder).join(self.name());
         anyhow::ensure!(
             path.is_file(),
@@ -75,8 +78,13 @@ pub struct StartOptions {
     pub open_files_max: Option<u32>,
     /// Size of its largest file in KiB (`ulimit -f`): a write beyond it fails with EFBIG.
     pub file_kib_max: Option<u32>,
+    /// Its standard error is a pipe, which is not read until [`ChildProcess::read_stderr`].
+    pub unread_stderr: bool,
     /// Environment variables, set after those that would configure the program were removed.
     pub environment: Vec<(String, String)>,
+    /// A command that is started instead, with the program and its arguments appended. It must end in an `exec`, so that
+    /// the process has the id of the command: `["setpriv", "--reuid=65534"]`.
+    pub through: Vec<String>,
 }
 
 impl StartOptions {
@@ -86,6 +94,12 @@ impl StartOptions {
         // In blocks of 512 bytes; without the trap, the signal would end the process.
         let bytes = self.file_kib_max.map(|kib| format!("trap '' XFSZ; ulimit -f {}", 2 * kib));
         let limits: Vec<_> = files.into_iter().chain(bytes).collect();
+        if let Some((first, more)) = self.through.split_first() {
+            anyhow::ensure!(limits.is_empty(), "a program that is started through another has no limits");
+            let mut command = Command::new(first);
+            command.args(more).arg(path);
+            return Ok(command);
+        }
         if limits.is_empty() {
             return Ok(Command::new(path));
         }
@@ -102,6 +116,8 @@ pub struct ChildProcess {
     log: PathBuf,
     /// Offset in the file where the log of this run begins.
     log_from: u64,
+    /// The pipe of [`StartOptions::unread_stderr`].
+    stderr: Option<ChildStderr>,
 }
 
 impl ChildProcess {
@@ -136,17 +152,36 @@ impl ChildProcess {
                 command.env_remove(name);
             }
         }
-        let child = command
+        let stderr = if options.unread_stderr { Stdio::piped() } else { Stdio::from(out.try_clone()?) };
+        let mut child = command
             .args(arguments)
             .env("RUST_BACKTRACE", "1")
             .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(folder)
             .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
+            .stdout(out)
+            .stderr(stderr)
             .spawn()
             .with_context(|| format!("start {}", program.name()))?;
-        Ok(Self { program, child, log, log_from })
+        let stderr = child.stderr.take();
+        Ok(Self { program, child, log, log_from, stderr })
+    }
+
+    /// Copies a standard error that was not read into the log from now on.
+    ///
+    /// # Errors
+    /// If it was not started with [`StartOptions::unread_stderr`], or the log cannot be opened.
+    pub fn read_stderr(&mut self) -> anyhow::Result<()> {
+        let mut stderr = self.stderr.take().context("its standard error is a pipe")?;
+        let mut log = OpenOptions::new().append(true).open(&self.log)?;
+        // Ends with the process.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut log));
+        Ok(())
+    }
+
+    /// Closes a standard error that was not read.
+    pub fn close_stderr(&mut self) {
+        self.stderr = None;
     }
 
     /// Its process id.

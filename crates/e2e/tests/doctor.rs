@@ -102,7 +102,11 @@ fn expect(diagnosis: &Diagnosis, code: &str) {
     log_line(&format!("| {test} | {} | – | {:.1} |", diagnosis.code(), diagnosis.took.as_secs_f64()));
     assert_eq!(diagnosis.code(), code, "{diagnosis}\n{:#}", diagnosis.json);
     let fine = matches!(code, "healthy" | "slow-feeds");
-    assert_eq!(diagnosis.exit, Some(i32::from(!fine)), "{diagnosis}");
+    let exit = match code {
+        "unknown" => 3,
+        _ => i32::from(!fine),
+    };
+    assert_eq!(diagnosis.exit, Some(exit), "{diagnosis}");
     assert!(fine || !diagnosis.json["verdict"]["next"].as_array().unwrap().is_empty(), "{diagnosis}");
 }
 
@@ -153,6 +157,10 @@ async fn a_healthy_system_is_reported_as_healthy_with_all_evidence() {
     assert!(diagnosis.evidence("/gateway/stacks/from").is_string());
     assert!(!diagnosis.locations("gateway").is_empty() && !diagnosis.locations("ingestd").is_empty());
     assert!(diagnosis.evidence("/store/free_bytes").as_u64().unwrap() > 0);
+    let proof = diagnosis.evidence("/proof").as_array().unwrap();
+    assert_eq!(proof.len(), 10);
+    assert!(proof.iter().all(|entry| entry["state"] == "proved"), "{proof:#?}");
+    assert!(diagnosis.evidence("/gateway/watch_later/loops").is_array(), "it was looked at twice");
 
     let (_, took, text, _) = run(&stack, &[]).await;
     log_line(&format!("as text, after {took:?}:\n{text}"));
@@ -165,6 +173,7 @@ async fn a_healthy_system_is_reported_as_healthy_with_all_evidence() {
         "store",
         "sources",
         "stacks of newswire-gateway",
+        "proof",
     ] {
         assert!(text.lines().any(|line| line.starts_with(title)), "{title} is missing in\n{text}");
     }
@@ -361,14 +370,96 @@ async fn a_single_process_or_url_can_be_diagnosed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_arguments_exit_with_2() {
     let stack = TestStack::new(&[]).unwrap();
+    let me = std::process::id().to_string();
     // Larger than any process id on Linux.
     for wrong in [
         &["--pid", "2000000000"][..],
+        &["--pid", &me],
+        &["--quick", "--pid", &me],
         &["--url", "https://localhost/"],
         &["--pid", "1", "--url", "http://x/"],
     ] {
         let (exit, _, out, err) = run(&stack, wrong).await;
         assert_eq!((exit, out.as_str()), (Some(2), ""), "{wrong:?}: {err}");
         assert!(!err.is_empty(), "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_configuration_is_the_verdict_and_the_processes_are_found_by_name() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    let pids = [pid(&mut stack, Binary::Ingestd), pid(&mut stack, Binary::Gateway)];
+    // Also the directory of the sockets cannot be read any more.
+    stack.set("daemon.run_dir", "nowhere");
+    stack.set("gateway.workers", "\"many\"");
+    let diagnosis = diagnose(&stack, &["--no-stacks"]).await;
+    expect(&diagnosis, "configuration-broken");
+    for word in ["run_dir", "gateway.workers", "run and make progress"] {
+        assert!(diagnosis.line().contains(word), "{word}: {diagnosis}");
+    }
+    assert_eq!(
+        [diagnosis.evidence("/ingestd/process/pid"), diagnosis.evidence("/gateway/process/pid")],
+        pids
+    );
+    stack.kill(Binary::Ingestd).unwrap();
+    let diagnosis = diagnose(&stack, &["--no-stacks"]).await;
+    expect(&diagnosis, "daemon-dead");
+    assert!(diagnosis.line().contains("besides, the configuration is broken"), "{diagnosis}");
+}
+
+/// Runs the doctor as a user who may not look at anything; `None` if this is not root.
+async fn diagnose_without_rights(stack: &TestStack, arguments: &[&str]) -> Option<Diagnosis> {
+    use std::os::unix::{fs::PermissionsExt as _, process::CommandExt as _};
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let config = stack.write_config("newswire.toml", &[]).unwrap();
+    let folder = stack.folder();
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(Binary::Newswire.path().unwrap());
+    command.args(["doctor", "--json", "--no-stacks"]).args(arguments).arg("--config").arg(config);
+    command.env_clear().current_dir(folder).uid(65_534).gid(65_534);
+    let began = Instant::now();
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let json = serde_json::from_slice(&output.stdout).unwrap();
+    Some(Diagnosis { exit: output.status.code(), took: began.elapsed(), json })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_without_rights_is_never_told_that_all_is_well_but_what_lets_him_look() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    let Some(diagnosis) = diagnose_without_rights(&stack, &[]).await else { return };
+    expect(&diagnosis, "unknown");
+    assert!(
+        diagnosis.json["verdict"]["next"][0].as_str().unwrap().starts_with("sudo newswire doctor"),
+        "{diagnosis}"
+    );
+    let gateway = pid(&mut stack, Binary::Gateway);
+    assert_eq!(diagnosis.evidence("/gateway/process/pid"), gateway, "it answers with its id");
+    let Address::Tcp(address) = stack.gateway() else { panic!("gateways listen at ports") };
+    let url = format!("http://{address}/");
+    expect(&diagnose_without_rights(&stack, &["--quick", "--url", &url]).await.unwrap(), "healthy");
+    freeze(&mut stack, Binary::Gateway).await;
+    let diagnosis = diagnose_without_rights(&stack, &[]).await.unwrap();
+    assert_eq!(diagnosis.exit, Some(1), "{diagnosis}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_program_at_the_admin_socket_is_named_and_the_gateway_is_not_to_be_killed() {
+    let origin = Origin::start().await.unwrap();
+    let mut stack = both_running(&scenario::feeds(&origin, 2)).await;
+    let socket = stack.path("run").join("gateway-admin.sock");
+    std::fs::rename(&socket, socket.with_extension("away")).unwrap();
+    let _mute = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let gateway = pid(&mut stack, Binary::Gateway);
+    let diagnosis = diagnose(&stack, &["--no-stacks"]).await;
+    assert_eq!(diagnosis.evidence("/gateway/process/pid"), gateway, "{diagnosis}");
+    assert_ne!(diagnosis.exit, Some(0), "{diagnosis}");
+    let me = format!("pid {}", std::process::id());
+    assert!(diagnosis.evidence("/proof").to_string().contains(&me), "{diagnosis}");
+    for step in diagnosis.json["verdict"]["next"].as_array().unwrap() {
+        assert!(!step.as_str().unwrap().contains("kill"), "{step}");
     }
 }

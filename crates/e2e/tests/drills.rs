@@ -102,8 +102,12 @@ impl DrillFixture {
         let report: Value = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("the doctor printed no JSON, {error}: {text}{complaint}"));
         let code = report["verdict"]["code"].as_str().unwrap_or_default();
-        let ok = ["healthy", "slow-feeds"].contains(&code);
-        assert_eq!(output.status.code(), Some(i32::from(!ok)), "the exit code agrees with {code}");
+        let exit = match code {
+            "healthy" | "slow-feeds" => 0,
+            "unknown" => 3,
+            _ => 1,
+        };
+        assert_eq!(output.status.code(), Some(exit), "the exit code agrees with {code}");
         (report, took)
     }
 
@@ -445,8 +449,13 @@ async fn a_starved_worker_is_distinguished_from_a_blocked_one() {
 /// Short, because a drill cannot be ended while its admin socket accepts no connections.
 const LEAK_SECONDS: u64 = 40;
 /// Low enough for the drill to exhaust, high enough to start.
-const FEW_FILES: StartOptions =
-    StartOptions { drill: true, open_files_max: Some(256), file_kib_max: None, environment: Vec::new() };
+const FEW_FILES: StartOptions = StartOptions {
+    drill: true,
+    open_files_max: Some(256),
+    file_kib_max: None,
+    unread_stderr: false,
+    environment: Vec::new(),
+};
 
 async fn exhaust_descriptors(program: Binary) {
     let fixture = DrillFixture::with(&[("gateway.clients_max", "50")], FEW_FILES).await;
@@ -565,4 +574,101 @@ async fn release_builds_have_no_drills() {
         let answer = http::request("POST", &stack.admin(program), &path, &[]).await.unwrap();
         assert_eq!(answer.status, 404, "{}", program.name());
     }
+}
+
+/// What `newswire doctor --since 10m` prints.
+async fn history(fixture: &DrillFixture) -> String {
+    let config = fixture.stack.write_config("doctor.toml", &[]).unwrap();
+    let mut doctor = tokio::process::Command::new(Binary::Newswire.path().unwrap());
+    doctor.args(["doctor", "--since", "10m", "--config"]).arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    let output =
+        tokio::time::timeout(VERDICT_WITHIN * 2, doctor.output()).await.expect("it answers").unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn a_process_killed_in_the_middle_of_a_stall_leaves_its_frame_and_its_last_minute() {
+    let mut fixture = DrillFixture::new().await;
+    fixture.inject(Binary::Ingestd, "clock-jump", 86_400).await;
+    let (function, file) = ("read_a_silent_pipe", GATEWAY);
+    fixture.inject(Binary::Gateway, "block-worker", HANG_SECONDS).await;
+    fixture.wait_log_names(Binary::Gateway, (function, file)).await;
+    // The record is written within a moment of the line in the log, which the doctor does not read.
+    let black_box = fixture.stack.path("run").join("gateway.blackbox");
+    let is_written = async || {
+        let bytes = fs::read(&black_box).ok()?;
+        let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        let events = [r#""event":"stacks""#, r#""event":"counts""#, r#""event":"loops""#];
+        (has(function) && events.into_iter().all(has)).then_some(())
+    };
+    wait_for("the stall in the black box", SEEN_WITHIN, is_written).await.unwrap();
+    let size = || fs::metadata(&black_box).unwrap().len();
+    assert_eq!(size(), 4 << 20);
+    fixture.stack.kill(Binary::Gateway).unwrap();
+    let log = fixture.stack.path("newswire-gateway.log");
+    fs::remove_file(&log).unwrap();
+
+    let (report, took) = fixture.doctor().await;
+    let line = report["verdict"]["line"].as_str().unwrap();
+    assert_eq!(report["verdict"]["code"], "gateway-dead", "{line}");
+    assert!(line.contains("in the middle of a stall: worker-"), "{line}");
+    assert!(is_named(line, function, file), "{line}");
+    log_line(&format!("| killed in a stall | gateway-dead | {function} | {:.1} |", took.as_secs_f64()));
+    let printed = history(&fixture).await;
+    for expected in
+        ["STALL of worker-", "all stacks: ", "lags at most: ", "clients 0", "log INFO  ready", " end "]
+    {
+        assert!(printed.contains(expected), "{expected} is missing in:\n{printed}");
+    }
+    // The ingestion daemon runs; its clock was set, and the ages of what happened before are right all the same.
+    assert!(printed.contains("the wall clock was set ahead by 24h"), "{printed}");
+    assert!(
+        printed.contains("committed 1 visits in ") || printed.contains("committed 2 visits in "),
+        "{printed}"
+    );
+    assert!(printed.contains("visit of feed-0 ended: new, "), "{printed}");
+
+    // After a restart, the file of the run before tells it.
+    fixture.stack.start(Binary::Gateway).unwrap();
+    fixture.stack.wait_ready().await.unwrap();
+    assert!(previous_names(&fixture, function));
+    let (report, _) = fixture.doctor().await;
+    let before = &report["evidence"]["gateway"]["black_box"]["previous"];
+    assert_eq!(before["end"]["how"], "killed", "{before:#}");
+    assert!(is_named(&before["stalls"][0].to_string(), function, file), "{before:#}");
+    fixture.end_drills(Binary::Ingestd).await;
+}
+
+fn previous_names(fixture: &DrillFixture, function: &str) -> bool {
+    let previous = fs::read(fixture.stack.path("run").join("gateway.blackbox.previous")).unwrap();
+    previous.windows(function.len()).any(|window| window == function.as_bytes())
+}
+
+#[tokio::test]
+async fn what_frozen_processes_did_before_and_how_an_orderly_end_went_is_told() {
+    let mut fixture = DrillFixture::new().await;
+    for program in [Binary::Ingestd, Binary::Gateway] {
+        fixture.stack.process(program).unwrap().signal(Signal::STOP).unwrap();
+    }
+    let printed = history(&fixture).await;
+    assert!(printed.contains("VERDICT gateway-stopped"), "{printed}");
+    for expected in
+        ["black box of newswire-ingestd", "black box of newswire-gateway", "log INFO  ready", "written"]
+    {
+        assert!(printed.contains(expected), "{expected} is missing in:\n{printed}");
+    }
+    for program in [Binary::Ingestd, Binary::Gateway] {
+        fixture.stack.process(program).unwrap().signal(Signal::CONT).unwrap();
+    }
+    let process = fixture.stack.process(Binary::Gateway).unwrap();
+    process.signal(Signal::TERM).unwrap();
+    wait_for("the gateway to end", SEEN_WITHIN, async || (!process.is_running()).then_some(()))
+        .await
+        .unwrap();
+    let (report, _) = fixture.doctor().await;
+    let line = report["verdict"]["line"].as_str().unwrap();
+    assert_eq!(report["verdict"]["code"], "gateway-dead", "{line}");
+    assert!(line.contains("it stopped in order"), "{line}");
+    let printed = history(&fixture).await;
+    assert!(printed.contains("SIGTERM arrived") && printed.contains("ended with exit code 0"), "{printed}");
 }

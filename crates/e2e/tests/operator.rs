@@ -245,6 +245,10 @@ async fn a_bundle_has_everything_but_secrets() {
         "gateway/health.json",
         "gateway/metrics.txt",
         "gateway/status.json",
+        "ingestd/black-box.jsonl",
+        "ingestd/black-box.txt",
+        "gateway/black-box.jsonl",
+        "gateway/black-box.txt",
         "logs/1-leaky.log",
     ] {
         assert!(files.contains_key(name), "{name} is missing: {manifest:#}");
@@ -257,6 +261,7 @@ async fn a_bundle_has_everything_but_secrets() {
         files["config.json"].contains("gateway.listen")
             && manifest["about"]["daemons"]["ingestd"]["pid"].is_u64()
     );
+    assert!(files["ingestd/black-box.txt"].contains("visit of feed-0 ended: error"));
     let again = run_newswire(&stack, &["bundle", "--output", output.out.trim()], None).await;
     again.assert_exit(2);
 }

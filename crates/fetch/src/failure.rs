@@ -27,12 +27,33 @@ pub struct Failure {
     /// What answered to TLS does not speak it.
     #[serde(skip)]
     pub is_without_tls: bool,
+    /// How far the visit had come.
+    #[serde(skip)]
+    pub at: FailedAt,
+}
+
+/// How far a visit had come when it failed: a time limit may be exceeded at each of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailedAt {
+    /// The name was being looked up.
+    Lookup,
+    /// The host was being connected to.
+    Connection,
+    /// The proxy was being connected to, or connected to the host.
+    Proxy,
+    /// Anywhere else: there was no request, or the host was connected to.
+    #[default]
+    Answer,
 }
 
 impl Failure {
     /// A failure with its message.
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), is_without_tls: false }
+        Self { class, message: message.into(), is_without_tls: false, at: FailedAt::Answer }
+    }
+
+    pub(crate) fn at(self, at: FailedAt) -> Self {
+        Self { at, ..self }
     }
 }
 
@@ -41,6 +62,17 @@ impl Failure {
 pub(crate) struct Destination<'a> {
     pub(crate) host: &'a str,
     pub(crate) proxy: Option<&'a ProxyUrl>,
+}
+
+impl Destination<'_> {
+    /// How far a connection has come.
+    fn stage(&self, phase: ConnectPhase) -> FailedAt {
+        match (phase, self.proxy) {
+            (ConnectPhase::Handshake, _) => FailedAt::Answer,
+            (_, Some(_)) => FailedAt::Proxy,
+            (_, None) => FailedAt::Connection,
+        }
+    }
 }
 
 impl fmt::Display for Destination<'_> {
@@ -60,7 +92,7 @@ pub(crate) fn of_request(error: &(dyn Error + 'static), host: &str) -> Failure {
 /// What a connection was waiting for at its deadline.
 pub(crate) fn late(to: Destination<'_>, phase: ConnectPhase, deadline: Deadline) -> Failure {
     let Destination { host, proxy } = to;
-    deadline.failure(&match (phase, proxy) {
+    let failure = deadline.failure(&match (phase, proxy) {
         (ConnectPhase::Handshake, _) => format!("waiting for the TLS handshake with {to}"),
         (_, None) => format!("connecting to {host}"),
         (ConnectPhase::Tcp, Some(proxy)) => format!("connecting to the proxy {proxy}"),
@@ -68,7 +100,8 @@ pub(crate) fn late(to: Destination<'_>, phase: ConnectPhase, deadline: Deadline)
             format!("waiting for the TLS handshake with the proxy {proxy}")
         }
         (ConnectPhase::Tunnel, Some(proxy)) => format!("waiting for the proxy {proxy} to connect to {host}"),
-    })
+    });
+    failure.at(to.stage(phase))
 }
 
 /// A connection that was not established.
@@ -93,7 +126,8 @@ pub(crate) fn of_connection(
         Some(why) => format!("no trustworthy TLS session with it: {why}"),
         None => root(error),
     };
-    Failure::new(FailureClass::Connect, format!("could not connect to {}{through}: {why}", to.host))
+    let message = format!("could not connect to {}{through}: {why}", to.host);
+    Failure::new(FailureClass::Connect, message).at(to.stage(phase))
 }
 
 /// TLS with the host failed. `None`: for another reason.

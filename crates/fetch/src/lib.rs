@@ -45,7 +45,7 @@ mod visit;
 pub use address::{BadCidr, Cidr, is_public};
 pub use body::body_hash;
 pub use budget::{ByteBudget, RoomWait};
-pub use failure::Failure;
+pub use failure::{FailedAt, Failure};
 pub use guard::AddressScope;
 pub use hop_gate::{HeldHop, HopEntry, HopGate};
 pub use links::HeaderLinks;

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Semaphore;
 use url::Host;
 
-use crate::{Failure, FailureClass, limits::Deadline};
+use crate::{FailedAt, Failure, FailureClass, limits::Deadline};
 
 /// A lookup in progress.
 pub type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
@@ -68,7 +68,7 @@ pub(crate) async fn lookup(
         Host::Domain(name) => name,
     };
     let found = match tokio::time::timeout_at(deadline.at, resolver.lookup(name)).await {
-        Err(_) => return Err(deadline.failure(&format!("looking up {shown}"))),
+        Err(_) => return Err(deadline.failure(&format!("looking up {shown}")).at(FailedAt::Lookup)),
         Ok(Err(e)) => return Err(Failure::new(FailureClass::Dns, format!("could not look up {shown}: {e}"))),
         Ok(Ok(found)) => found,
     };

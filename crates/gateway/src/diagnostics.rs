@@ -34,6 +34,21 @@ pub(crate) fn vitals(state: &AppState, listen: SocketAddr, inherited: bool) -> G
     }
 }
 
+/// For the black box: atomics only.
+pub(crate) fn counts(state: &AppState) -> Vec<(&'static str, u64)> {
+    let gauge = |value: i64| u64::try_from(value).unwrap_or_default();
+    let metrics = &state.metrics;
+    vec![
+        ("clients", gauge(metrics.clients.get())),
+        ("connections", gauge(metrics.connections.get())),
+        ("accepted", state.connections.accepted()),
+        ("received", metrics.received.get()),
+        ("delivered", metrics.delivered.get()),
+        ("wire_connected", gauge(metrics.wire_connected.get())),
+        ("head", gauge(metrics.head.get())),
+    ]
+}
+
 /// For `/status`.
 pub(crate) fn status(state: &AppState) -> GatewayStatus {
     let wire = state.wire.get();

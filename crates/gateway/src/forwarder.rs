@@ -10,6 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use daemon::watch::{QueueLength, Watch, WatchedTask};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::{Instant, sleep},
@@ -28,6 +29,9 @@ pub(crate) struct RequestQueue<Q, A>(mpsc::Sender<Pending<Q, A>>);
 pub(crate) struct Forwarder<Q, A> {
     requests: mpsc::Receiver<Pending<Q, A>>,
     in_flight: Arc<Semaphore>,
+    /// The workers' end, to see how many requests wait.
+    queue: mpsc::WeakSender<Pending<Q, A>>,
+    watched: Option<WatchedTask>,
 }
 
 /// The queue is full.
@@ -38,7 +42,8 @@ impl<Q, A> RequestQueue<Q, A> {
     /// A queue of at most `waiting_max` requests, of which `in_flight_max` are with the daemon at the same time.
     pub(crate) fn new(waiting_max: usize, in_flight_max: usize) -> (Self, Forwarder<Q, A>) {
         let (sender, requests) = mpsc::channel(waiting_max);
-        (Self(sender), Forwarder { requests, in_flight: Arc::new(Semaphore::new(in_flight_max)) })
+        let (queue, in_flight) = (sender.downgrade(), Arc::new(Semaphore::new(in_flight_max)));
+        (Self(sender), Forwarder { requests, in_flight, queue, watched: None })
     }
 
     /// Queues a request. Dropping the receiver withdraws it.
@@ -60,7 +65,19 @@ impl<Q, A> Forwarder<Q, A> {
     }
 }
 
-impl<Q, A: Send + 'static> Forwarder<Q, A> {
+impl<Q: Send + 'static, A: Send + 'static> Forwarder<Q, A> {
+    /// Shows in `/watch` what it waits for, and how many requests wait for it.
+    pub(crate) fn show(&mut self, watch: &Watch, name: &'static str) {
+        let length = self.queue.upgrade().map(|queue| QueueLength::of(&queue));
+        self.watched = Some(watch.task(name, length));
+    }
+
+    fn waits_for(&self, what: &'static str) {
+        if let Some(task) = &self.watched {
+            task.waits_for(what);
+        }
+    }
+
     /// Sends the requests in order, until the workers are gone. A request that was withdrawn is not sent.
     pub(crate) async fn run<F>(&mut self, exchange: impl Fn(Q) -> F)
     where
@@ -83,7 +100,9 @@ impl<Q, A: Send + 'static> Forwarder<Q, A> {
         F: Future<Output = A> + Send + 'static,
     {
         loop {
+            self.waits_for("answers of the daemon");
             let permit = Arc::clone(&self.in_flight).acquire_owned().await.expect("it is never closed");
+            self.waits_for("a request");
             let Some((request, reply)) = self.requests.recv().await else { return };
             if reply.is_closed() {
                 continue;

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use control::ControlSocket;
 use daemon::{
     admin::{Admin, AdminHandle, ReloadOrder, status_of},
+    black_box,
     config::Config,
     logs::Logs,
     notify,
@@ -72,6 +73,8 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let state = Arc::new(state);
     state.registry.register_process("gateway", env!("CARGO_PKG_VERSION"), &state.clock, &logs);
     scrape::register(&state);
+    let counted = Arc::clone(&state);
+    black_box::count_with(move || diagnostics::counts(&counted));
     let of_vitals = Arc::clone(&state);
     let _watchdog = watch
         .start(self_sampler, move || diagnostics::vitals(&of_vitals, address, inherited))
@@ -88,6 +91,7 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let watched = watch.listener("clients", WatchKind::Front, ListenerAddress::Tcp(address));
     warn_of_few_descriptors(&state);
     state.settings().warn();
+    black_box::ready();
     tracing::info!(listen = %address, "ready");
     notify::ready();
 

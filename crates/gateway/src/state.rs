@@ -90,6 +90,16 @@ pub(crate) struct Forwarders {
     pub(crate) callbacks: CallbackForwarder,
 }
 
+impl Forwarders {
+    /// Shows each of them in `/watch`.
+    pub(crate) fn show(&mut self, watch: &Watch) {
+        self.replays.show(watch, "replays");
+        self.history.show(watch, "history");
+        self.refreshes.show(watch, "refreshes");
+        self.callbacks.show(watch, "callbacks");
+    }
+}
+
 impl DaemonQueues {
     pub(crate) fn new() -> (Self, Forwarders) {
         let (replays, replay_forwarder) = replay::queue();

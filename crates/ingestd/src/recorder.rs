@@ -19,9 +19,10 @@ use std::{
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use anyhow::Context as _;
+use control::black_box::BlackBoxEvent;
 use daemon::{
-    Clock,
-    watch::{BusyThread, Watch, WatchKind},
+    Clock, black_box,
+    watch::{BusyThread, QueueLength, Watch, WatchKind},
 };
 use futures_util::FutureExt as _;
 use news::{HeldHost, Pause, Seq, SourceId};
@@ -177,10 +178,11 @@ impl Recorder {
         failed: impl FnOnce(&WriterError) + Send + 'static,
     ) -> anyhow::Result<(Self, WriterThread)> {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let length = QueueLength::of(&jobs);
         let recording = writer_loop.recording.clone();
         let work = move || {
             let mut writer_loop = ManuallyDrop::new(writer_loop);
-            let result = or_panic(|| writer_loop.run(queue))
+            let result = or_panic(|| writer_loop.run(queue, length))
                 .and_then(|()| or_panic(|| Ok(ManuallyDrop::into_inner(writer_loop).writer.close()?)));
             result.inspect_err(failed)
         };
@@ -304,28 +306,40 @@ impl Handler<Stop> for Recorder {
 
 #[expect(clippy::disallowed_methods, reason = "all of it on the writer thread")]
 impl WriterLoop {
-    fn run(&mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), WriterError> {
+    fn run(
+        &mut self,
+        mut queue: mpsc::Receiver<Job>,
+        length: impl Fn() -> QueueLength + Send + Sync + 'static,
+    ) -> Result<(), WriterError> {
         let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
+        let task = self.watch.task("recorder", Some(length));
         self.update_gauges();
         let mut retention = self.start_retention();
-        while let Some(jobs) =
-            JobBatch::next(&mut queue, retention.is_behind && !self.recording.holds_writes())
-        {
+        loop {
+            task.waits_for("a job");
+            let is_busy = retention.is_behind && !self.recording.holds_writes();
+            let Some(jobs) = JobBatch::next(&mut queue, is_busy) else { return Ok(()) };
+            task.works();
             #[cfg(feature = "drill")]
             crate::drill::fail_a_job()?;
             self.writer.check()?;
-            self.work_on(&busy, jobs)?;
+            self.work_on(&busy, jobs, queue.len())?;
             if retention.is_due() && !self.recording.holds_writes() {
                 let _busy = busy.during("removing", "old events");
                 self.retain(&mut retention)?;
             }
         }
-        Ok(())
     }
 
-    fn work_on(&mut self, busy: &BusyThread, jobs: JobBatch) -> Result<(), store::AppendError> {
+    /// `queued` is how many jobs wait behind these.
+    fn work_on(
+        &mut self,
+        busy: &BusyThread,
+        jobs: JobBatch,
+        queued: usize,
+    ) -> Result<(), store::AppendError> {
         let JobBatch { visits, replies, memory, pauses, subscriptions, removals, .. } = jobs;
-        self.commit(busy, visits, replies, memory)?;
+        self.commit(busy, visits, replies, memory, queued)?;
         for (orders, reply) in pauses {
             let _busy = busy.during("recording pauses", "sources");
             self.writer.pause(orders)?;
@@ -356,11 +370,13 @@ impl WriterLoop {
         visits: Vec<VisitRecord>,
         replies: Vec<oneshot::Sender<AppendedVisit>>,
         memory: Vec<Arc<MemoryShare>>,
+        queued: usize,
     ) -> Result<(), store::AppendError> {
         if visits.is_empty() {
             return Ok(());
         }
-        let _busy = busy.during("committing", format!("{} visits", visits.len()));
+        let count = visits.len();
+        let _busy = busy.during("committing", format!("{count} visits"));
         let started = Instant::now();
         self.metrics.progress.commits.begin();
         #[cfg(feature = "drill")]
@@ -368,8 +384,14 @@ impl WriterLoop {
         let appended = self.writer.append(visits)?;
         drop(memory);
         self.metrics.progress.commits.end();
-        self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.metrics.append_seconds.observe(took.as_secs_f64());
         self.metrics.appends.inc();
+        black_box::record(BlackBoxEvent::Commit {
+            visits: count as u64,
+            queued: queued as u64,
+            ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
         self.head_changed.send_replace(self.reader.head());
         store::crash::point("publish");
         self.update_gauges();
@@ -436,6 +458,10 @@ mod tests {
         (Job::Visit(Box::new(RecordVisit { visit, memory }), reply), answer)
     }
 
+    fn no_length() -> QueueLength {
+        QueueLength { queued: 0, capacity: 0 }
+    }
+
     fn writer_loop(folder: &Path, options: &StoreOptions) -> WriterLoop {
         let (writer, reader) = store::open(folder, options).unwrap();
         let (head_changed, clock) = (watch::channel(Seq::NONE).0, Clock::system());
@@ -464,7 +490,7 @@ mod tests {
             assert!(jobs.try_send(job).is_ok(), "there is room in the queue");
         }
         drop(jobs);
-        writer_loop.run(queue).unwrap();
+        writer_loop.run(queue, no_length).unwrap();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
         assert!(budget.admit(true).grow_to(64 << 20).is_none(), "and its memory is free");
         metrics.appends.get()
@@ -550,7 +576,7 @@ mod tests {
             answers.push(answer);
         }
         drop(jobs);
-        writer_loop.run(queue).unwrap();
+        writer_loop.run(queue, no_length).unwrap();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
         let metrics = &writer_loop.metrics;
         assert_eq!((metrics.appends.get(), metrics.events_removed.get()), (2, 2 * STEP));
@@ -562,7 +588,7 @@ mod tests {
         let mut writer_loop = writer_that_is_behind(folder.path());
         let (metrics, reader) = (writer_loop.metrics.clone(), writer_loop.reader.clone());
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
-        let writer = thread::spawn(move || writer_loop.run(queue));
+        let writer = thread::spawn(move || writer_loop.run(queue, no_length));
         let deadline = Instant::now() + Duration::from_secs(60);
         while metrics.events_removed.get() < STEP * 7 / 2 {
             assert!(Instant::now() < deadline, "{} removed", metrics.events_removed.get());

@@ -10,7 +10,8 @@
 
 use std::sync::Arc;
 
-use daemon::Clock;
+use control::black_box::BlackBoxEvent;
+use daemon::{Clock, black_box};
 use news::{RecordingPause, RecordingPauseReason, Timestamp};
 use tokio::sync::watch;
 
@@ -71,6 +72,7 @@ impl Recording {
             true
         });
         if began {
+            black_box::record(BlackBoxEvent::RecordingPaused { reason: reason.as_str().into() });
             self.metrics.recording_paused.get_or_create(&[("reason", reason.as_str())]).set(1);
             tracing::warn!(
                 reason = reason.as_str(),
@@ -89,6 +91,7 @@ impl Recording {
             ended.is_some()
         });
         if let Some(ActivePause { pause, .. }) = ended {
+            black_box::record(BlackBoxEvent::RecordingResumed { reason: reason.as_str().into() });
             self.metrics.recording_paused.get_or_create(&[("reason", reason.as_str())]).set(0);
             let lasted_s = Timestamp::from_millis(self.clock.now_millis()).since(pause.since).as_secs();
             match self.paused_by() {

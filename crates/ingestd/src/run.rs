@@ -20,6 +20,7 @@ use control::{ControlSocket, IngestStatus};
 use daemon::{
     Clock, Exit,
     admin::{Admin, AdminHandle, ReloadOrder, status_of},
+    black_box,
     config::Config,
     logs::Logs,
     metrics::MetricsRegistry,
@@ -59,7 +60,7 @@ use crate::{
         registry::{SourceRegistry, StatusOf},
     },
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard},
+    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse::ParseLimits},
     websub::actor::WebSubActor,
 };
 
@@ -76,6 +77,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a stop may take in which everything that is queued gets to disk; systemd waits 20 s (`TimeoutStopSec`).
 const STOP_MAX: Duration = Duration::from_secs(15);
+/// How long the removal of the marks of the crash guard may take at the end.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the stop may take after the log could not be written.
 const STOP_AFTER_FAILURE_MAX: Duration = Duration::from_secs(4);
 
@@ -133,6 +136,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let writer_loop = parts.writer_loop(&config, writer, head_changed, &watched);
     let (recorder, writer_thread) = Recorder::start(writer_loop, move |error| end_after(error, &failed))?;
     let diagnostics = parts.diagnostics(&config, recorder.queued());
+    black_box::count_with(counts(parts.metrics.clone(), recorder.queued()));
     let (reloads, reload_requests) = mpsc::channel(RELOADS);
     let (list_orders, list_requests) = mpsc::channel(RELOADS);
     let admin = parts.admin(&watched, reloads.clone());
@@ -168,7 +172,9 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     control_loop.run(signals, reload_requests, list_requests).await;
     drop(watched_socket);
     stop(&config, actors, writer_thread, server).await?;
-    tokio::task::spawn_blocking(move || crash_guard.clear()).await.ok();
+    let clear = tokio::task::spawn_blocking(move || crash_guard.clear());
+    // A disk that hangs does not keep the process from ending.
+    tokio::time::timeout(CLEAR_TIMEOUT, clear).await.ok();
     Ok(())
 }
 
@@ -231,6 +237,7 @@ impl DaemonParts {
             metrics: self.metrics.clone(),
             recording: self.recording.clone(),
             path: config.store.path.clone(),
+            slots: config.fetch.in_flight,
             queued: Box::new(queued),
         })
     }
@@ -271,6 +278,8 @@ impl DaemonParts {
             parsers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
             parse: feed::read,
             crash_guard,
+            parse_limits: ParseLimits::default(),
+            lost_time: LostTime::default(),
             outage: RefCell::default(),
             recorder: recorder.clone().recipient(),
             websub: websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient()),
@@ -280,6 +289,7 @@ impl DaemonParts {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         });
+        ctx.lost_time.watch();
         let supervisor = Supervisor::new(
             Rc::clone(&ctx),
             self.registry.clone(),
@@ -344,7 +354,25 @@ fn watch_this_loop(watch: &Watch) {
     watch.pool("pool-main", &tokio::runtime::Handle::current());
 }
 
+/// For the black box: atomics only.
+fn counts(
+    metrics: IngestMetrics,
+    queued: impl Fn() -> usize + Send + Sync + 'static,
+) -> impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static {
+    let gauge = |value: i64| u64::try_from(value).unwrap_or_default();
+    move || {
+        vec![
+            ("visits", gauge(metrics.in_flight.get())),
+            ("visits_waiting", gauge(metrics.waiting.get())),
+            ("recorder_queue", queued() as u64),
+            ("wire_subscribers", gauge(metrics.subscribers.get())),
+            ("head", gauge(metrics.log_head.get())),
+        ]
+    }
+}
+
 fn notify_ready(config: &Config, reader: &LogReader) {
+    black_box::ready();
     tracing::info!(
         epoch = %reader.epoch(), seq = reader.head().0, seq_oldest = reader.oldest().0,
         socket = %config.socket(ControlSocket::Ingestd).display(), "ready"

@@ -41,7 +41,7 @@ use crate::{
     recording::Recording,
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard},
+    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse::ParseLimits},
     websub::actor::WebSubActor,
 };
 
@@ -216,6 +216,8 @@ impl SimulatedDaemon {
             parsers: Arc::new(Semaphore::new(2)),
             parse: feed::read,
             crash_guard: CrashGuard::open(path).unwrap(),
+            parse_limits: ParseLimits::default(),
+            lost_time: LostTime::default(),
             outage: RefCell::default(),
             recorder: holding.recipient(),
             websub: websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient()),

@@ -2,6 +2,7 @@
 
 pub(crate) mod activity;
 pub(crate) mod diagnostics;
+mod feeds;
 mod gauges;
 pub(crate) mod metrics;
 pub(crate) mod progress;

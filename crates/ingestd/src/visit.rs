@@ -12,11 +12,15 @@ pub(crate) mod context;
 pub(crate) mod validators;
 // From a body to a document, and a record of what was being parsed at a crash.
 pub(crate) mod crash_guard;
-mod parse;
-// From the result to the state to store; redirects that are adopted; outages of our own network.
+pub(crate) mod parse;
+// From the result to the state to store; redirects that are adopted; outages of our own network, and time that this process
+// lost.
+pub(crate) mod lost_time;
 pub(crate) mod outage;
 pub(crate) mod outcome;
 pub(crate) mod redirects;
+// What failed, for conclusions from many visits.
+mod trouble;
 // What is logged about a visit.
 mod log;
 // What a visit uses of the memory budget.

@@ -18,7 +18,7 @@ use serde_json::json;
 use self::archive::Archive;
 use crate::{
     config_file::{ConfigFile, UsageError},
-    logs, out,
+    doctor, logs, out,
     redact::Redactor,
 };
 
@@ -49,26 +49,32 @@ pub(crate) async fn run(arguments: BundleArgs) -> anyhow::Result<Exit> {
             UsageError(format!("{} exists; name another file with --output", output.display())).into()
         );
     }
-    // A wrong configuration must not prevent a bundle: then the sockets are those of the default configuration.
-    let loaded = arguments.file.load();
-    let secrets = loaded.as_ref().map(secrets::collect).unwrap_or_default();
+    // A wrong configuration must not prevent a bundle: then the processes are found by name.
+    let config = arguments.file.load_in_part();
+    let secrets = secrets::collect(&config.loaded);
     let redactor = Redactor::new(secrets.values);
     let mut archive = Archive::create(&output, &name, now, redactor)
         .with_context(|| format!("write {}", output.display()))?;
 
-    parts::configuration(&mut archive, &loaded)?;
+    parts::configuration(&mut archive, &config.loaded)?;
     archive.add_json("files.json", Ok(json!(secrets.files)))?;
-    let config = loaded.map(|loaded| loaded.config).unwrap_or_default();
+    let (running, found) = doctor::config_of_running(&config).await;
+    let mistakes: Vec<_> = config.complaints.iter().chain(&config.unreadable).cloned().chain(found).collect();
+    for mistake in &mistakes {
+        out::stderr_line(&format!("newswire: {mistake}"));
+    }
     // The doctor runs first, before our own requests keep the processes busy.
     parts::doctor(&mut archive, &arguments.file).await?;
-    let versions = parts::processes(&mut archive, &config).await?;
+    let versions = parts::processes(&mut archive, &running).await?;
+    parts::black_boxes(&mut archive, &running).await?;
     parts::journal(&mut archive, arguments.since).await?;
     let oldest = logs::before(now, arguments.since);
     for (n, log) in arguments.log.iter().enumerate() {
         parts::log_file(&mut archive, n + 1, log, oldest)?;
     }
-    let missing =
-        archive.finish(parts::machine(versions)).with_context(|| format!("write {}", output.display()))?;
+    let missing = archive
+        .finish(parts::machine(versions, &mistakes))
+        .with_context(|| format!("write {}", output.display()))?;
     for part in missing {
         out::stderr_line(&format!("newswire: not included: {part}"));
     }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use daemon::Exit;
+use daemon::{Exit, line_queue::print_last};
 
 use crate::{
     bundle, check, config, config_file::UsageError, doctor, examples, log, logs, manual, out, reload,
@@ -67,9 +67,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) if out::is_closed(&error) => Exit::Ok.into(),
         Err(error) => {
-            for line in format!("{error:#}").lines() {
-                out::stderr_line(&format!("newswire: {line}"));
-            }
+            let text: String =
+                format!("{error:#}").lines().map(|line| format!("newswire: {line}\n")).collect();
+            print_last(&text);
             if error.is::<UsageError>() { Exit::Usage.into() } else { Exit::Failure.into() }
         }
     }

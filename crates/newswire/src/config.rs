@@ -65,8 +65,14 @@ pub(crate) fn run(arguments: ConfigArgs) -> anyhow::Result<Exit> {
 
 fn check(file: &ConfigFile, sources: Option<PathBuf>) -> anyhow::Result<Exit> {
     let loaded = file.load();
-    // The sources are checked even if the configuration is wrong: one run reports everything.
-    let list = sources.clone().or_else(|| loaded.as_ref().ok().map(|l| l.config.ingestd.sources.clone()));
+    // The sources are checked even if the configuration is wrong: one run reports everything. Its mistakes cost only their
+    // own values, so the list is the one that it names.
+    let named = || file.load_in_part().loaded.config.ingestd.sources;
+    let list = match (&sources, &loaded) {
+        // The default, if what is wrong is the name of the list.
+        (None, Err(_)) => Some(named()).filter(|list| list.exists()),
+        _ => Some(sources.clone().unwrap_or_else(named)),
+    };
     let read = list.as_deref().map(read_list);
     let mut findings = Findings::default();
     if let Err(error) = &loaded {

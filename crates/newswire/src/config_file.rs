@@ -41,20 +41,24 @@ impl ConfigFile {
             .map_err(|complaints| UsageError(complaints.to_string()).into())
     }
 
-    /// Loads what can be read of the configuration.
+    /// A file that `--config` names and that does not exist is a mistake on the command line.
     ///
     /// # Errors
-    /// [`UsageError`] if `--config` names a file that does not exist: that is a mistake on the command line.
-    pub(crate) fn load_in_part(&self) -> Result<ConfigInPart, UsageError> {
+    /// [`UsageError`] if that is so.
+    pub(crate) fn refuse_missing(&self) -> Result<(), UsageError> {
+        let is_missing = |file: &PathBuf| {
+            std::fs::metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        match self.config.as_ref().filter(|file| is_missing(file)) {
+            Some(file) => Err(UsageError(format!("--config: there is no file {}", file.display()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Loads what can be read of the configuration.
+    pub(crate) fn load_in_part(&self) -> ConfigInPart {
         let (loaded, complaints) =
             daemon::config::load_in_part(self.config.as_deref(), daemon::config::environment());
-        if self
-            .config
-            .as_deref()
-            .is_some_and(|file| !file.exists() && file.symlink_metadata().is_err_and(is_missing))
-        {
-            return Err(UsageError(complaints.to_string()));
-        }
         let denied = |file: &PathBuf| {
             File::open(file).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
         };
@@ -67,12 +71,8 @@ impl ConfigFile {
                 false => lines.push(complaint.to_string()),
             }
         }
-        Ok(ConfigInPart { loaded, complaints: lines, unreadable })
+        ConfigInPart { loaded, complaints: lines, unreadable }
     }
-}
-
-fn is_missing(error: io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
 }
 
 /// The command line, the configuration or a file that it names is wrong. The text is printed as it is, and the command
@@ -90,11 +90,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("newswire.toml");
         let named = ConfigFile { config: Some(file.clone()) };
-        assert!(named.load_in_part().is_err());
+        assert!(named.refuse_missing().is_err());
         std::fs::write(&file, "[daemon]\nrun_dir = \"/run/here\"\n[gateway]\nlisten = 17\nno_such = \n")
             .unwrap();
         assert!(named.load().is_err());
-        let part = named.load_in_part().unwrap();
+        assert!(named.refuse_missing().is_ok());
+        let part = named.load_in_part();
         assert_eq!(part.loaded.config.daemon.run_dir, PathBuf::from("/run/here"));
         assert_eq!(part.complaints.len(), 2, "{:?}", part.complaints);
         assert!(!part.is_whole() && part.unreadable.is_none());

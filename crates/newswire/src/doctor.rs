@@ -10,6 +10,7 @@ mod gather;
 pub(crate) mod http;
 mod listener;
 mod locate;
+mod log_end;
 mod part;
 mod process;
 mod program;
@@ -23,17 +24,18 @@ mod verdict;
 mod waits;
 mod within;
 
-use std::path::PathBuf;
-
 use anyhow::Context as _;
 use clap::Args;
-use daemon::Exit;
+use daemon::{Exit, config::Config};
 use procfs::process::Process;
 use serde_json::json;
 use url::Url;
 
+use std::time::Duration;
+
 use crate::{
     config_file::{ConfigFile, ConfigInPart, UsageError},
+    logs,
     out::{self, Paint},
 };
 
@@ -52,6 +54,9 @@ pub(crate) struct DoctorArgs {
     /// Examine only what a gateway answers at this URL [default: both processes of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
+    /// Also print what both processes did in this time, from their black boxes, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = logs::since, conflicts_with = "url")]
+    since: Option<Duration>,
     /// Do not capture the stacks of threads
     #[arg(long)]
     no_stacks: bool,
@@ -80,9 +85,16 @@ pub(crate) struct DoctorArgs {
 ///       "watchdog_ran", "late": [..], "unit" (systemd's view), "foreign" (another program at its admin socket),
 ///       "denied" (this user may not enter the directory), "may_end" (he may send it signals),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
+///       "black_box": {"path","process": {"pid","version","started_wall_ms","boot_id",..},"running","written_ms_ago",
+///                     "watchdog_looked_ms_before","dropped","damaged","end": {"how","exit","error"},"stalls": [..],
+///                     "records": [{"at","ms_ago","seq","event",..}],"previous" (the same of the run before, or null)},
+///       "log_end": {"kind","target","readers": [{"pid","name"}]} (only if the output of its log takes no lines),
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"},
-///     "pressure" (PSI of the machine): {"cpu","memory","io"} } }
+///     "pressure" (PSI of the machine): {"cpu","memory","io"},
+///     "waits": [{"process", "since_ms", "still", "deadlock", "also" (threads that wait for the same), "line",
+///                "links": [{"process","pid","tid" (null for the whole process),"thread","ours","waits_for": {"kind",..},
+///                           "held_by": {"pid","tid","how"} or null,"still","at","root" (true for the last),"says"}]}] } }
 /// ```
 ///
 /// An unavailable part is `{"missing": "why"}`.
@@ -90,12 +102,14 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
     let options = gather::GatherOptions {
         quick: arguments.quick,
         stacks: !arguments.no_stacks && !arguments.quick,
+        since: arguments.since,
         target: target(&arguments)?,
     };
     if let gather::DoctorTarget::Pid(pid) = options.target {
         refuse_foreign(pid)?;
     }
-    let config = arguments.file.load_in_part()?;
+    arguments.file.refuse_missing()?;
+    let config = arguments.file.load_in_part();
     let mut evidence = Box::pin(gather::gather(&options, &config)).await;
     if let gather::DoctorTarget::Pid(pid) = options.target
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
@@ -108,22 +122,47 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
         let report = json!({ "verdict": verdict, "evidence": evidence });
         out::stdout_line(&serde_json::to_string(&report).context("write the evidence")?)?;
     } else {
-        for line in show::lines(&evidence, &verdict, Paint::for_stdout()) {
+        let detail =
+            arguments.since.map_or(show::BlackBoxDetail::IfItTellsMore, |_| show::BlackBoxDetail::Asked);
+        for line in show::lines(&evidence, &verdict, detail, Paint::for_stdout()) {
             out::stdout_line(&line)?;
         }
     }
     Ok(verdict.exit())
 }
 
-/// The directories of the sockets of the running processes, for a configuration that cannot be relied on: those of the
-/// processes that run with it. `None` for a process that was not found.
-pub(crate) async fn running_sockets(config: &ConfigInPart) -> [Option<PathBuf>; 2] {
+/// The configuration with the directories and the address of the running processes, if what is written cannot be relied on:
+/// a broken configuration takes no tool away. Returns how they were found, if they were.
+pub(crate) async fn config_of_running(config: &ConfigInPart) -> (Config, Vec<String>) {
+    let mut values = config.loaded.config.clone();
+    let mut found = Vec::new();
+    if config.is_whole() {
+        return (values, found);
+    }
     let instance = gather::instance(config);
-    let socket = async |program| {
-        let pid = locate::locate(program, &instance, None).await.pid?;
-        locate::admin_socket_of(pid)
-    };
-    [socket(program::INGESTD).await, socket(program::GATEWAY).await]
+    for program in [program::INGESTD, program::GATEWAY] {
+        let located = locate::locate(program, &instance, None).await;
+        let Some(pid) = located.pid else { continue };
+        let Some(folder) = locate::admin_socket_of(pid).and_then(|socket| Some(socket.parent()?.to_owned()))
+        else {
+            continue;
+        };
+        found.push(format!(
+            "{program} (pid {pid}): {}; its sockets are in {}",
+            located.how,
+            folder.display()
+        ));
+        match program {
+            program::INGESTD => values.daemon.run_dir = folder,
+            _ => {
+                if let Some(address) = listener::of(pid).first() {
+                    values.gateway.listen = *address;
+                }
+                values.gateway.admin_dir = Some(folder);
+            }
+        }
+    }
+    (values, found)
 }
 
 /// A process that runs another program cannot be healthy as one of ours.

@@ -30,6 +30,7 @@ mod sources;
 mod log;
 
 // Diagnose it.
+mod black_box;
 mod bundle;
 mod doctor;
 mod logs;

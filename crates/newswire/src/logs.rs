@@ -7,6 +7,7 @@ mod journal;
 mod level;
 mod log_line;
 mod records;
+mod severity;
 mod signature;
 mod stamp;
 
@@ -235,7 +236,7 @@ fn show(summary: &TriageSummary) -> io::Result<()> {
     let paint = Paint::for_stdout();
     for group in &summary.groups {
         let level = match group.level {
-            log_line::Severity::Warn => paint.bold(group.level.as_str()),
+            severity::Severity::Warn => paint.bold(group.level.as_str()),
             _ => paint.bad(group.level.as_str()),
         };
         out::stdout_line(&format!("{:>6}× {level} {}", group.count, safe(&group.signature)))?;

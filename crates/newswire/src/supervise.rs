@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use daemon::{
     PARENT_VARIABLE,
     exit::{EX_CONFIG, EX_IOERR, EX_TEMPFAIL},
+    line_queue::{LAST_LINES_MAX, LineQueue, LineShare, LineSink, StderrOutput},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
@@ -15,7 +16,46 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::out::{self, safe};
+use crate::out::safe;
+
+/// The one log of all children on standard error. No child and no restart waits for it: a terminal may be stopped, a pipe
+/// may not be read. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedLog(LineQueue);
+
+impl SharedLog {
+    /// A log on standard error.
+    ///
+    /// # Errors
+    /// If its thread cannot be started.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        Self::to(StderrOutput)
+    }
+
+    fn to(output: impl LineSink) -> std::io::Result<Self> {
+        let tell = |queue: &LineQueue, dropped: u64| {
+            let text =
+                format!("{dropped} log lines were dropped here: standard error did not take them in time");
+            queue.push(format!("newswire  | {text}\n").into_bytes(), LineShare::Reserved);
+        };
+        LineQueue::start("log", output, tell).map(Self)
+    }
+
+    /// Queues a line of one of the programs.
+    pub(crate) fn line(&self, label: &str, text: &str) {
+        self.0.push(format!("{label:9} | {text}\n").into_bytes(), LineShare::Ordinary);
+    }
+
+    /// Queues a line of this program.
+    pub(crate) fn own_line(&self, text: &str) {
+        self.line("newswire", text);
+    }
+
+    /// Waits until the last lines are written, but not for ever.
+    pub(crate) fn finish(&self) {
+        let _is_written: bool = self.0.flush(LAST_LINES_MAX);
+    }
+}
 
 /// A program to keep running.
 #[derive(Clone, Debug)]
@@ -47,18 +87,22 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 ///
 /// # Errors
 /// If it cannot be started, or its first run ends early with one of [`FATAL_CODES`].
-pub(crate) async fn keep_running(program: &ChildProgram, stop: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn keep_running(
+    program: &ChildProgram,
+    shared_log: &SharedLog,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut wait = RESTART_WAIT_MIN;
     let mut first = true;
     loop {
         let options: &[String] = if first { &program.first_options } else { &[] };
         let mut child = start(program, options)?;
         let started = Instant::now();
-        let log = copy_log(&program.label, child.stderr.take());
+        let log = copy_log(&program.label, child.stderr.take(), shared_log.clone());
         let status = tokio::select! {
             status = child.wait() => status.context("wait for a child")?,
             () = stop.cancelled() => {
-                terminate(program, &mut child).await?;
+                terminate(program, shared_log, &mut child).await?;
                 // Its last lines are still in the pipe.
                 tokio::time::timeout(Duration::from_secs(1), log).await.ok();
                 return Ok(());
@@ -74,10 +118,7 @@ pub(crate) async fn keep_running(program: &ChildProgram, stop: &CancellationToke
         if started.elapsed() > STABLE_AFTER {
             wait = RESTART_WAIT_MIN;
         }
-        out::stderr_line(&format!(
-            "newswire  | {} ended ({status}); restarting it in {wait:?}",
-            program.label
-        ));
+        shared_log.own_line(&format!("{} ended ({status}); restarting it in {wait:?}", program.label));
         tokio::select! {
             () = sleep(wait) => {}
             () = stop.cancelled() => return Ok(()),
@@ -113,17 +154,15 @@ fn start(program: &ChildProgram, options: &[String]) -> anyhow::Result<Child> {
         .with_context(|| format!("start {}", program.path.display()))
 }
 
-async fn terminate(program: &ChildProgram, child: &mut Child) -> anyhow::Result<()> {
+async fn terminate(program: &ChildProgram, shared_log: &SharedLog, child: &mut Child) -> anyhow::Result<()> {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // It may have ended already.
         kill_process(pid, Signal::TERM).ok();
     }
     if tokio::time::timeout(program.stop_grace, child.wait()).await.is_err() {
-        out::stderr_line(&format!(
-            "newswire  | {} did not stop within {:?}; killing it",
-            program.label, program.stop_grace
-        ));
+        let (label, grace) = (&program.label, program.stop_grace);
+        shared_log.own_line(&format!("{label} did not stop within {grace:?}; killing it"));
         child.kill().await.context("kill a child")?;
     }
     Ok(())
@@ -133,6 +172,7 @@ async fn terminate(program: &ChildProgram, child: &mut Child) -> anyhow::Result<
 fn copy_log(
     label: &str,
     log: Option<impl AsyncRead + Unpin + 'static + Send>,
+    shared_log: SharedLog,
 ) -> tokio::task::JoinHandle<()> {
     let label = label.to_owned();
     tokio::spawn(async move {
@@ -142,7 +182,7 @@ fn copy_log(
         loop {
             line.clear();
             match read_line(&mut log, &mut line).await {
-                Ok(true) => out::stderr_line(&format!("{label:9} | {}", printable(&line))),
+                Ok(true) => shared_log.line(&label, &printable(&line)),
                 Ok(false) | Err(_) => return,
             }
         }
@@ -204,7 +244,8 @@ mod tests {
             }
             stop.cancel();
         };
-        let (kept, ()) = tokio::join!(keep_running(&program, &stop), starts);
+        let log = SharedLog::start().unwrap();
+        let (kept, ()) = tokio::join!(keep_running(&program, &log, &stop), starts);
         kept.unwrap();
         let starts = std::fs::read_to_string(&mark).unwrap();
         let options: Vec<_> = starts.lines().map(|option| option == "--accept-loss").collect();
@@ -219,9 +260,54 @@ mod tests {
             (75, "another process holds the store or a socket"),
             (74, "a file, directory, socket or port cannot be used"),
         ] {
-            let error = keep_running(&shell(&format!("exit {code}")), &stop).await.unwrap_err().to_string();
+            let log = SharedLog::start().unwrap();
+            let ended = keep_running(&shell(&format!("exit {code}")), &log, &stop).await;
+            let error = ended.unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("above"), "{error}");
         }
+    }
+
+    /// A terminal that is stopped until the other end of its channel is dropped.
+    struct StoppedTerminal(std::sync::mpsc::Receiver<()>, std::sync::Arc<std::sync::Mutex<String>>);
+
+    impl LineSink for StoppedTerminal {
+        fn batch_bytes_max(&self) -> usize {
+            4_096
+        }
+
+        fn write(&mut self, lines: &[u8]) -> std::io::Result<usize> {
+            self.0.recv().ok();
+            self.1.lock().unwrap().push_str(&String::from_utf8_lossy(lines));
+            Ok(lines.len())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stopped_terminal_holds_up_neither_a_program_nor_its_restart_and_the_missing_lines_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("starts");
+        let lines = 100_000;
+        let program = shell(&format!("seq {lines} >&2; echo >> {}; sleep 0.05; exit 1", mark.display()));
+        let (go_on, stopped) = std::sync::mpsc::sync_channel(1);
+        let printed = std::sync::Arc::<std::sync::Mutex<String>>::default();
+        let log = SharedLog::to(StoppedTerminal(stopped, std::sync::Arc::clone(&printed))).unwrap();
+        let stop = CancellationToken::new();
+        let starts = async {
+            while std::fs::read_to_string(&mark).unwrap_or_default().lines().count() < 2 {
+                sleep(Duration::from_millis(10)).await;
+            }
+            stop.cancel();
+        };
+        let (kept, ()) = tokio::join!(keep_running(&program, &log, &stop), starts);
+        kept.unwrap();
+        drop(go_on);
+        let is_written = log.0.flush(Duration::from_secs(60));
+        let printed = printed.lock().unwrap().clone();
+        assert!(is_written && printed.starts_with("test      | 1\ntest      | 2\n"), "{printed:.200}");
+        let told =
+            printed.lines().find_map(|line| line.strip_prefix("newswire  | ")?.split_once(" log lines"));
+        let told: usize = told.unwrap().0.parse().unwrap();
+        assert!(told > lines / 2 && told < 3 * lines, "{told}");
     }
 
     #[tokio::test]

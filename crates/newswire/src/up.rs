@@ -11,8 +11,8 @@ use crate::{
     config::read_catalogue,
     config_file::{ConfigFile, UsageError},
     demo::Demo,
-    out::{self, Paint},
-    supervise::{ChildProgram, keep_running},
+    out::Paint,
+    supervise::{ChildProgram, SharedLog, keep_running},
 };
 
 /// Arguments of `newswire up`.
@@ -78,15 +78,19 @@ pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<Exit> {
     }
     read_catalogue(&loaded.config.ingestd.sources)?;
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
-    print_addresses(&loaded);
-    tokio::select! {
-        result = supervise(&loaded, &environment, arguments.accept_loss.then_some(ACCEPT_LOSS), &signals.stop) => result.map(|()| Exit::Ok),
+    let log = SharedLog::start().context("start the thread that prints the logs")?;
+    print_addresses(&loaded, &log);
+    let option = arguments.accept_loss.then_some(ACCEPT_LOSS);
+    let result = tokio::select! {
+        result = supervise(&loaded, &environment, option, &log, &signals.stop) => result.map(|()| Exit::Ok),
         // The daemons are killed, and the demo's directory is removed, because both are dropped.
         () = signals.abort.cancelled() => {
-            out::stderr_line("newswire  | killed both daemons: a second order to stop came before they had ended");
+            log.own_line("killed both daemons: a second order to stop came before they had ended");
             Ok(Exit::Failure)
         }
-    }
+    };
+    log.finish();
+    result
 }
 
 /// Writes the built-in list to a file if none is configured and the default one does not exist.
@@ -104,7 +108,7 @@ fn unpack_catalogue(loaded: &Loaded) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-fn print_addresses(loaded: &Loaded) {
+fn print_addresses(loaded: &Loaded, log: &SharedLog) {
     let paint = Paint::for_stderr();
     let listen = loaded.config.gateway.listen;
     for line in [
@@ -113,7 +117,7 @@ fn print_addresses(loaded: &Loaded) {
         format!("sources   {}", loaded.config.ingestd.sources.display()),
         format!("events    {}", loaded.config.store.path.display()),
     ] {
-        out::stderr_line(&format!("newswire  | {}", paint.bold(&line)));
+        log.own_line(&paint.bold(&line));
     }
 }
 
@@ -121,6 +125,7 @@ async fn supervise(
     loaded: &Loaded,
     environment: &[(String, String)],
     first_ingestd_option: Option<&str>,
+    log: &SharedLog,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let arguments = match &loaded.file {
@@ -138,7 +143,7 @@ async fn supervise(
     let gateway = program("newswire-gateway", loaded.config.gateway.drain + GATEWAY_STOP_GRACE)?;
     let both = stop.child_token();
     let run_until_either_ends = async |program| {
-        let result = keep_running(program, &both).await;
+        let result = keep_running(program, log, &both).await;
         // If one cannot work, the other has nothing to do.
         both.cancel();
         result

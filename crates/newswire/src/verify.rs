@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     config_file::{ConfigFile, UsageError},
-    tail,
+    doctor, out, tail,
 };
 
 /// Arguments of `newswire verify`.
@@ -65,6 +65,11 @@ pub(crate) struct VerifyArgs {
 
 /// Longest time to listen.
 const LISTEN_MAX: Duration = Duration::from_secs(300);
+/// How long everything may take but listening, if that is longer than [`ALL_WITHIN`] allows.
+const BESIDE_LISTENING: Duration = Duration::from_secs(12);
+/// When the checks of streams end, however many answers are missing; what ends then takes [`END_WITHIN`] each.
+const ALL_WITHIN: Duration = Duration::from_secs(20);
+const END_WITHIN: Duration = Duration::from_secs(2);
 /// Pairs of probes while the gateway is idle.
 const IDLE_PAIRS: usize = 25;
 
@@ -73,7 +78,12 @@ fn listening(text: &str) -> Result<Duration, BadDuration> {
 }
 
 pub(crate) async fn run(arguments: VerifyArgs) -> anyhow::Result<Exit> {
-    let config = arguments.file.load()?.config;
+    arguments.file.refuse_missing()?;
+    let part = arguments.file.load_in_part();
+    let (config, found) = doctor::config_of_running(&part).await;
+    for line in part.complaints.iter().chain(&part.unreadable).chain(&found) {
+        out::stderr_line(&format!("newswire: {line}"));
+    }
     let url = match &arguments.url {
         Some(url) => url.clone(),
         None => listen_url(&config)?,
@@ -85,7 +95,7 @@ pub(crate) async fn run(arguments: VerifyArgs) -> anyhow::Result<Exit> {
     let checks = check(&gateway, &config, &url, &arguments).await;
     let report = VerifyReport { url: gateway.to_string(), took: began.elapsed(), checks };
     report.print(arguments.json)?;
-    Ok(if report.failed() { Exit::Failure } else { Exit::Ok })
+    Ok(report.exit())
 }
 
 /// The URL of the configured gateway, as seen from this machine.
@@ -106,17 +116,20 @@ fn check_url(url: &Url, any_host: bool) -> Result<(), UsageError> {
         let why = "is not an http:// URL; name the gateway itself, not the proxy in front of it";
         return Err(UsageError(format!("{url} {why}")));
     }
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if loopback || any_host {
+    if is_loopback(url) || any_host {
         return Ok(());
     }
     let host = url.host_str().unwrap_or_default();
     Err(UsageError(format!("{host} is not on the loopback interface; --any-host checks it anyway")))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 /// Runs all checks; returns them in the order in which they are shown.
@@ -126,6 +139,7 @@ async fn check(
     url: &Url,
     arguments: &VerifyArgs,
 ) -> Vec<CheckResult> {
+    let deadline = Instant::now() + ALL_WITHIN.max(arguments.listen_for + BESIDE_LISTENING);
     let loops = WatchdogReports::fetch(config).await;
     let idle = probes::run_pairs(gateway, IDLE_PAIRS).await;
     let answers = idle.answers();
@@ -134,19 +148,32 @@ async fn check(
         let names = [streams::NAME, probes::THROUGHOUT, browser_client::NAME, resume::NAME];
         let mut checks = vec![answers];
         checks.extend(names.map(skipped));
-        checks.insert(3, loops.compare(&WatchdogReports::fetch(config).await));
+        checks.insert(3, loops.compare(&WatchdogReports::fetch(config).await, true));
         return checks;
     }
     let probe_loop = ProbeLoop::start(gateway);
-    let browser_client = BrowserClient::start(gateway).await;
+    let (browser_client, resources) =
+        tokio::join!(BrowserClient::start(gateway), GatewayResources::locate(config, url));
     let listening_since = Instant::now();
-    let resources = GatewayResources::locate(config, url).await;
-    let leaks = streams::check(gateway, &resources, arguments.streams, arguments.aborts).await;
-    tokio::time::sleep_until(listening_since + arguments.listen_for).await;
-    let resume = resume::check(gateway).await;
+    let leaks =
+        streams::check(gateway, &resources, arguments.streams, arguments.aborts, deadline - END_WITHIN);
+    let leaks = by(deadline, streams::NAME, leaks).await;
+    tokio::time::sleep_until(deadline.min(listening_since + arguments.listen_for)).await;
+    let resume = by(deadline + END_WITHIN, resume::NAME, resume::check(gateway)).await;
     let heartbeat = resources.is_of_config().then_some(config.gateway.heartbeat);
     let browser_client = browser_client.end(heartbeat).await;
     let probes = probe_loop.end().await;
-    let loops = loops.compare(&WatchdogReports::fetch(config).await);
+    let loops = loops.compare(&WatchdogReports::fetch(config).await, resources.is_expected());
     vec![answers, leaks, probes.throughout(&idle), loops, browser_client, resume]
+}
+
+/// A check that ends in time. One that does not has failed: it waits for answers of the gateway. What it had opened is closed.
+async fn by(deadline: Instant, name: &'static str, check: impl Future<Output = CheckResult>) -> CheckResult {
+    match tokio::time::timeout_at(deadline, check).await {
+        Ok(result) => result,
+        Err(_) => {
+            let reason = "it waited for answers of the gateway until the time for all checks was over";
+            CheckResult::failed(name, reason.to_owned(), serde_json::json!({}))
+        }
+    }
 }

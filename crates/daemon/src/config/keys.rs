@@ -13,12 +13,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use control::ControlSocket;
+use control::{ControlSocket, black_box};
 use notation::write_duration;
 
 use super::kinds::{ListItem, ValueKind};
 use super::values::{FromValue, Value};
 use super::{LogFormat, WireTransport};
+use crate::program::GATEWAY;
 
 /// One key of the table.
 pub(super) struct KeySpec {
@@ -120,6 +121,9 @@ table! {
         /// Directory of the Unix sockets; the same for both daemons. Created if missing. At most 88 bytes long, because the
         /// path of a socket is limited to 107 bytes.
         run_dir: PathBuf = "./run", ValueKind::RunDir, RESTART;
+        /// Size of each daemon's black box, in bytes: a file in `run_dir` with what it did last, which `newswire doctor` reads after
+        /// a crash or a hang. Beside it is that of the run before. At least 65536; 0: none.
+        black_box_bytes: u64 = "4194304", ValueKind::Integer(0, 64 * MIB), RESTART;
     }
 
     /// The ingestion daemon, newswire-ingestd.
@@ -311,6 +315,16 @@ impl Config {
             ControlSocket::Ingestd | ControlSocket::IngestdAdmin => None,
         };
         socket.in_dir(own_dir.unwrap_or(&self.daemon.run_dir))
+    }
+
+    /// The path of the black box of a program, next to its admin socket.
+    #[must_use]
+    pub fn black_box(&self, program: &str) -> PathBuf {
+        let (socket, file) = match program == GATEWAY.name {
+            true => (ControlSocket::GatewayAdmin, black_box::GATEWAY_FILE),
+            false => (ControlSocket::IngestdAdmin, black_box::INGESTD_FILE),
+        };
+        self.socket(socket).with_file_name(file)
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::path::PathBuf;
 
+use control::black_box::BlackBoxEvent;
 use notation::Complaints;
+
+use crate::black_box;
 
 use super::{Config, ConfigChange, Loaded, environment, load};
 
@@ -55,6 +58,7 @@ impl Reloader {
     pub fn read(&self) -> Result<CheckedConfig, Complaints> {
         let checked = self.try_read();
         if let Err(complaints) = &checked {
+            black_box::record(BlackBoxEvent::Reload { taken: false });
             for complaint in complaints.list() {
                 let (place, key, error) = (complaint.location(), &complaint.key, &complaint.message);
                 tracing::error!(place, key, error, "kept the old configuration");
@@ -82,6 +86,7 @@ impl Reloader {
             tracing::warn!(key, old, new, "old value kept until a restart");
         }
         self.loaded = checked.next;
+        black_box::record(BlackBoxEvent::Reload { taken: true });
         checked.changes
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
+use control::black_box::BlackBoxEvent;
 use tokio::time::Instant;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -16,12 +17,16 @@ use super::fields::{EventFields, Scalar};
 use super::journal;
 use super::output::LineWriter;
 use super::repeats::{self, LineAction, RepeatFilter};
+use super::unfiltered::DUMP_TARGET;
+use crate::black_box;
 use crate::clock::Clock;
 use crate::watch::try_briefly;
 use notation::{is_dangerous, push_escaped};
 
 /// Longest message or value in a line, characters; a longer one is cut and ends in an ellipsis.
 const VALUE_CHARS_MAX: usize = 2_000;
+/// Longest line in the black box, characters; a longer one is cut and ends in an ellipsis.
+const BLACK_BOX_CHARS_MAX: usize = 600;
 
 /// What a line looks like.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +110,7 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for LineLayer {
             Some(0) => {}
             Some(repeats) => all.set("repeats", Scalar::Number(repeats.to_string())),
         }
+        record_line(metadata, &all);
         let line = match self.format {
             LineFormat::Text { colour } => text_line(&self.time(), metadata, &all, colour),
             LineFormat::Json => json_line(&self.time(), metadata, &all),
@@ -120,6 +126,20 @@ impl LineLayer {
         chrono::DateTime::from_timestamp_millis(self.clock.now_millis())
             .map_or_else(String::new, |time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
     }
+}
+
+/// The line without its time, for the black box. What an operator raised the level for, and the lines of a stack dump, would
+/// displace everything else there.
+fn record_line(metadata: &Metadata<'_>, fields: &EventFields) {
+    if *metadata.level() > Level::INFO || metadata.target() == DUMP_TARGET || !black_box::is_on() {
+        return;
+    }
+    let mut text = readable(fields, false);
+    if let Some((cut, _)) = text.char_indices().nth(BLACK_BOX_CHARS_MAX) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    black_box::record(BlackBoxEvent::Log { level: metadata.level().as_str().into(), text: text.into() });
 }
 
 const RESET: &str = "\u{1b}[0m";

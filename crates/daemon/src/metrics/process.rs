@@ -10,7 +10,7 @@ use rustix::{
 use tokio::time::Instant;
 
 use super::{MetricsRegistry, MetricsSink};
-use crate::{Clock, limits, logs::Logs, panics};
+use crate::{Clock, black_box, limits, logs::Logs, panics};
 
 impl MetricsRegistry {
     /// Adds the metrics of the process, as `newswire_<part>_…`. Call once, at the start.
@@ -27,6 +27,7 @@ impl MetricsRegistry {
             panics::count,
         );
         logs.register(self, part);
+        black_box::register(self, part);
         let usage =
             ResourceUsage { part: part.to_owned(), started: Instant::now(), memory_max: memory_max() };
         #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit")]

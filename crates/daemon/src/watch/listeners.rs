@@ -21,7 +21,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::report::WATCHDOG_SILENT_MS;
 use super::{BusyGuard, Watch, WatchKind, dump, now_ms};
 
 /// The pause between two rounds of probes.
@@ -33,6 +32,8 @@ const STEP_MS: u64 = 250;
 /// The least time that a listener must have been mute before systemd is not notified for it: a busy machine is not a reason
 /// to end the process.
 const MUTE_MS_MIN: u64 = 15_000;
+/// Rounds, 3 s each, in which the watchdog must not have looked to be stuck; it looks 12 times in one.
+const WATCHDOG_ROUNDS: u32 = 2;
 /// What it asks for. Any answer will do.
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 /// How every answer begins.
@@ -154,8 +155,12 @@ impl ListenerState {
         }
     }
 
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// For how long it has not answered; 0 while it does.
-    fn mute_ms(&self) -> u64 {
+    pub(super) fn mute_ms(&self) -> u64 {
         self.mute_ms.load(Acquire)
     }
 
@@ -225,13 +230,14 @@ impl ProbeFailure {
 /// The state of the prober's thread.
 pub(super) struct ListenerProber {
     watch: Watch,
-    /// It was told that the watchdog is stuck.
-    watchdog_is_told: bool,
+    /// When the watchdog had looked at the last round, and for how many rounds it has not looked since.
+    watchdog_looked_ms: u64,
+    watchdog_rounds: u32,
 }
 
 impl ListenerProber {
     pub(super) fn new(watch: Watch) -> Self {
-        Self { watch, watchdog_is_told: false }
+        Self { watch, watchdog_looked_ms: 0, watchdog_rounds: 0 }
     }
 
     pub(super) fn run(mut self, stop: &AtomicBool) {
@@ -247,26 +253,25 @@ impl ListenerProber {
         }
     }
 
-    /// Logs once that the watchdog is stuck, and where.
+    /// Logs once that the watchdog is stuck, and where. One round proves nothing: the whole process may have been stopped.
     fn look_at_watchdog(&mut self) {
-        let Some(silent_ms) = self.watch.watchdog_silent_ms(now_ms()) else { return };
-        let is_stuck = silent_ms > WATCHDOG_SILENT_MS;
-        if is_stuck && !self.watchdog_is_told {
+        let looked_ms = self.watch.0.watchdog.looked_ms.load(Acquire);
+        if looked_ms == 0 || looked_ms != std::mem::replace(&mut self.watchdog_looked_ms, looked_ms) {
+            if self.watchdog_rounds >= WATCHDOG_ROUNDS {
+                tracing::info!("the watchdog of this process looks again");
+            }
+            self.watchdog_rounds = 0;
+            return;
+        }
+        self.watchdog_rounds = self.watchdog_rounds.saturating_add(1);
+        if self.watchdog_rounds == WATCHDOG_ROUNDS {
             let tid = self.watch.0.watchdog.tid.load(Relaxed);
             let stack = self.watch.0.sampler.get().and_then(|sampler| sampler.one(tid));
             let blame = stack.as_ref().and_then(stacks::ThreadStack::culprit).map(dump::location);
             let stack = stack.as_ref().map(dump::one_line);
-            tracing::warn!(
-                tid,
-                stalled_ms = silent_ms,
-                blame,
-                stack,
-                "the watchdog of this process is stuck"
-            );
-        } else if !is_stuck && self.watchdog_is_told {
-            tracing::info!("the watchdog of this process looks again");
+            let stalled_ms = now_ms().saturating_sub(looked_ms);
+            tracing::warn!(tid, stalled_ms, blame, stack, "the watchdog of this process is stuck");
         }
-        self.watchdog_is_told = is_stuck;
     }
 }
 

@@ -10,8 +10,8 @@ use super::{Watch, WatchEntry};
 use crate::metrics::MetricsRegistry;
 
 impl Watch {
-    /// Adds `newswire_<part>_loop_lag_seconds` and `newswire_<part>_loop_stalls_total` per event loop, and
-    /// `newswire_<part>_pauses_total`.
+    /// Adds `newswire_<part>_loop_lag_seconds` and `newswire_<part>_loop_stalls_total` per event loop,
+    /// `newswire_<part>_listener_silent_seconds` per listener, and `newswire_<part>_pauses_total`.
     pub fn register_loops(&self, metrics: &MetricsRegistry, part: &str) {
         let per_loop = |kind, value| PerLoop { watch: self.clone(), kind, value };
         metrics.register(
@@ -23,6 +23,11 @@ impl Watch {
             &format!("newswire_{part}_loop_stalls_total"),
             "Times that an event loop made no progress for more than a second; each is logged with its stack",
             per_loop(MetricType::Counter, |entry| entry.stalls.load(Relaxed)),
+        );
+        metrics.register(
+            &format!("newswire_{part}_listener_silent_seconds"),
+            "How long a socket of the process has not answered to the process itself; 0 while it answers",
+            PerListener(self.clone()),
         );
         let watch = self.clone();
         metrics.register_counter(
@@ -75,5 +80,29 @@ impl EncodeMetric for PerLoop {
             MetricType::Counter => MetricType::Counter,
             _ => MetricType::Gauge,
         }
+    }
+}
+
+struct PerListener(Watch);
+
+impl fmt::Debug for PerListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PerListener").finish_non_exhaustive()
+    }
+}
+
+impl EncodeMetric for PerListener {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for listener in self.0.listeners().clone() {
+            let labels = [("listener", listener.name())];
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds of days")]
+            let seconds = listener.mute_ms() as f64 / 1000.0;
+            encoder.encode_family(&labels)?.encode_gauge(&seconds)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
     }
 }

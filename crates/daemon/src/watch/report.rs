@@ -20,7 +20,7 @@ use crate::work::{self, BusyWorker, CurrentTask};
 
 /// A watchdog that has shown no sign of life for longer is stuck: it looks every 250 ms, and one sample of a stack takes a
 /// second at most.
-pub(super) const WATCHDOG_SILENT_MS: u64 = 6_000;
+const WATCHDOG_SILENT_MS: u64 = 6_000;
 
 /// An event loop, pool or thread without progress, for `/ready`.
 #[derive(Clone, Debug, Serialize)]
@@ -95,6 +95,7 @@ impl Watch {
                 .filter_map(|(name, observer)| observer.report(name, now))
                 .collect(),
             listeners: self.listeners().iter().map(|listener| listener.report(now)).collect(),
+            tasks: self.task_waits(),
         }
     }
 
@@ -104,7 +105,7 @@ impl Watch {
     }
 
     /// The time since the watchdog looked last; `None` before the first time.
-    pub(super) fn watchdog_silent_ms(&self, now: u64) -> Option<u64> {
+    fn watchdog_silent_ms(&self, now: u64) -> Option<u64> {
         let looked_ms = self.0.watchdog.looked_ms.load(Acquire);
         (looked_ms != 0).then(|| now.saturating_sub(looked_ms))
     }

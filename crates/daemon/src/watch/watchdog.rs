@@ -16,7 +16,9 @@ use stacks::SelfSampler;
 
 use super::detector::{CHECK_EVERY_MS, ClockReadings, Sample, StallDetector, WatchEvent};
 use super::listeners::ListenerProber;
+use super::recorded::{self, RecordedLags};
 use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, dump, millis, now_ms, this_thread};
+use crate::black_box;
 use crate::clock::ahead_ms;
 use crate::json::to_json;
 use crate::notify;
@@ -103,6 +105,7 @@ struct Watchdog {
     /// How often systemd is notified; `None` without a watchdog in its unit.
     notify_every_ms: Option<u64>,
     notified_ms: u64,
+    lags: RecordedLags,
 }
 
 /// A job for a pool that does nothing but finish.
@@ -134,7 +137,13 @@ impl Watchdog {
     fn new(watch: Watch) -> Self {
         let notify_every_ms = notify::watchdog_interval()
             .map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX) / NOTIFIED_PER_INTERVAL);
-        Self { watch, detector: StallDetector::default(), notify_every_ms, notified_ms: 0 }
+        Self {
+            watch,
+            detector: StallDetector::default(),
+            notify_every_ms,
+            notified_ms: 0,
+            lags: RecordedLags::default(),
+        }
     }
 
     fn run(mut self, stop: &AtomicBool) {
@@ -155,13 +164,16 @@ impl Watchdog {
         let entries = self.watch.entries().clone();
         let now = read_clocks();
         let samples: Vec<_> = entries.iter().map(|entry| entry.sample(now.monotonic)).collect();
+        self.lags.record(now.monotonic, &entries, &samples);
         let events = self.detector.check(now, &samples);
         for entry in &entries {
             entry.lag_ms_max.store(self.detector.lag_ms_max(entry.number), Relaxed);
             entry.stalled.store(self.detector.is_stalled(entry.number), Relaxed);
         }
+        black_box::watchdog_looked();
         let mut stacks_left = STACKS_MAX;
         for event in events {
+            recorded::record(&event, &entries);
             self.report(event, &entries, &mut stacks_left);
             self.watch.looks();
         }
@@ -249,6 +261,7 @@ impl Watchdog {
         let (what, of) = (work.as_ref().map(|work| work.what), work.as_ref().map(|work| &*work.of));
         let (kind, culprit) = (kind.as_str(), culprit.as_deref());
         let stack = thread.as_ref().map(dump::one_line);
+        recorded::record_stall(&self.watch, entry, tid, silent_ms, work.as_ref(), culprit, stack.as_deref());
         tracing::warn!(
             "loop" = %name, kind, tid, stalled_ms = silent_ms, work = what, of, blame = culprit, stack,
             "an event loop stalled"

@@ -33,6 +33,14 @@ pub(super) fn program(name: &str) -> anyhow::Result<PathBuf> {
     compile(name, "", &[])
 }
 
+/// Compiles `preload/NAME.c` as a library for `LD_PRELOAD`.
+///
+/// # Errors
+/// If there is no C compiler, or it refuses the file.
+pub fn preload_library(name: &str) -> anyhow::Result<PathBuf> {
+    compile(name, ".so", &["-shared", "-fPIC"])
+}
+
 /// The library between a daemon and its disk.
 #[derive(Clone, Debug)]
 pub(super) struct Preload {
@@ -41,7 +49,7 @@ pub(super) struct Preload {
 
 impl Preload {
     pub(super) fn build() -> anyhow::Result<Self> {
-        Ok(Self { library: compile("faults", ".so", &["-shared", "-fPIC"])? })
+        Ok(Self { library: preload_library("faults")? })
     }
 
     fn options(&self, under: &Path, variable: &str, value: &str) -> anyhow::Result<StartOptions> {

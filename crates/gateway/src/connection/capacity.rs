@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -29,6 +29,7 @@ const CONNECTIONS_MIN: usize = 8;
 pub(crate) struct Connections {
     open: Mutex<OpenConnections>,
     gauge: Gauge,
+    accepted: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Connections {
     /// follows the number of open connections.
     pub(crate) fn new(settings: &Settings, gauge: Gauge) -> Self {
         let open = OpenConnections { limits: limits(settings), counts: AddressCounts::default() };
-        Self { open: Mutex::new(open), gauge }
+        Self { open: Mutex::new(open), gauge, accepted: AtomicU64::new(0) }
     }
 
     /// Changes the limits; open connections stay open.
@@ -93,6 +94,11 @@ impl Connections {
 
     pub(crate) fn max(&self) -> usize {
         self.open().limits.total
+    }
+
+    /// Connections admitted since the start.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     #[cfg(test)]
@@ -130,6 +136,7 @@ impl Connections {
             CountLimit::Network => "addresses_per_network",
         })?;
         self.gauge.inc();
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         Ok(ConnectionPermit { connections: Arc::clone(self), address })
     }
 }

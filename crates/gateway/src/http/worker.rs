@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
+use daemon::watch::QueueLength;
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::{sleep, timeout},
@@ -40,9 +41,9 @@ impl Worker {
         let number = state.worker_lag.add_worker();
         let (queue, received) = mpsc::channel(QUEUE_MAX);
         let (state, load) = (Arc::clone(state), WorkerLoad::default());
-        let of_thread = load.clone();
+        let (of_thread, length) = (load.clone(), QueueLength::of(&queue));
         let run = move || {
-            if let Err(error) = run(&state, number, received, &of_thread) {
+            if let Err(error) = run(&state, number, received, length, &of_thread) {
                 tracing::error!("loop" = %format_args!("worker-{number}"), error = format!("{error:#}"), "a worker has failed");
             }
         };
@@ -110,24 +111,31 @@ fn run(
     state: &Arc<AppState>,
     number: usize,
     queue: mpsc::Receiver<AcceptedConnection>,
+    length: impl Fn() -> QueueLength + Send + Sync + 'static,
     load: &WorkerLoad,
 ) -> anyhow::Result<()> {
     let runtime = actix_web::rt::Runtime::new().context("start an event loop")?;
-    runtime.block_on(serve(state, number, queue, load))
+    runtime.block_on(serve(state, number, queue, length, load))
 }
 
 async fn serve(
     state: &Arc<AppState>,
     number: usize,
     mut queue: mpsc::Receiver<AcceptedConnection>,
+    length: impl Fn() -> QueueLength + Send + Sync + 'static,
     load: &WorkerLoad,
 ) -> anyhow::Result<()> {
+    let task = state.watch.task("connections", Some(length));
     let (streams, mut ticks) = WorkerStreams::start(Arc::clone(state), number);
     let serve = connection_service::start(state, Some(streams)).await?;
     loop {
+        task.waits_for("a connection");
         tokio::select! {
             accepted = queue.recv() => match accepted {
-                Some(accepted) => serve(accepted),
+                Some(accepted) => {
+                    task.works();
+                    serve(accepted);
+                }
                 None => break,
             },
             // Without it no stream would get a heartbeat.

@@ -29,6 +29,8 @@ use tokio::{
 use wire::PeerClient;
 
 use super::{log_unavailable::LogUnavailable, no_answer::NoAnswer};
+use daemon::watch::Watch;
+
 use crate::forwarder::{Forwarder, QueueFull, RequestQueue};
 
 /// Pages that wait for a part.
@@ -108,6 +110,11 @@ impl HistoryQueue {
 }
 
 impl HistoryForwarder {
+    /// See [`Forwarder::show`].
+    pub(crate) fn show(&mut self, watch: &Watch, name: &'static str) {
+        self.forwarder.show(watch, name);
+    }
+
     /// Sends the requests, until the workers are gone; none but probes while the daemon is silent.
     pub(crate) async fn run<F>(&mut self, exchange: impl Fn(HistoryRequest) -> F)
     where

@@ -5,7 +5,7 @@
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
-use daemon::watch::WatchKind;
+use daemon::watch::{QueueLength, WatchKind};
 use news::{Seq, SourceNotice, SourceStatus};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinError};
@@ -42,6 +42,9 @@ const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 /// The shortest time between two reads of the list of sources.
 const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Of a task that takes nothing from a queue.
+const NO_QUEUE: Option<fn() -> QueueLength> = None;
+
 /// Starts the intake's thread.
 ///
 /// # Errors
@@ -63,6 +66,7 @@ pub(crate) fn start(
             #[cfg(feature = "drill")]
             crate::drill::run_intake_drills();
             let beats = state.watch.send_beats("intake", WatchKind::Wire);
+            forwarders.show(&state.watch);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = beats => {}
@@ -84,8 +88,9 @@ async fn follow_wire(state: &AppState, endpoint: Endpoint, ring_events: usize, c
     let mut wire = Subscription::new(endpoint, &path, None, Coverage::All, SubscriptionTiming::default());
     // The head when the wire connected: the ring is filled once it holds that event.
     let mut filled_at = Seq::NONE;
+    let task = state.watch.task("wire", NO_QUEUE);
     loop {
-        let event = wire.next().await;
+        let event = task.wait("the daemon's end of the wire", wire.next()).await;
         if !matches!(event, SubscriptionEvent::Lost { .. }) {
             state.wire.received();
         }
@@ -221,13 +226,16 @@ struct SourceList {
 /// Reads the list of sources whenever it has changed.
 async fn update_sources(state: &Arc<AppState>, daemon: &PeerClient, catalogue_changed: &Notify) {
     let mut warned_of = Vec::new();
+    let task = state.watch.task("sources", NO_QUEUE);
     loop {
-        catalogue_changed.notified().await;
+        task.wait("a change of the sources", catalogue_changed.notified()).await;
         state.sources.expect_list();
-        match daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX).await {
-            Ok(body) => match take_sources(state, body).await {
+        let list = daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX);
+        match task.wait("the daemon's list of sources", list).await {
+            Ok(body) => match task.wait("a thread that renders the list", take_sources(state, body)).await {
                 Ok(Ok(())) => {
-                    let without_source = categories_without_source(state).await;
+                    let search = categories_without_source(state);
+                    let without_source = task.wait("a thread that compares the categories", search).await;
                     if without_source != warned_of {
                         granted_categories::warn(&without_source);
                         warned_of = without_source;
@@ -241,7 +249,7 @@ async fn update_sources(state: &Arc<AppState>, daemon: &PeerClient, catalogue_ch
                 catalogue_changed.notify_one();
             }
         }
-        tokio::time::sleep(SOURCES_INTERVAL).await;
+        task.wait("the next second", tokio::time::sleep(SOURCES_INTERVAL)).await;
     }
 }
 
@@ -270,9 +278,11 @@ async fn take_sources(state: &Arc<AppState>, body: Bytes) -> Result<serde_json::
 
 async fn update_metrics(state: &AppState, daemon: &PeerClient) {
     let mut interval = tokio::time::interval(METRICS_INTERVAL);
+    let task = state.watch.task("metrics", NO_QUEUE);
     loop {
-        interval.tick().await;
-        let body = daemon.get("/metrics", DEADLINE, METRICS_BYTES_MAX).await;
+        task.wait("the next 5 s", interval.tick()).await;
+        let read = daemon.get("/metrics", DEADLINE, METRICS_BYTES_MAX);
+        let body = task.wait("the daemon's metrics", read).await;
         let text = body.ok().and_then(|body| String::from_utf8(body.into()).ok());
         // A daemon that does not answer has no metrics: old values would look current.
         let mut stored = state.daemon_metrics.write().unwrap_or_else(std::sync::PoisonError::into_inner);

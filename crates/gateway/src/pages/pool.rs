@@ -12,7 +12,7 @@ use std::{
 
 use daemon::{
     metrics::MetricsRegistry,
-    watch::{Watch, WatchKind},
+    watch::{QueueLength, Watch, WatchKind},
 };
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::{
@@ -49,7 +49,11 @@ pub(crate) struct PagePool {
 }
 
 /// The thread's end.
-pub(crate) struct PoolJobs(mpsc::Receiver<Job>);
+pub(crate) struct PoolJobs {
+    queue: mpsc::Receiver<Job>,
+    /// The handlers' end, to see how many jobs wait.
+    handlers: mpsc::WeakSender<Job>,
+}
 
 /// Why a page was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +124,8 @@ impl PagePool {
             "reason",
             PageRefused::ALL.map(PageRefused::as_str),
         );
-        (Self { jobs, open: Arc::new(open), refused }, PoolJobs(queue))
+        let jobs_of_thread = PoolJobs { queue, handlers: jobs.downgrade() };
+        (Self { jobs, open: Arc::new(open), refused }, jobs_of_thread)
     }
 
     /// Does `job` on the pool's thread, `what` is its name for the watchdog. The job is dropped if the caller is, or
@@ -219,15 +224,17 @@ pub(crate) fn start(
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = beats => {}
-                () = spawn_all(jobs) => {}
+                () = spawn_all(&watch, jobs) => {}
             }
         });
     };
     Ok(thread::Builder::new().name("pages".into()).spawn(run)?)
 }
 
-async fn spawn_all(PoolJobs(mut jobs): PoolJobs) {
-    while let Some(job) = jobs.recv().await {
+async fn spawn_all(watch: &Watch, PoolJobs { mut queue, handlers }: PoolJobs) {
+    let length = handlers.upgrade().map(|jobs| QueueLength::of(&jobs));
+    let task = watch.task("pages", length);
+    while let Some(job) = task.wait("a job", queue.recv()).await {
         tokio::spawn(job);
     }
 }

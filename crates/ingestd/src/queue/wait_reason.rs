@@ -86,6 +86,13 @@ impl WaitStatus {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it waits because all slots are in use, or all of those for sources on probation. `None` if it is locked at this
+    /// moment.
+    pub(crate) fn try_is_for_slot(&self) -> Option<bool> {
+        let reason = self.reason.try_lock().ok()?;
+        Some(matches!(*reason, WaitReason::AllSlots(_) | WaitReason::ProbationSlots(_)))
+    }
+
     pub(super) fn is_waiting(&self) -> bool {
         self.get() != WaitReason::NotWaiting
     }

@@ -21,6 +21,7 @@ use store::{
 
 use super::{
     activity::{Activity, SourceHealth},
+    feeds::FeedCounts,
     metrics::IngestMetrics,
     registry::{SourceEntry, SourceRegistry},
 };
@@ -38,6 +39,8 @@ pub(crate) struct IngestDiagnostics {
     pub(crate) recording: Recording,
     /// Where the store is.
     pub(crate) path: PathBuf,
+    /// How many visits may be in progress at once.
+    pub(crate) slots: usize,
     /// How many jobs wait for the recorder.
     pub(crate) queued: Box<dyn Fn() -> usize + Send + Sync>,
 }
@@ -63,7 +66,7 @@ impl IngestDiagnostics {
             store: self.store(),
             recording_paused: self.recording.pauses().into_iter().map(|pause| paused(pause, now)).collect(),
             open_files: OpenFiles { used, max },
-            sources: entries.map(|entries| sources(&entries, now)),
+            sources: entries.map(|entries| sources(&entries, now, self.slots)),
         }
     }
 
@@ -121,12 +124,14 @@ pub(crate) struct ActivityCounts<'a> {
     pub(crate) working_ms_max: u64,
     /// Sources that are neither idle nor disabled, and since when.
     busy: Vec<(u64, Activity, &'a Arc<SourceEntry>)>,
+    feeds: FeedCounts<'a>,
 }
 
 impl<'a> ActivityCounts<'a> {
     pub(crate) fn of(entries: &'a [Arc<SourceEntry>], now: Timestamp) -> Self {
         let mut counts = Self::default();
-        for (snapshot, entry) in entries.iter().filter_map(|entry| Some((entry.try_snapshot()?, entry))) {
+        for (snapshot, entry) in entries.iter().filter_map(|entry| Some((entry.try_snapshot(now)?, entry))) {
+            counts.feeds.add(entry, &snapshot, now);
             counts.activities[snapshot.activity as usize] += 1;
             counts.healths[snapshot.health as usize] += 1;
             counts.flooding += usize::from(snapshot.is_flooding);
@@ -158,8 +163,8 @@ impl<'a> ActivityCounts<'a> {
 }
 
 /// The counts and the busiest sources.
-fn sources(entries: &[Arc<SourceEntry>], now: Timestamp) -> SourcesReport {
-    let ActivityCounts { activities, overdue, mut busy, .. } = ActivityCounts::of(entries, now);
+fn sources(entries: &[Arc<SourceEntry>], now: Timestamp, slots: usize) -> SourcesReport {
+    let ActivityCounts { activities, overdue, mut busy, feeds, .. } = ActivityCounts::of(entries, now);
     busy.sort_by_key(|(since, ..)| Reverse(*since));
     busy.truncate(BUSIEST_MAX);
     let busy_source = |(since_ms_ago, activity, entry): (u64, Activity, &Arc<SourceEntry>)| BusySource {
@@ -173,6 +178,7 @@ fn sources(entries: &[Arc<SourceEntry>], now: Timestamp) -> SourcesReport {
         actors: Activity::ALL.iter().map(count).collect(),
         busiest: busy.into_iter().map(busy_source).collect(),
         overdue: overdue as u64,
+        feeds: Some(feeds.into_report(now, slots)),
     }
 }
 
@@ -200,7 +206,7 @@ mod tests {
             entry.set_activity(Activity::Fetching, Timestamp::from_millis(1_000 * n as i64));
         }
         let all: Vec<_> = entries.into_iter().chain([late]).collect();
-        let json = serde_json::to_value(sources(&all, now)).unwrap();
+        let json = serde_json::to_value(sources(&all, now, 256)).unwrap();
         assert_eq!((&json["actors"]["fetching"], &json["actors"]["idle"]), (&json!(60), &json!(141)));
         assert_eq!(json["overdue"], 1);
         let busiest = json["busiest"].as_array().unwrap();

@@ -180,6 +180,7 @@ mod tests {
             recording: crate::recording::tests::recording(),
             metrics: IngestMetrics::register(&metrics_registry),
             path: folder.path().to_path_buf(),
+            slots: 256,
             queued: Box::new(|| 3),
         };
         Arc::new(diagnostics).register(&metrics_registry);

@@ -47,6 +47,7 @@ pub(crate) struct IngestMetrics {
     pub(crate) outage: Gauge,
     pub(crate) exempted: Counter,
     pub(crate) slow_parses: Counter,
+    pub(crate) parses_unmarked: Counter,
     pub(crate) quarantines: Family<Labels, Counter>,
     pub(crate) clock_jumps: Counter,
     pub(crate) visit_seconds: Histogram,
@@ -191,11 +192,15 @@ impl IngestMetrics {
             ),
             exempted: registry.add(
                 "newswire_ingestd_visits_pardoned_total",
-                "Failed visits not counted against their feeds, because of a local outage",
+                "Failed visits not counted against their feeds: during a local outage, or because this process was stopped or had no processor or disk for them",
             ),
             slow_parses: registry.add(
                 "newswire_ingestd_slow_parses_total",
-                "Documents that took more than 2 s to parse; their sources are quarantined",
+                "Documents that took more than 2 s of processor time to parse; their sources are quarantined",
+            ),
+            parses_unmarked: registry.add(
+                "newswire_ingestd_parses_unmarked_total",
+                "Documents parsed without a mark in store.path/parsing, because the disk did not answer within 2 s; if one of them crashes the process, it is not recognised",
             ),
             quarantines: registry.add_by(
                 "newswire_ingestd_quarantines_total",

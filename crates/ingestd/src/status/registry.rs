@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use control::watch::FeedTrouble;
 use fetch::schedule::PlannedVisit;
 use news::{
     Cursor, HubSubscription, Pause, PushStatus, Quiet, Source, SourceId, SourceState, SourceStatus,
@@ -27,7 +28,28 @@ pub(crate) struct SourceSnapshot {
     pub(crate) next_visit: Option<Timestamp>,
     pub(crate) is_flooding: bool,
     pub(crate) is_quiet: bool,
+    /// `None` if no visit has ended since the start.
+    pub(crate) ended: Option<EndedVisit>,
+    /// The newest visit that ended, and the newest that succeeded, also before the start.
+    pub(crate) last_visit: Option<Timestamp>,
+    pub(crate) last_success: Option<Timestamp>,
+    /// Whether it has failed for [`FAILING_LONG`] or more, if it fails.
+    pub(crate) is_failing_long: bool,
+    /// The visit waits because all slots are in use.
+    pub(crate) waits_for_slot: bool,
 }
+
+/// How a visit of this process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EndedVisit {
+    /// `None` if it succeeded.
+    pub(crate) trouble: Option<FeedTrouble>,
+    /// How long it waited for the server: for the connection and for the answer, not for the lookup of the name.
+    pub(crate) waited_ms: u32,
+}
+
+/// A source without a success for so long fails for reasons of its own.
+const FAILING_LONG: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One source and its state.
 #[derive(Debug)]
@@ -47,6 +69,7 @@ struct Inner {
     last_event: Option<Cursor>,
     /// An operator ordered a visit without validators, and none has begun since.
     full_visit: bool,
+    ended: Option<EndedVisit>,
 }
 
 impl Inner {
@@ -60,6 +83,12 @@ impl Inner {
             state if state.last_status.is_none() => SourceHealth::New,
             _ => SourceHealth::Healthy,
         }
+    }
+
+    /// Without a success so far, the oldest attempt counts that is remembered.
+    fn is_failing_long(&self, now: Timestamp) -> bool {
+        let oldest = self.state.attempts.first().map(|attempt| attempt.at);
+        self.state.last_success.or(oldest).is_some_and(|since| now.since(since) >= FAILING_LONG)
     }
 
     fn quiet(&self) -> Option<Quiet> {
@@ -104,7 +133,7 @@ impl SourceEntry {
     }
 
     /// `None` if the entry is locked at this moment; does not copy the state.
-    pub(crate) fn try_snapshot(&self) -> Option<SourceSnapshot> {
+    pub(crate) fn try_snapshot(&self, now: Timestamp) -> Option<SourceSnapshot> {
         let inner = self.inner.try_lock().ok()?;
         let is_resting = inner.activity == Activity::Idle && inner.state.paused.is_some();
         let activity = if is_resting { Activity::Paused } else { inner.activity };
@@ -116,6 +145,11 @@ impl SourceEntry {
             next_visit: inner.state.next_visit,
             is_flooding: inner.state.flooding.is_some(),
             is_quiet: inner.quiet().is_some(),
+            ended: inner.ended,
+            last_visit: inner.state.last_visit,
+            last_success: inner.state.last_success,
+            is_failing_long: inner.is_failing_long(now),
+            waits_for_slot: inner.wait_status.as_ref().is_some_and(|it| it.try_is_for_slot() == Some(true)),
         })
     }
 
@@ -144,6 +178,11 @@ impl SourceEntry {
         keep_newer(inner.state.websub.take(), &mut state.websub);
         let paused = inner.state.paused.take();
         inner.state = SourceState { paused, ..state };
+    }
+
+    /// How the last visit ended.
+    pub(crate) fn set_ended(&self, ended: EndedVisit) {
+        self.inner().ended = Some(ended);
     }
 
     pub(crate) fn pause(&self) -> Option<Pause> {

@@ -9,6 +9,7 @@ use actix::Message;
 use daemon::{Clock, metrics::MetricsRegistry};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::{Catalogue, FeedRhythm, FeedUrl, Timestamp, VisitStatus};
+use rustix::time::{ClockId, clock_gettime};
 use sources::CredentialFiles;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -26,6 +27,8 @@ use crate::{
     visit::{
         context::ParseFn,
         crash_guard::{CRASHES_MAX, CrashGuard},
+        lost_time::LostTime,
+        parse::ParseLimits,
         source_actor::tests::Die,
     },
 };
@@ -102,6 +105,8 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         parsers: Arc::new(Semaphore::new(1)),
         parse,
         crash_guard: CrashGuard::open(directory.path()).unwrap(),
+        parse_limits: ParseLimits::default(),
+        lost_time: LostTime::default(),
         outage: RefCell::default(),
         recorder: recorder.clone().recipient(),
         websub: None,
@@ -120,6 +125,12 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
 }
 
 impl Harness {
+    /// Before there are any sources.
+    async fn limit_parsing(&mut self, limits: ParseLimits) {
+        self.ctx = None;
+        self.supervisor.send(SetParseLimits(limits)).await.unwrap();
+    }
+
     fn source(&self, id: &str) -> Source {
         let mut source = Source::new(SourceId::try_new(id).unwrap(), FeedUrl::try_new(&self.url).unwrap());
         source.every = Some(Duration::from_secs(3600));
@@ -621,11 +632,19 @@ fn a_restart_and_a_clock_jump_leave_a_gone_source_alone() {
     });
 }
 
+/// The processor time of this thread.
+fn processor_time() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap())
+}
+
 #[test]
-fn a_document_that_is_slow_to_parse_is_quarantined_until_an_operator_orders_a_visit() {
-    #[expect(clippy::disallowed_methods, reason = "a thread of the blocking pool")]
+fn a_document_that_takes_long_to_parse_is_quarantined_until_an_operator_orders_a_visit() {
     fn slow(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
-        std::thread::sleep(crate::visit::outcome::PARSE_SLOW + Duration::from_millis(100));
+        let end = processor_time() + crate::visit::outcome::PARSE_SLOW + Duration::from_millis(100);
+        while processor_time() < end {
+            std::hint::black_box(bytes.len());
+        }
         feed::read(bytes, hints)
     }
     run(async {
@@ -639,6 +658,105 @@ fn a_document_that_is_slow_to_parse_is_quarantined_until_an_operator_orders_a_vi
         harness.supervisor.send(VisitSources(vec!["a".into()])).await.unwrap();
         assert_eq!(harness.report().await.status, VisitStatus::Unchanged);
         assert_eq!(entry.status().quarantine, None, "the same bytes were not parsed again");
+    });
+}
+
+#[test]
+fn a_document_whose_thread_waits_is_not_blamed_for_that() {
+    #[expect(clippy::disallowed_methods, reason = "a thread that waits for a disk or a processor")]
+    fn waiting(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
+        std::thread::sleep(crate::visit::outcome::PARSE_SLOW + Duration::from_millis(500));
+        feed::read(bytes, hints)
+    }
+    run(async {
+        let mut harness = harness(waiting).await;
+        harness.apply(vec![harness.source("a")]).await;
+        assert_eq!((harness.report().await.new, harness.metrics.slow_parses.get()), (1, 0));
+        let status = harness.registry.get("a").unwrap().status();
+        assert_eq!((status.quarantine, status.consecutive_failures), (None, 0));
+    });
+}
+
+#[test]
+fn a_document_that_never_ends_is_quarantined_when_its_processor_time_is_used_up() {
+    static ENDED: AtomicBool = AtomicBool::new(false);
+    fn endless(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
+        while !ENDED.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+        feed::read(bytes, hints)
+    }
+    run(async {
+        let mut harness = harness(endless).await;
+        let processor = crate::visit::outcome::PARSE_SLOW + Duration::from_millis(200);
+        harness.limit_parsing(ParseLimits { processor, wait: Duration::from_secs(600) }).await;
+        harness.apply(vec![harness.source("a")]).await;
+        let report = harness.report().await;
+        ENDED.store(true, Ordering::Relaxed);
+        assert!(report.error.unwrap().starts_with("too-complex: parsing takes more than"));
+        let status = harness.registry.get("a").unwrap().status();
+        assert!(status.quarantine.unwrap().ends_with("of processor time to parse"));
+        assert_eq!(status.consecutive_failures, 1);
+    });
+}
+
+#[test]
+fn a_visit_whose_document_waits_for_this_machine_is_postponed_and_its_feed_not_blamed() {
+    static ENDED: AtomicBool = AtomicBool::new(false);
+    #[expect(clippy::disallowed_methods, reason = "a thread that waits for a disk or a processor")]
+    fn waiting(bytes: &[u8], hints: &feed::Hints<'_>) -> Result<feed::FeedDocument, feed::FeedError> {
+        while !ENDED.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        feed::read(bytes, hints)
+    }
+    run(async {
+        let mut harness = harness(waiting).await;
+        let limits = ParseLimits { processor: Duration::from_secs(600), wait: Duration::from_millis(500) };
+        harness.limit_parsing(limits).await;
+        // The second waits for the only permit.
+        harness.apply(vec![harness.source("a"), harness.source("b")]).await;
+        for _ in 0..2 {
+            assert_eq!(harness.report().await.status, VisitStatus::Error);
+        }
+        ENDED.store(true, Ordering::Relaxed);
+        for id in ["a", "b"] {
+            let entry = harness.registry.get(id).unwrap();
+            let status = entry.status();
+            assert_eq!((status.quarantine, status.consecutive_failures), (None, 0), "{id}");
+            assert!(status.why.contains("not counted against the feed"), "{}", status.why);
+            let now = Timestamp::from_millis(Clock::system().now_millis());
+            assert_eq!(entry.try_snapshot(now).unwrap().ended, None, "{id}: nothing is known about the feed");
+        }
+        assert_eq!(harness.metrics.exempted.get(), 2);
+    });
+}
+
+#[test]
+fn a_visit_during_which_the_process_did_not_run_is_no_failure_of_the_feed() {
+    run(async {
+        let policy = Policy {
+            allow_private: true,
+            timeout_first_byte: Duration::from_millis(300),
+            ..Policy::default()
+        };
+        let visitor = Visitor::try_new(policy).unwrap();
+        let mut harness = harness_with(feed::read, visitor, CredentialFiles::default()).await;
+        // The kernel connects; no answer ever comes.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        harness.url = format!("http://{}/", silent.local_addr().unwrap());
+        let lost_time = harness.ctx.as_ref().unwrap().lost_time.clone();
+        harness.apply(vec![harness.source("blamed")]).await;
+        assert_eq!(harness.report().await.status, VisitStatus::Error);
+        let failures = |id: &str| harness.registry.get(id).unwrap().status().consecutive_failures;
+        assert_eq!(failures("blamed"), 1, "control: nothing was lost");
+        harness.apply(vec![harness.source("blamed"), harness.source("pardoned")]).await;
+        let entry = harness.registry.get("pardoned").unwrap();
+        harness.until(|| entry.activity() == Activity::Fetching).await;
+        lost_time.lose(Duration::from_secs(600));
+        harness.until(|| entry.state().counts.visits == 1).await;
+        assert_eq!(failures("pardoned"), 0);
+        assert!(entry.status().why.contains("had no processor"), "{}", entry.status().why);
     });
 }
 
@@ -672,6 +790,19 @@ impl Handler<ReplaceCrashGuard> for Supervisor {
 
     fn handle(&mut self, ReplaceCrashGuard(crash_guard): ReplaceCrashGuard, _: &mut Self::Context) {
         Rc::get_mut(&mut self.ctx).unwrap().crash_guard = crash_guard;
+    }
+}
+
+/// Other limits than usual.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct SetParseLimits(ParseLimits);
+
+impl Handler<SetParseLimits> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, SetParseLimits(limits): SetParseLimits, _: &mut Self::Context) {
+        Rc::get_mut(&mut self.ctx).unwrap().parse_limits = limits;
     }
 }
 

@@ -12,7 +12,7 @@ use news::{Epoch, Timestamp};
 use sources::CredentialFiles;
 use tokio::sync::{Semaphore, broadcast};
 
-use super::{crash_guard::CrashGuard, outage::OutageDetector};
+use super::{crash_guard::CrashGuard, lost_time::LostTime, outage::OutageDetector, parse::ParseLimits};
 use crate::{
     messages::RecordVisit, queue::limiter::HostLimiter, status::metrics::IngestMetrics,
     websub::messages::SourceVisited,
@@ -30,7 +30,10 @@ pub(crate) struct VisitContext {
     pub(crate) parsers: Arc<Semaphore>,
     /// `feed::read`, except in tests of its failures.
     pub(crate) parse: ParseFn,
+    pub(crate) parse_limits: ParseLimits,
     pub(crate) crash_guard: CrashGuard,
+    /// What this event loop has lost.
+    pub(crate) lost_time: LostTime,
     pub(crate) outage: RefCell<OutageDetector>,
     pub(crate) recorder: Recipient<RecordVisit>,
     /// Notified of each visit of a source with a hub; `None` while WebSub is off.

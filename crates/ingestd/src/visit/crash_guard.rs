@@ -5,19 +5,24 @@
 //! ```
 //!
 //! A document that crashes the process (stack overflow, out of memory) would crash it again after every restart.
+//! A thread of its own writes the files, and a document waits for it a moment at most: a disk that hangs must hold up neither
+//! visits nor the threads that parse. What was parsed meanwhile without a file is not recognised after a crash.
+//!
 //! Nothing is synced: what a process has written survives its abort in the page cache, and when the whole machine
 //! goes down no document was the cause.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
+use daemon::work;
 use news::SourceId;
 
 /// A source whose document was being parsed at so many crashes is quarantined.
@@ -25,32 +30,63 @@ pub(crate) const CRASHES_MAX: u32 = 3;
 
 const READING: &str = " reading";
 
+/// How long a document waits for its file. If the disk has already hung for longer, it does not wait at all.
+const MARK_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Writes the file of a source with this text, or removes it.
+type ApplyMark = fn(&Path, Option<&str>) -> io::Result<()>;
+
 /// Counts the crashes at which each source was being parsed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct CrashGuard(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    folder: PathBuf,
+    marks: Arc<Marks>,
     /// Crashes at which a source was being parsed, since its last document that was parsed to the end.
     crashes: Mutex<HashMap<SourceId, u32>>,
+}
+
+/// What the thread that writes the files shares with those that parse.
+#[derive(Debug)]
+struct Marks {
+    folder: PathBuf,
+    apply: ApplyMark,
     has_failed: AtomicBool,
+    state: Mutex<MarkState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct MarkState {
+    /// Files that are to be written, or removed: one per source at most.
+    wanted: BTreeMap<SourceId, Option<String>>,
+    /// The file that is being written.
+    in_progress: Option<SourceId>,
+    /// A document has waited for this file in vain.
+    is_stuck: bool,
+    is_closed: bool,
 }
 
 /// A document that is being parsed; its file is removed when this is dropped, also by a panic.
 pub(crate) struct ParseGuard {
     guard: CrashGuard,
     source: SourceId,
+    is_marked: bool,
 }
 
 impl CrashGuard {
-    /// Finds out what was being parsed when the last process crashed. On a full disk it continues without what it cannot
+    /// Starts the thread that writes, and finds out what was being parsed when the last process crashed. On a full disk it continues without what it cannot
     /// write. Blocks.
     ///
     /// # Errors
-    /// If the folder cannot be created or read.
-    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
+    /// If the folder cannot be created or read, or the thread not be started.
     pub(crate) fn open(store: &Path) -> io::Result<Self> {
+        Self::open_with(store, apply_mark)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
+    fn open_with(store: &Path, apply: ApplyMark) -> io::Result<Self> {
         let folder = store.join("parsing");
         unless_full(fs::create_dir_all(&folder))?;
         let mut crashes = HashMap::new();
@@ -70,7 +106,17 @@ impl CrashGuard {
                 crashes.insert(id, now);
             }
         }
-        Ok(Self(Arc::new(Inner { folder, crashes: Mutex::new(crashes), has_failed: AtomicBool::new(false) })))
+        let marks = Arc::new(Marks {
+            folder,
+            apply,
+            has_failed: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let shared = Arc::clone(&marks);
+        // It ends when the last guard is dropped. It may wait for the disk then, so nothing waits for it.
+        std::thread::Builder::new().name("marks".to_owned()).spawn(move || shared.write_all())?;
+        Ok(Self(Arc::new(Inner { marks, crashes: Mutex::new(crashes) })))
     }
 
     fn crashes(&self) -> MutexGuard<'_, HashMap<SourceId, u32>> {
@@ -87,43 +133,125 @@ impl CrashGuard {
         self.crashes().remove(source);
     }
 
-    /// Writes the file of a source. Blocks for a moment.
-    #[expect(clippy::disallowed_methods, reason = "on the thread that is about to parse")]
+    /// Writes the file of a source. Blocks for a moment, at most [`MARK_WAIT_MAX`].
     pub(crate) fn begin(&self, source: &SourceId) -> ParseGuard {
         let text = format!("{}{READING}", self.crashes_of(source));
-        let path = self.path(source);
-        let written = match fs::write(&path, &text) {
-            // The disk was full at the start.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(&self.0.folder).and_then(|()| fs::write(&path, &text))
-            }
-            written => written,
-        };
-        if let Err(error) = written
-            && !self.0.has_failed.swap(true, Relaxed)
-        {
-            tracing::warn!(%source, %error, "crash guard: cannot write; a document that crashes the process will not be found");
-        }
-        ParseGuard { guard: self.clone(), source: source.clone() }
+        let is_marked = self.0.marks.apply_within(source, Some(text));
+        ParseGuard { guard: self.clone(), source: source.clone(), is_marked }
     }
 
     /// Removes all files, at a clean stop. Blocks.
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     pub(crate) fn clear(&self) {
+        let marks = &self.0.marks;
+        let mut state = marks.state();
+        state.is_closed = true;
+        marks.changed.notify_all();
+        let is_writing = |state: &mut MarkState| state.in_progress.is_some();
+        drop(marks.changed.wait_timeout_while(state, MARK_WAIT_MAX, is_writing));
         // A file that cannot be removed counts as one crash, and three are needed.
-        fs::remove_dir_all(&self.0.folder).ok();
+        fs::remove_dir_all(&marks.folder).ok();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.marks.state().is_closed = true;
+        self.marks.changed.notify_all();
+    }
+}
+
+impl Marks {
+    fn state(&self) -> MutexGuard<'_, MarkState> {
+        // Every change is one call or assignment, so a panic while it is locked leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn path(&self, source: &SourceId) -> PathBuf {
-        self.0.folder.join(source.as_str())
+    /// Has a file written or removed; returns whether that is done. Waits [`MARK_WAIT_MAX`] at most.
+    fn apply_within(&self, source: &SourceId, text: Option<String>) -> bool {
+        let mut state = self.state();
+        if state.is_closed {
+            return false;
+        }
+        state.wanted.insert(source.clone(), text);
+        self.changed.notify_all();
+        if state.is_stuck {
+            return false;
+        }
+        let is_pending = |state: &mut MarkState| {
+            let is_in_progress = state.in_progress.as_ref() == Some(source);
+            !state.is_closed && (is_in_progress || state.wanted.contains_key(source))
+        };
+        let waited = self.changed.wait_timeout_while(state, MARK_WAIT_MAX, is_pending);
+        let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        let is_late = waited.timed_out();
+        state.is_stuck |= is_late;
+        drop(state);
+        if is_late && !self.has_failed.swap(true, Relaxed) {
+            let waited_ms = u64::try_from(MARK_WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(%source, waited_ms, "crash guard: the disk does not answer; documents are parsed without it");
+        }
+        !is_late
+    }
+
+    /// The work of the thread, until the guard is closed.
+    fn write_all(&self) {
+        loop {
+            let is_idle = |state: &mut MarkState| !state.is_closed && state.wanted.is_empty();
+            let waited = self.changed.wait_while(self.state(), is_idle);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            if state.is_closed {
+                return;
+            }
+            let Some((source, text)) = state.wanted.pop_first() else { continue };
+            state.in_progress = Some(source.clone());
+            drop(state);
+            self.write(&source, text.as_deref());
+            let mut state = self.state();
+            (state.in_progress, state.is_stuck) = (None, false);
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    fn write(&self, source: &SourceId, text: Option<&str>) {
+        let _at_work = work::on("marking", source.as_str());
+        let written = (self.apply)(&self.folder.join(source.as_str()), text);
+        if let Err(error) = written
+            && !self.has_failed.swap(true, Relaxed)
+        {
+            tracing::warn!(%source, %error, "crash guard: cannot write; a document that crashes the process will not be found");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "on the thread that writes the files")]
+fn apply_mark(path: &Path, text: Option<&str>) -> io::Result<()> {
+    let Some(text) = text else {
+        // It is gone already, or counts as one crash.
+        fs::remove_file(path).ok();
+        return Ok(());
+    };
+    match (fs::write(path, text), path.parent()) {
+        // The disk was full at the start.
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).and_then(|()| fs::write(path, text))
+        }
+        (written, _) => written,
+    }
+}
+
+impl ParseGuard {
+    /// Whether the file was written in time.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.is_marked
     }
 }
 
 impl Drop for ParseGuard {
-    #[expect(clippy::disallowed_methods, reason = "on the thread that has parsed")]
     fn drop(&mut self) {
         self.guard.crashes().remove(&self.source);
-        fs::remove_file(self.guard.path(&self.source)).ok();
+        self.guard.0.marks.apply_within(&self.source, None);
     }
 }
 
@@ -166,6 +294,25 @@ mod tests {
             CRASHES_MAX,
             "a start is not a crash"
         );
+    }
+
+    #[test]
+    fn a_disk_that_hangs_holds_up_one_document_and_the_others_not_at_all() {
+        fn hang(_: &Path, _: Option<&str>) -> io::Result<()> {
+            loop {
+                std::thread::park();
+            }
+        }
+        let store = tempfile::tempdir().unwrap();
+        let guard = CrashGuard::open_with(store.path(), hang).unwrap();
+        let first = guard.begin(&id("first"));
+        assert!(!first.is_marked());
+        assert!(guard.0.marks.state().is_stuck, "none waits from now on");
+        let others: Vec<_> = (0..100).map(|n| guard.begin(&id(&format!("s{n}")))).collect();
+        assert!(others.iter().all(|other| !other.is_marked()));
+        drop(others);
+        assert!(guard.0.marks.state().wanted.len() <= 101, "one per source");
+        assert_eq!(CrashGuard::open(store.path()).unwrap().crashes_of(&id("first")), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use control::watch::FeedTrouble;
 use fetch::{
     FailureClass, FetchReport, FetchResult,
     schedule::{
@@ -19,10 +20,12 @@ use store::{NewsPlan, SoonerVisit};
 
 use super::{
     redirects::{self, RedirectChange, effective_url},
+    trouble::trouble,
     validators::bind_to,
 };
 use crate::{
     queue::{host::Host, limiter::BUSY_PAUSE_MAX},
+    status::registry::EndedVisit,
     websub::{discovery::discover, interval::relax_interval},
 };
 
@@ -44,6 +47,38 @@ pub(crate) enum ParseOutcome {
     },
     /// The parser panicked, with this message.
     Panicked(String),
+    /// It was not parsed, because this machine had no processor or no disk for it.
+    Postponed,
+}
+
+/// Why a visit that failed does not count against its feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exemption {
+    /// Most hosts are unreachable.
+    LocalOutage,
+    /// This process did not run for a part of the visit.
+    LostTime,
+    /// The document was not parsed in time: see [`ParseOutcome::Postponed`].
+    NotParsed,
+    /// The files with the credentials of the source could not be read in time.
+    FilesNotRead,
+}
+
+impl Exemption {
+    fn why(self) -> &'static str {
+        match self {
+            Self::LocalOutage => "local outage, not counted against the feed: most hosts are unreachable",
+            Self::LostTime => {
+                "newswire was stopped or had no processor during the visit, not counted against the feed"
+            }
+            Self::NotParsed => {
+                "newswire had no processor or disk to parse the document, not counted against the feed"
+            }
+            Self::FilesNotRead => {
+                "the disk did not answer with the files of the source, not counted against the feed"
+            }
+        }
+    }
 }
 
 /// What a visit concluded.
@@ -55,11 +90,13 @@ pub(crate) struct VisitOutcome {
     pub(crate) state: SourceState,
     /// Why it failed; `None` also for a panic, which has its own counter.
     pub(crate) class: Option<FailureClass>,
+    /// For conclusions from many visits; `None` if it says nothing about the feed.
+    pub(crate) ended: Option<EndedVisit>,
     /// Another URL is requested from now on.
     pub(crate) redirect_change: Option<RedirectChange>,
     /// Items beyond the limits of the parser.
     pub(crate) dropped: usize,
-    /// It failed because of a local outage, and does not count against the feed.
+    /// It failed for a reason of ours, and does not count against the feed.
     pub(crate) is_exempt: bool,
     /// What changes if items turn out to be new.
     pub(crate) plan: NewsPlan,
@@ -85,7 +122,7 @@ pub(crate) struct VisitInputs<'a> {
 const WARNINGS_MAX: usize = 8;
 /// Publication dates of a document that are kept, to estimate how often something is published.
 const RECENT_MAX: usize = 20;
-/// A source whose document takes longer to parse is quarantined.
+/// A source whose document takes more processor time to parse is quarantined.
 pub(crate) const PARSE_SLOW: Duration = Duration::from_secs(2);
 /// The longest wait after a visit that failed because of a local outage.
 const EXEMPT_WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -113,7 +150,10 @@ impl VisitOutcome {
         state.counts.visits += 1;
         state.counts.body_bytes += report.body_bytes;
         if report.answer.is_healthy()
-            && !matches!(parsed, ParseOutcome::Failed { .. } | ParseOutcome::Panicked(_))
+            && !matches!(
+                parsed,
+                ParseOutcome::Failed { .. } | ParseOutcome::Panicked(_) | ParseOutcome::Postponed
+            )
         {
             let document = match &parsed {
                 ParseOutcome::Document(document) => Some(&document.feed),
@@ -126,6 +166,11 @@ impl VisitOutcome {
         outcome.redirect_change =
             redirects::observe(&mut outcome.state.moves, inputs.source, report, status, inputs.now);
         outcome.count_visit(status, inputs.now);
+        let waited_ms = report.timings.total.saturating_sub(report.timings.dns).as_millis();
+        outcome.ended = Some(EndedVisit {
+            trouble: trouble(report, outcome.class, status),
+            waited_ms: u32::try_from(waited_ms).unwrap_or(u32::MAX),
+        });
         outcome.record_attempt(inputs, report.code, report.body_bytes, status);
         outcome.schedule_next(inputs, report, status);
         outcome.keep_plan(inputs, report, status);
@@ -137,6 +182,7 @@ impl VisitOutcome {
             items: Vec::new(),
             state,
             class: None,
+            ended: None,
             redirect_change: None,
             dropped: 0,
             is_exempt: false,
@@ -150,6 +196,7 @@ impl VisitOutcome {
         outcome.state.last_visit = Some(inputs.now);
         outcome.state.counts.visits += 1;
         outcome.record_panic(message);
+        outcome.ended = Some(EndedVisit { trouble: Some(FeedTrouble::Internal), waited_ms: 0 });
         outcome.count_visit(VisitStatus::Error, inputs.now);
         outcome.record_attempt(inputs, None, 0, VisitStatus::Error);
         let facts = schedule_input(inputs.into(), inputs.before, &outcome.state, VisitStatus::Error);
@@ -159,29 +206,31 @@ impl VisitOutcome {
         outcome
     }
 
-    /// Our own network is down: the failure says nothing about the feed. The next visit is within the usual interval,
-    /// at a random time, so that the end of the outage causes no burst.
-    pub(crate) fn exempt(&mut self, inputs: VisitInputs<'_>) {
+    /// The failure says nothing about the feed. The next visit is soon; in an outage it is within the usual interval. It is at a
+    /// random time, so that many that are exempt together cause no burst.
+    pub(crate) fn exempt(&mut self, inputs: VisitInputs<'_>, exemption: Exemption) {
         let (before, interval_bounds) = (inputs.before, inputs.interval_bounds);
         let usual =
             before.last_visit.zip(before.next_visit).map_or(Duration::ZERO, |(last, next)| next.since(last));
+        let usual = if exemption == Exemption::LocalOutage { usual } else { Duration::ZERO };
         let longest = usual.min(EXEMPT_WAIT_MAX).max(interval_bounds.interval_min * 2);
         let wait =
             interval_bounds.interval_min + (longest - interval_bounds.interval_min).mul_f64(inputs.jitter);
         self.state.failures = before.failures;
         self.state.gone_in_a_row = before.gone_in_a_row;
         self.state.next_visit = Some(inputs.now.plus(wait));
-        self.state.why = format!(
-            "local outage, not counted against the feed: most hosts are unreachable, again in {}",
-            humanize(wait)
-        );
+        self.state.why = format!("{}, again in {}", exemption.why(), humanize(wait));
         self.is_exempt = true;
+        if exemption != Exemption::LocalOutage {
+            self.ended = None;
+        }
     }
 
-    /// Quarantines the source if parsing took too long, and releases it otherwise. Returns whether it took too long.
+    /// Quarantines the source if parsing took too much processor time, and releases it otherwise. Returns whether it did.
     pub(crate) fn check_parse_time(&mut self, took: Duration) -> bool {
         let slow = took > PARSE_SLOW;
-        self.state.quarantine = slow.then(|| format!("its document took {} to parse", humanize(took)));
+        self.state.quarantine =
+            slow.then(|| format!("its document took {} of processor time to parse", humanize(took)));
         slow
     }
 
@@ -208,6 +257,7 @@ impl VisitOutcome {
                 let is_damaged = match &parsed {
                     ParseOutcome::Failed { class, message } => return self.fail(*class, message),
                     ParseOutcome::Panicked(message) => return self.record_panic(message),
+                    ParseOutcome::Postponed => return self.postpone(),
                     ParseOutcome::Document(document) => document.damaged,
                     ParseOutcome::SameBytes | ParseOutcome::NotParsed => false,
                 };
@@ -274,6 +324,11 @@ impl VisitOutcome {
     fn fail(&mut self, class: FailureClass, message: &str) -> VisitStatus {
         self.class = Some(class);
         self.state.last_error = Some(format!("{class}: {message}"));
+        VisitStatus::Error
+    }
+
+    fn postpone(&mut self) -> VisitStatus {
+        self.state.last_error = Some(Exemption::NotParsed.why().to_owned());
         VisitStatus::Error
     }
 
@@ -1026,7 +1081,7 @@ mod tests {
             let (interval_bounds, took) = (IntervalBounds::default(), Duration::ZERO);
             let request_hash = request_hash(&source, 0);
             let before = &state;
-            outcome.exempt(VisitInputs {
+            let inputs = VisitInputs {
                 source: &source,
                 before,
                 is_early: false,
@@ -1035,7 +1090,13 @@ mod tests {
                 now: NOW(),
                 took,
                 jitter: 1.0,
-            });
+            };
+            let mut ours = conclude(&state, &failed(), ParseOutcome::NotParsed);
+            ours.exempt(inputs, Exemption::LostTime);
+            assert!(ours.state.next_visit <= Some(NOW().plus(interval_bounds.interval_min * 2)), "soon");
+            assert_eq!((ours.state.failures, ours.ended), (0, None), "it says nothing about the feed");
+            outcome.exempt(inputs, Exemption::LocalOutage);
+            assert!(outcome.ended.is_some(), "an outage is told");
             assert!(outcome.state.next_visit <= Some(NOW().plus(EXEMPT_WAIT_MAX)));
             assert!(outcome.state.why.starts_with("local outage"), "{}", outcome.state.why);
             state = outcome.state;

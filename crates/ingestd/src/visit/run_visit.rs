@@ -2,8 +2,9 @@
 
 use std::{panic::AssertUnwindSafe, rc::Rc, sync::Arc, time::Duration};
 
-use daemon::work;
-use fetch::{AddressScope, FailureClass, FetchReport, FetchResult, HopGate, RequestOptions};
+use control::black_box::BlackBoxEvent;
+use daemon::{black_box, work};
+use fetch::{AddressScope, Failure, FailureClass, FetchReport, FetchResult, HopGate, RequestOptions};
 use futures_util::FutureExt as _;
 use news::{FeedUrl, Source, SourceState, Timestamp};
 use store::AppendedVisit;
@@ -12,9 +13,10 @@ use tokio::time::Instant;
 use super::{
     context::VisitContext,
     hops::PacedHops,
+    lost_time::is_starved,
     memory::VisitMemory,
     outage::{Observation, OutageChange},
-    outcome::{ParseOutcome, VisitInputs, VisitOutcome},
+    outcome::{Exemption, ParseOutcome, VisitInputs, VisitOutcome},
     parse::{FetchedBody, parse_body},
     redirects::effective_url,
     validators::{forget_document, request_hash, validators},
@@ -30,6 +32,9 @@ use crate::{
     status::{activity::Activity, registry::SourceEntry},
     websub::subscription::keep_newer,
 };
+
+/// How long the files with the credentials of a source may take to be read. Then the visit is postponed.
+const FILES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Items in memory at the same time while they are written: as parsed, and as JSON.
 const ITEM_COPIES: usize = 2;
@@ -173,11 +178,17 @@ fn priority(before: &SourceState) -> Priority {
 }
 
 fn conclude(ctx: &VisitContext, host: Host, inputs: VisitInputs<'_>, fetched: FetchedVisit) -> VisitOutcome {
-    let FetchedVisit { report, parsed, parse_time, request_hash, .. } = fetched;
+    let FetchedVisit { report, parsed, parse_time, request_hash, is_ours, .. } = fetched;
     ctx.metrics.body_bytes.inc_by(report.body_bytes);
+    let is_ours = is_ours.or(matches!(parsed, ParseOutcome::Postponed).then_some(Exemption::NotParsed));
     let mut outcome = VisitOutcome::conclude(VisitInputs { request_hash, ..inputs }, &report, parsed);
-    if is_local_outage(ctx, host, inputs.before, &report) {
-        outcome.exempt(inputs);
+    if let Some(exemption) = is_ours {
+        outcome.exempt(inputs, exemption);
+        ctx.metrics.exempted.inc();
+        let source = &inputs.source.id;
+        tracing::debug!(%source, reason = outcome.state.why, "visit not counted against its feed");
+    } else if is_local_outage(ctx, host, inputs.before, &report) {
+        outcome.exempt(inputs, Exemption::LocalOutage);
     }
     if parse_time.is_some_and(|took| outcome.check_parse_time(took)) {
         ctx.metrics.slow_parses.inc();
@@ -229,6 +240,50 @@ struct FetchedVisit {
     request_hash: u64,
     /// What the document uses of the memory budget.
     memory: Option<Arc<MemoryShare>>,
+    /// It failed for a reason of ours.
+    is_ours: Option<Exemption>,
+}
+
+impl FetchedVisit {
+    /// Nothing was requested.
+    fn not_attempted(failure: Failure, is_ours: Option<Exemption>, state: &SourceState) -> Self {
+        let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
+        Self { report, parsed, parse_time: None, request_hash: state.url_hash, memory: None, is_ours }
+    }
+}
+
+/// What is sent with the requests of a source.
+///
+/// # Errors
+/// The visit without a request.
+async fn request_options(
+    ctx: &VisitContext,
+    source: &Source,
+    state: &SourceState,
+) -> Result<Option<RequestOptions>, FetchedVisit> {
+    match tokio::time::timeout(FILES_TIMEOUT, ctx.credentials.request_options(&source.access)).await {
+        Ok(options) => options.map_err(|failure| FetchedVisit::not_attempted(failure, None, state)),
+        Err(_) => {
+            let failure =
+                Failure::new(FailureClass::Timeout, "the disk did not answer with the files of the source");
+            Err(FetchedVisit::not_attempted(failure, Some(Exemption::FilesNotRead), state))
+        }
+    }
+}
+
+/// Whether a visit failed because this process did not run for a part of it: a time limit passed, or the connection was lost,
+/// while nothing was read.
+fn has_lost_time(answer: &FetchResult, lost: Duration, took: Duration) -> bool {
+    let FetchResult::Failed(failure) = answer else { return false };
+    let is_likely = matches!(
+        failure.class,
+        FailureClass::Timeout
+            | FailureClass::Connect
+            | FailureClass::Dns
+            | FailureClass::Tls
+            | FailureClass::Truncated
+    );
+    is_likely && is_starved(lost, took)
 }
 
 /// `None` if the visit was preempted.
@@ -245,13 +300,9 @@ async fn fetch_and_parse(
         forget_document(&mut state);
     }
     entry.set_activity(Activity::Fetching, ctx.now());
-    let options = match ctx.credentials.request_options(&source.access).await {
+    let options = match request_options(ctx, source, &state).await {
         Ok(options) => options,
-        Err(failure) => {
-            let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
-            let request_hash = state.url_hash;
-            return Some(FetchedVisit { report, parsed, parse_time: None, request_hash, memory: None });
-        }
+        Err(visit) => return Some(visit),
     };
     let request_hash = request_hash(source, options.as_ref().map_or(0, RequestOptions::fingerprint));
     let (etag, last_modified) = validators(request_hash, &state, ctx.now());
@@ -269,6 +320,8 @@ async fn fetch_and_parse(
         gate: Some(hops as &dyn HopGate),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
+    black_box::record(BlackBoxEvent::VisitBegan { source: source.id.as_str().into() });
+    let (lost_before, began) = (ctx.lost_time.total(), Instant::now());
     let mut report = tokio::select! {
         biased;
         report = work::during("fetching", source.id.as_str(), ctx.visitor.visit(&request)) => report,
@@ -280,8 +333,10 @@ async fn fetch_and_parse(
         }
     };
     hops.pin();
+    let lost = ctx.lost_time.total().saturating_sub(lost_before);
+    let is_ours = has_lost_time(&report.answer, lost, began.elapsed()).then_some(Exemption::LostTime);
     let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
-    Some(FetchedVisit { report, parsed, parse_time, request_hash, memory })
+    Some(FetchedVisit { report, parsed, parse_time, request_hash, memory, is_ours })
 }
 
 /// An address that other people have chosen does not count as configured.
@@ -296,14 +351,10 @@ async fn parse_document(
     document: FetchedDocument,
 ) -> FetchedVisit {
     let (source, state) = (&entry.source, entry.state());
-    let fingerprint = match ctx.credentials.request_options(&source.access).await {
+    let fingerprint = match request_options(ctx, source, &state).await {
         Ok(options) => options.as_ref().map_or(0, RequestOptions::fingerprint),
         // As every later visit.
-        Err(failure) => {
-            let (report, parsed) = (FetchReport::not_attempted(failure), ParseOutcome::NotParsed);
-            let request_hash = state.url_hash;
-            return FetchedVisit { report, parsed, parse_time: None, request_hash, memory: None };
-        }
+        Err(visit) => return visit,
     };
     entry.set_activity(Activity::Parsing, ctx.now());
     let share = ctx.limiter.share_for(document.bytes());
@@ -311,7 +362,8 @@ async fn parse_document(
     let report = tokio::task::spawn_blocking(move || document.into_report()).await;
     let mut report = report.expect("hashing a document does not panic");
     let (parsed, parse_time, memory) = parse_answer(ctx, entry, &state, &memory, &mut report).await;
-    FetchedVisit { report, parsed, parse_time, request_hash: request_hash(source, fingerprint), memory }
+    let request_hash = request_hash(source, fingerprint);
+    FetchedVisit { report, parsed, parse_time, request_hash, memory, is_ours: None }
 }
 
 /// Parses the document of an answer, if it has one that is not the same as last time; also returns how long that took, and

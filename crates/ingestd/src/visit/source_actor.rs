@@ -13,7 +13,8 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, SpawnHandle,
     WrapFuture as _,
 };
-use daemon::work;
+use control::black_box::BlackBoxEvent;
+use daemon::{black_box, work};
 use news::{Cursor, Pause, SourceNotice, Timestamp, VisitReport, VisitStatus};
 use store::AppendedVisit;
 
@@ -166,6 +167,11 @@ impl SourceActor {
             error: after.last_error.clone(),
         };
         self.count(&outcome, &appended, status, took);
+        black_box::record(BlackBoxEvent::VisitEnded {
+            source: report.source.as_str().into(),
+            outcome: status.as_str().into(),
+            ms: report.took_ms,
+        });
         if !outcome.is_exempt {
             log_result(&report, before.failures, &appended, &self.ctx.epoch);
         }
@@ -184,6 +190,9 @@ impl SourceActor {
         log_quiet(&report.source, &before, &after);
         log_certificate(&report.source, &before, &after);
         self.entry.set_state(after);
+        if let Some(ended) = outcome.ended {
+            self.entry.set_ended(ended);
+        }
         self.entry.set_activity(Activity::Idle, self.ctx.now());
         let found = appended.new.saturating_add(appended.updated);
         let visit = VisitFindings { started, found, is_healthy: status.is_healthy() };

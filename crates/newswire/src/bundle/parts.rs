@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use control::{ControlClient, ControlError, ControlRequest, ControlSocket, paths};
-use daemon::config::{Config, Loaded};
+use control::{ControlClient, ControlError, ControlRequest, ControlSocket, black_box, paths};
+use daemon::{
+    config::{Config, Loaded},
+    program::{GATEWAY, INGESTD},
+};
 use news::Timestamp;
 use serde_json::{Map, Value, json};
 use sources::ListOnDisk;
@@ -65,21 +68,11 @@ impl From<String> for Omission {
     }
 }
 
-/// Every value in force and its origin; the list of sources.
-pub(super) fn configuration(archive: &mut Archive, loaded: &anyhow::Result<Loaded>) -> io::Result<()> {
-    let shown = match loaded {
-        Ok(loaded) => {
-            let value =
-                |s: daemon::config::EffectiveValue| (s.key, json!({ "value": s.value, "origin": s.origin }));
-            Ok(Value::Object(loaded.show().into_iter().map(value).collect()))
-        }
-        Err(complaints) => Err(format!("{complaints:#}")),
-    };
-    archive.add_json("config.json", shown.map_err(Omission::Failed))?;
-    let sources = match loaded {
-        Ok(loaded) => sources(&loaded.config.ingestd.sources),
-        Err(_) => Err("the configuration is wrong, so the list of sources is unknown".to_owned()),
-    };
+/// Every value in force and its origin, as far as the configuration can be read; the list of sources.
+pub(super) fn configuration(archive: &mut Archive, loaded: &Loaded) -> io::Result<()> {
+    let value = |s: daemon::config::EffectiveValue| (s.key, json!({ "value": s.value, "origin": s.origin }));
+    archive.add_json("config.json", Ok(Value::Object(loaded.show().into_iter().map(value).collect())))?;
+    let sources = sources(&loaded.config.ingestd.sources);
     archive.add_json("sources.json", sources.map_err(Omission::Failed))
 }
 
@@ -156,6 +149,25 @@ pub(super) async fn processes(archive: &mut Archive, config: &Config) -> io::Res
         add_answer(archive, name, answer)?;
     }
     Ok(Value::Object(versions))
+}
+
+/// What both daemons did last, and in the run before, as data and as text. A run before that has no file is not missing.
+pub(super) async fn black_boxes(archive: &mut Archive, config: &Config) -> io::Result<()> {
+    for (process, program) in [("ingestd", INGESTD), ("gateway", GATEWAY)] {
+        let path = config.black_box(program.name);
+        let before = black_box::previous(&path);
+        let before = before.exists().then_some((format!("{process}/black-box.previous"), before));
+        for (name, path) in [(format!("{process}/black-box"), path)].into_iter().chain(before) {
+            let dump = crate::black_box::dump(path).await;
+            let (records, text) = match dump {
+                Ok(dump) => (Ok(dump.json_lines), Ok(dump.text)),
+                Err(why) => (Err(Omission::Failed(why.clone())), Err(Omission::NotRequested(why))),
+            };
+            archive.add_lines(&format!("{name}.jsonl"), records)?;
+            archive.add_lines(&format!("{name}.txt"), text)?;
+        }
+    }
+    Ok(())
 }
 
 fn add_answer(archive: &mut Archive, name: &str, answer: Result<String, Omission>) -> io::Result<()> {
@@ -273,11 +285,12 @@ fn tail(path: &Path, bytes_max: u64) -> Result<String, String> {
     read().map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// Versions and facts about the machine, for the manifest.
-pub(super) fn machine(versions: Value) -> Value {
+/// Versions and facts about the machine, and what is wrong with the configuration, for the manifest.
+pub(super) fn machine(versions: Value, mistakes: &[String]) -> Value {
     let mut about = Map::new();
     about.insert("newswire".to_owned(), json!(env!("CARGO_PKG_VERSION")));
     about.insert("daemons".to_owned(), versions);
+    about.insert("configuration_mistakes".to_owned(), json!(mistakes));
     for (name, file) in [
         ("kernel", "/proc/sys/kernel/osrelease"),
         ("kernel_build", "/proc/sys/kernel/version"),

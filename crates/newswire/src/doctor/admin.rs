@@ -67,6 +67,7 @@ impl<T> From<Result<T, ControlError>> for Part<T> {
         let cause = match &error {
             ControlError::Timeout { .. } => MissingCause::TimedOut,
             ControlError::Denied(_) => MissingCause::Denied,
+            ControlError::Missing(_) | ControlError::Refused(_) => MissingCause::NoSocket,
             ControlError::Shape { .. }
             | ControlError::NotJson { .. }
             | ControlError::Status { status: 404, .. } => MissingCause::OtherVersion,
@@ -205,7 +206,7 @@ mod tests {
         let (_folder, socket) = answering("404 Not Found", "");
         assert_eq!(missing(watch(&socket).await).1, MissingCause::OtherVersion);
         let absent = socket.with_file_name("none.sock");
-        assert_eq!(missing(health(&absent).await).1, MissingCause::Other);
+        assert_eq!(missing(health(&absent).await).1, MissingCause::NoSocket);
     }
 
     #[test]

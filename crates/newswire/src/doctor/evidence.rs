@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use control::{GatewayVitals, HealthReport, IngestVitals, ProcessVitals, WatchReport, watch::SourcesReport};
 use serde::Serialize;
 
+use crate::black_box::BlackBoxReport;
+
 use super::{
     admin::LateLoop,
     http,
     listener::ListenerReport,
+    log_end::LogEnd,
     part::Part,
     process::{ProcessSample, Usage},
     proof_entry::ProofEntry,
@@ -17,6 +20,7 @@ use super::{
     },
     systemd::SystemdUnit,
     threads::Stacks,
+    waits::WaitChain,
 };
 
 /// Whether a process is running.
@@ -83,12 +87,20 @@ pub(crate) struct Evidence {
     pub(crate) other_gateways: Vec<OtherGateway>,
     /// Of the machine.
     pub(crate) pressure: Part<Pressures>,
+    /// What threads wait for, the chain that explains most first.
+    pub(crate) waits: Part<Vec<WaitChain>>,
 }
 
 impl Evidence {
     /// Both processes, the ingestion daemon first.
     pub(crate) fn daemons(&self) -> impl Iterator<Item = &DaemonEvidence> {
         [&self.ingestd, &self.gateway].into_iter()
+    }
+
+    /// The chains that explain something, of one process or of both.
+    pub(crate) fn chains<'a>(&'a self, process: Option<&'a str>) -> impl Iterator<Item = &'a WaitChain> {
+        let of = move |chain: &&WaitChain| process.is_none_or(|process| chain.process == process);
+        self.waits.get().into_iter().flatten().filter(|chain| chain.explains()).filter(of)
     }
 }
 
@@ -115,6 +127,10 @@ pub(crate) struct DaemonEvidence {
     pub(crate) late: Vec<LateLoop>,
     pub(crate) unit: Part<SystemdUnit>,
     pub(crate) stacks: Part<Stacks>,
+    /// What it did last, from its file.
+    pub(crate) black_box: Part<BlackBoxReport>,
+    /// Where its log goes; looked for only if that takes no lines.
+    pub(crate) log_end: Part<LogEnd>,
     /// Processes of the same program that belong to another configuration.
     pub(crate) others: Vec<OtherProcess>,
     /// A process of another program that listens on its admin socket.

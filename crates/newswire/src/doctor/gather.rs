@@ -10,11 +10,14 @@ use daemon::Clock;
 use news::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
+use crate::black_box::{self, BlackBoxReport};
+
 use super::{
     admin,
     evidence::{Configured, DaemonEvidence, Disk, Evidence, OtherGateway, Presence, Target},
     http, listener,
     locate::{self, Instance, LocatedProcess},
+    log_end,
     part::{MissingCause, Part},
     process,
     program::{self, GATEWAY, INGESTD},
@@ -24,7 +27,7 @@ use super::{
     },
     settle,
     systemd::SystemdUnits,
-    threads, within,
+    threads, waits, within,
 };
 use crate::config_file::ConfigInPart;
 
@@ -37,6 +40,8 @@ const QUICK_WITHIN: Duration = Duration::from_millis(1500);
 const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The same with `--quick`, after a report that may show a hang.
 const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
+/// When the stacks are complete at the latest, after the processes were found.
+const STACKS_UNTIL: Duration = Duration::from_millis(7_500);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
@@ -46,6 +51,8 @@ const DISK_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct GatherOptions {
     pub(crate) quick: bool,
     pub(crate) stacks: bool,
+    /// How far back the black boxes are read; `None`: the last minute.
+    pub(crate) since: Option<Duration>,
     pub(crate) target: DoctorTarget,
 }
 
@@ -103,16 +110,21 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let ingestd_pid = ingestd.pid;
     let store_path =
         resources::store_placement::path_of(ingestd_pid.or(gateway.pid), &loaded.config.store.path);
-    let (http, listener, ingestd, gateway, store, file_system, pressure, complaints) = tokio::join!(
+    let daemons = examine_daemons(options, [ingestd, gateway], &instance, &units);
+    let (http, listener, (ingestd, mut gateway, waits), store, file_system, pressure, complaints) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
-        examine_daemon(options, INGESTD, ingestd, &instance, &units),
-        examine_daemon(options, GATEWAY, gateway, &instance, &units),
+        daemons,
         examine_disk(options, &loaded.config.store.path),
         examine_file_system(options, ingestd_pid, &store_path),
         examine_pressure(options),
         complaints(options, config),
     );
+    // A user who may not look at the sockets still sees which process answers.
+    if let Some(answers) = gateway_that_answers(&gateway, &http) {
+        gateway = examine_daemon(options, GATEWAY, answers, &instance, &units).await;
+        capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
+    }
     let (store_place, other_gateways) = tokio::join!(
         examine_store_place(options, &ingestd, &store_path),
         find_other_gateways(options, &instance, gateway.pid()),
@@ -137,9 +149,50 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         store_place,
         other_gateways,
         pressure,
+        waits,
     };
     settle::presence(&mut evidence, is_nowhere);
     evidence
+}
+
+/// Both processes, and what their threads wait for.
+async fn examine_daemons(
+    options: &GatherOptions,
+    [ingestd, gateway]: [LocatedProcess; 2],
+    instance: &Instance,
+    units: &SystemdUnits,
+) -> (DaemonEvidence, DaemonEvidence, Part<Vec<waits::WaitChain>>) {
+    let began = Instant::now();
+    let pids: Vec<_> = [ingestd.pid, gateway.pid].into_iter().flatten().collect();
+    let sample = async { if options.quick { Part::not_asked() } else { waits::sample(pids).await } };
+    let (mut ingestd, mut gateway, samples) = tokio::join!(
+        examine_daemon(options, INGESTD, ingestd, instance, units),
+        examine_daemon(options, GATEWAY, gateway, instance, units),
+        sample,
+    );
+    // After the other evidence: capturing stacks from outside stops the threads for a moment.
+    let until = began + STACKS_UNTIL;
+    tokio::join!(capture_stacks(options, &mut ingestd, until), capture_stacks(options, &mut gateway, until));
+    let waits = waits::examine(samples, [&ingestd, &gateway]).await;
+    (ingestd, gateway, waits)
+}
+
+async fn capture_stacks(options: &GatherOptions, daemon: &mut DaemonEvidence, until: Instant) {
+    let pid = daemon.pid();
+    if pid.is_some() || daemon.watch.get().is_some() {
+        daemon.stacks = match options.stacks {
+            true => threads::capture(pid, Path::new(&daemon.socket), daemon.watch.get(), until).await,
+            false => Part::not_asked(),
+        };
+    }
+}
+
+/// The gateway by the id in its public answer, if it could not be found otherwise because this user may not look.
+fn gateway_that_answers(gateway: &DaemonEvidence, http: &Part<http::HttpProbes>) -> Option<LocatedProcess> {
+    let pid = http.get()?.health()?.pid?;
+    let is_hidden = gateway.presence == Presence::Unknown && gateway.denied;
+    (is_hidden && program::of(pid) == Some(GATEWAY))
+        .then(|| LocatedProcess::that_answers(pid, &gateway.found_by))
 }
 
 fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<String>) -> Configured {
@@ -298,12 +351,18 @@ async fn examine_daemon(
         late: Vec::new(),
         unit: units.of(name),
         stacks: Part::missing("no process"),
+        black_box: Part::not_asked(),
+        log_end: Part::not_asked(),
         others: found.others,
         foreign: found.foreign,
         denied: found.denied,
         may_end: settle::may_end(found.pid),
     };
-    if !is_asked || (found.pid.is_none() && found.presence == Presence::Absent) {
+    if !is_asked {
+        return daemon;
+    }
+    if found.pid.is_none() && found.presence == Presence::Absent {
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket).await;
         return daemon;
     }
     let from_outside = async {
@@ -319,14 +378,25 @@ async fn examine_daemon(
             }
         }
     };
-    let ((process, resources, watchdog_ran), ()) =
-        tokio::join!(from_outside, query(options, &socket, &mut daemon));
-    (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
-    daemon.stacks = match options.stacks && (found.pid.is_some() || daemon.watch.get().is_some()) {
-        // After the other evidence: capturing stacks from outside stops the threads for a moment.
-        true => threads::capture(found.pid, &socket, daemon.watch.get()).await,
-        false => Part::not_asked(),
+    let black_box = read_black_box(options, name, daemon.presence, &socket);
+    let asked = async {
+        match &daemon.foreign {
+            // The answers would be those of the other program.
+            Some(foreign) => {
+                let why = format!("pid {}, another program, holds {}", foreign.pid, socket.display());
+                (daemon.health, daemon.watch) = (Part::missing(why.clone()), Part::missing(why));
+            }
+            None => query(options, &socket, &mut daemon).await,
+        }
     };
+    let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
+    (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
+    daemon.black_box = black_box;
+    if let Some(pid) = found.pid
+        && daemon.latest().and_then(log_end::trouble).is_some()
+    {
+        daemon.log_end = log_end::examine(pid).await;
+    }
     daemon
 }
 
@@ -445,6 +515,22 @@ async fn examine_pressure(options: &GatherOptions) -> Part<Pressures> {
         DoctorTarget::Url { .. } => Part::not_asked(),
         _ => resources::pressure_of_machine(options.quick).await,
     }
+}
+
+/// The file is next to the admin socket. A quick check of a process that runs does not need it.
+async fn read_black_box(
+    options: &GatherOptions,
+    name: &str,
+    presence: Presence,
+    socket: &Path,
+) -> Part<BlackBoxReport> {
+    let is_asked = presence != Presence::NotAsked && !(options.quick && presence == Presence::Running);
+    if !is_asked || socket.as_os_str().is_empty() {
+        return Part::not_asked();
+    }
+    let file =
+        if name == GATEWAY { control::black_box::GATEWAY_FILE } else { control::black_box::INGESTD_FILE };
+    Part::from_result(black_box::read(socket.with_file_name(file), options.since).await)
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.

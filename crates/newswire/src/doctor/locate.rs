@@ -58,6 +58,11 @@ impl LocatedProcess {
         Self::at(pid, "given by --pid")
     }
 
+    /// By the id in its public answer, although this user may not look at its sockets.
+    pub(crate) fn that_answers(pid: i32, why: &str) -> Self {
+        Self { denied: true, ..Self::at(pid, format!("answers at its address; {why}")) }
+    }
+
     pub(crate) fn not_asked() -> Self {
         Self {
             presence: Presence::NotAsked,

@@ -29,6 +29,8 @@ pub(crate) enum MissingCause {
     OtherVersion,
     /// This user may not look.
     Denied,
+    /// There is no socket, or no process listens on it.
+    NoSocket,
     /// Anything else.
     Other,
 }

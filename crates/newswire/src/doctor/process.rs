@@ -31,8 +31,11 @@ pub(crate) struct ProcessSample {
     pub(crate) command: String,
     /// Of the main thread: R running, S sleeping, D waiting for the disk, T stopped, t traced, Z zombie.
     pub(crate) state: char,
-    /// In both samples: by a signal such as SIGSTOP, or by a debugger.
+    /// In both samples, and it did not run in between: by a signal such as SIGSTOP, or by a debugger.
     pub(crate) stopped: bool,
+    /// How often the main thread began to run.
+    #[serde(skip)]
+    pub(crate) switches: u64,
     /// By its control group (`docker pause`, `systemctl freeze`).
     pub(crate) frozen: bool,
     pub(crate) tracer: Option<i32>,
@@ -134,14 +137,15 @@ pub(crate) async fn examine(pid: i32, quick: bool) -> Part<ProcessSample> {
         Err(error) => return Part::missing(format!("process {pid}: {error}")),
     };
     let (mut process, before) = first;
-    if quick {
+    // A tracer such as strace stops the process at each system call, and lets it go on.
+    if quick && !(process.stopped && process.tracer.is_some()) {
         return Part::Found(process);
     }
     sleep(SAMPLE).await;
     let Ok((again, after)) = sample(pid) else {
         return Part::missing(format!("process {pid} ended meanwhile"));
     };
-    process.stopped = process.stopped && again.stopped;
+    process.stopped = process.stopped && again.stopped && process.switches == again.switches;
     process.sampled_ms = again.uptime_ms.saturating_sub(process.uptime_ms);
     process.tasks = difference(&before, &after);
     process.cpu_sampled_ms = process.tasks.iter().map(|task| task.cpu_ms).sum();
@@ -176,6 +180,7 @@ fn sample(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
         *states.entry(task.state).or_default() += 1;
     }
     let group = group_of(&process);
+    let switches = status.as_ref().map(|s| [s.voluntary_ctxt_switches, s.nonvoluntary_ctxt_switches]);
     let facts = ProcessSample {
         pid,
         inner_pids: status
@@ -188,6 +193,7 @@ fn sample(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
         command: command(&process),
         state: stat.state,
         stopped: matches!(stat.state, 'T' | 't'),
+        switches: switches.into_iter().flatten().flatten().sum(),
         frozen: is_frozen(pid),
         tracer: status.as_ref().map(|status| status.tracerpid).filter(|tracer| *tracer != 0),
         threads: u64::try_from(stat.num_threads).unwrap_or(0),

@@ -1,10 +1,13 @@
 //! Prints the evidence for people: short lines, problems marked, the verdict last.
 
+mod black_boxes;
+mod chains;
 mod processes;
 mod resources;
 
 use std::time::Duration;
 
+pub(crate) use self::black_boxes::BlackBoxDetail;
 use super::{
     evidence::{DaemonEvidence, Evidence},
     http::HttpProbes,
@@ -63,7 +66,12 @@ impl ReportWriter {
 }
 
 /// The whole report.
-pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) -> Vec<String> {
+pub(crate) fn lines(
+    evidence: &Evidence,
+    verdict: &DoctorVerdict,
+    history: BlackBoxDetail,
+    paint: Paint,
+) -> Vec<String> {
     let mut page = ReportWriter { paint, lines: Vec::new() };
     http(&mut page, evidence);
     for daemon in evidence.daemons() {
@@ -72,6 +80,7 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
     resources::show_machine(&mut page, evidence);
     if !evidence.quick {
         wire_and_store(&mut page, evidence);
+        chains::show(&mut page, evidence);
         for daemon in evidence.daemons() {
             processes::stalls(&mut page, daemon);
         }
@@ -80,6 +89,9 @@ pub(crate) fn lines(evidence: &Evidence, verdict: &DoctorVerdict, paint: Paint) 
         }
     }
     proof(&mut page, evidence);
+    for daemon in evidence.daemons() {
+        black_boxes::show(&mut page, daemon, history);
+    }
     page.lines.push(String::new());
     let took = format!("took {}, at {}", duration(evidence.took_ms), evidence.at);
     page.lines.push(paint.dim(&took));
@@ -128,7 +140,7 @@ fn http(page: &mut ReportWriter, evidence: &Evidence) {
 fn probes(page: &mut ReportWriter, answers: &HttpProbes) {
     page.normal("address", &safe(&answers.address));
     for probe in &answers.probes {
-        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let millis = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1}ms"));
         let times =
             format!("connect {:>9}  first byte {:>9}", millis(probe.connect_ms), millis(probe.first_byte_ms));
         match (&probe.error, probe.status) {
@@ -280,6 +292,17 @@ fn sources(page: &mut ReportWriter, evidence: &Evidence) {
         "overdue",
         &format!("{}{}", sources.overdue, if outage { "; the network is down" } else { "" }),
     );
+    if let Some(feeds) = &sources.feeds {
+        let failing = feeds.failing.iter().map(|(trouble, count)| format!("{count} {}", trouble.as_str()));
+        let failing = failing.collect::<Vec<_>>().join(", ");
+        let failing = if failing.is_empty() { "none".to_owned() } else { failing };
+        page.normal(
+            "visited",
+            &format!("{} of {}, {} succeeded", feeds.visited, feeds.watched, feeds.succeeded),
+        );
+        page.normal("failing", &failing);
+        page.normal("slow", &format!("{}, {} now", feeds.slow, feeds.slow_now));
+    }
     for busy in sources.busiest.iter().take(BUSIEST_SHOWN) {
         let waits =
             busy.waiting_for.as_deref().map(|what| format!(" for {}", safe(what))).unwrap_or_default();

@@ -1,11 +1,12 @@
 //! The stacks of a process, with the task of each thread: captured by the process itself if it answers, which needs no
 //! privilege, else from outside, which also works for a frozen process.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use control::{WatchReport, watch::TaskReport};
 use serde::Serialize;
 use stacks::{StackDump, StackFrame, ThreadStack};
+use tokio::time::Instant;
 
 use super::{admin, part::Part, verdict, within};
 
@@ -13,8 +14,10 @@ use super::{admin, part::Part, verdict, within};
 /// make progress, none of them is the culprit.
 const OBSERVERS: [&str; 4] = ["watchdog", "prober", "stacks", "vitals"];
 
-/// How long a capture from outside may take; it has a deadline of its own, but not if the memory of the process is locked.
-const OUTSIDE_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
+/// How long a capture from outside may take, and at least: it has a deadline of its own, but not while the memory of the process
+/// is locked, nor for its symbols, which take seconds on a machine without a free processor.
+const OUTSIDE_WITHIN: Duration = Duration::from_secs(5);
+const OUTSIDE_WITHIN_MIN: Duration = Duration::from_secs(1);
 
 /// All threads, the most suspicious first.
 #[derive(Clone, Debug, Serialize)]
@@ -49,8 +52,13 @@ impl Stacks {
     }
 }
 
-/// Captures the stacks from inside if the process answers, and from outside what is missing then.
-pub(crate) async fn capture(pid: Option<i32>, socket: &Path, watch: Option<&WatchReport>) -> Part<Stacks> {
+/// Captures the stacks from inside if the process answers, and from outside what is missing then, by `until`.
+pub(crate) async fn capture(
+    pid: Option<i32>,
+    socket: &Path,
+    watch: Option<&WatchReport>,
+    until: Instant,
+) -> Part<Stacks> {
     let inside = match watch {
         Some(_) => admin::stacks(socket).await,
         None => Part::missing("its admin socket does not answer"),
@@ -58,7 +66,7 @@ pub(crate) async fn capture(pid: Option<i32>, socket: &Path, watch: Option<&Watc
     let incomplete = |dump: &StackDump| dump.threads.iter().any(|thread| thread.frames.is_empty());
     match inside {
         Part::Found(mut dump) if incomplete(&dump) => {
-            let outside = from_outside(pid).await.ok();
+            let outside = from_outside(pid, until).await.ok();
             let from = if outside.is_some() { "both" } else { "inside" };
             if let Some(outside) = outside {
                 fill_in(&mut dump, outside);
@@ -66,18 +74,19 @@ pub(crate) async fn capture(pid: Option<i32>, socket: &Path, watch: Option<&Watc
             Part::Found(merge(dump, from, watch))
         }
         Part::Found(dump) => Part::Found(merge(dump, "inside", watch)),
-        Part::Missing { missing: inside, .. } => match from_outside(pid).await {
+        Part::Missing { missing: inside, .. } => match from_outside(pid, until).await {
             Ok(dump) => Part::Found(merge(dump, "outside", watch)),
             Err(outside) => Part::missing(format!("from inside: {inside}; from outside: {outside}")),
         },
     }
 }
 
-async fn from_outside(pid: Option<i32>) -> Result<StackDump, String> {
+async fn from_outside(pid: Option<i32>, until: Instant) -> Result<StackDump, String> {
     let pid = pid.ok_or("its process is unknown")?;
-    match within::later(OUTSIDE_WITHIN, move || stacks::of_process(pid)).await {
+    let limit = until.saturating_duration_since(Instant::now()).clamp(OUTSIDE_WITHIN_MIN, OUTSIDE_WITHIN);
+    match within::later(limit, move || stacks::of_process(pid)).await {
         Some(captured) => captured.map_err(|error| error.to_string()),
-        None => Err(format!("its memory cannot be read: no answer within {OUTSIDE_WITHIN:?}")),
+        None => Err(format!("they were not complete within {} s", limit.as_secs())),
     }
 }
 

@@ -3,6 +3,9 @@
 //! [`RULES`] is the order of precedence: what explains more comes first. A stopped process explains a silent wire; a stalled
 //! loop explains waiting clients, and the descriptors that they hold. Each rule decides by fields, never by texts.
 
+mod chain_rules;
+mod feed_rules;
+mod log_rules;
 mod next;
 mod presence_rules;
 mod progress_rules;
@@ -17,7 +20,7 @@ mod watch_rules;
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-pub(crate) use self::watch_rules::{is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
+pub(crate) use self::watch_rules::{is_held_up, is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence, Target},
     proof_entry::ProofEntry,
@@ -154,6 +157,7 @@ const RULES: &[Rule] = &[
     presence_rules::orphan_listener,
     presence_rules::other_gateway,
     presence_rules::not_running,
+    chain_rules::held_by_debugger,
     presence_rules::gateway_stopped,
     presence_rules::daemon_stopped,
     presence_rules::disk_full,
@@ -178,6 +182,7 @@ const RULES: &[Rule] = &[
     resource_rules::run_dir_gone,
     watch_rules::listener_mute,
     watch_rules::observer_blocked,
+    watch_rules::task_held_up,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     progress_rules::loop_moves,
@@ -185,9 +190,11 @@ const RULES: &[Rule] = &[
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
     resource_rules::elsewhere,
+    log_rules::log_blocked,
+    feed_rules::feeds_failing,
     resource_rules::other_gateway,
     progress_rules::clock_jumped,
-    progress_rules::slow_feeds,
+    feed_rules::slow_feeds,
 ];
 
 /// Applies the rules. What they find well must be proved.
@@ -195,7 +202,7 @@ pub(crate) fn conclude(evidence: &Evidence) -> DoctorVerdict {
     let found = RULES.iter().find_map(|rule| rule(evidence)).unwrap_or_else(|| healthy(evidence));
     let proved = match found.exit() {
         Exit::Ok => prove(evidence, found),
-        _ => found,
+        _ => chain_rules::with_root(evidence, found),
     };
     with_configuration(evidence, proved)
 }
@@ -233,10 +240,18 @@ fn prove(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdict {
         more => format!("; and {more} more, in the section proof"),
     };
     let reasons = reasons.into_iter().take(REASONS_MAX).cloned().collect::<Vec<_>>().join("; ");
-    let line =
-        format!("whether all is well could not be told ({}): {reasons}{more}{seen}", first.part.as_str());
+    let line = format!("cannot tell whether all is well ({}): {reasons}{more}{seen}", first.part.as_str());
     let next = distinct(&unknown, |entry| entry.remedy.as_ref()).into_iter().take(REASONS_MAX).cloned();
-    let next: Vec<_> = next.chain(found.next).collect();
+    let mut next: Vec<_> = next.chain(found.next).collect();
+    if let Some(http) = evidence.http.get()
+        && evidence.target == Target::Both
+        && unknown.iter().any(|entry| entry.is_denied)
+    {
+        let address = safe(&http.address);
+        next.push(format!(
+            "newswire doctor --quick --url http://{address}/   # needs no rights: what the gateway answers"
+        ));
+    }
     DoctorVerdict::new(VerdictCode::Unknown, line, next)
 }
 
@@ -273,6 +288,19 @@ fn with_configuration(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdic
     let mut verdict = DoctorVerdict { line, ..found };
     verdict.next.push(format!("{check}   # with its mistakes the programs would not start"));
     verdict
+}
+
+/// `; it was killed 5s ago in the middle of a stall: …`, from the black box of a process that does not run.
+fn last_words(daemon: &DaemonEvidence) -> String {
+    let ending = daemon.black_box.get().and_then(|report| report.last.ending());
+    ending.map(|ending| format!("; {ending}")).unwrap_or_default()
+}
+
+/// What was stalled when a process that does not answer last wrote its black box.
+fn stalled_before(daemon: &DaemonEvidence) -> String {
+    let last = daemon.black_box.get().map(|report| &report.last).filter(|last| last.running);
+    let stalled = last.and_then(|last| Some((last.stalled()?, duration(last.written_ms_ago))));
+    stalled.map(|(stall, ago)| format!("; {ago} ago {stall}")).unwrap_or_default()
 }
 
 const BUNDLE: &str = "newswire bundle --since 30m   # first: a restart destroys the evidence";

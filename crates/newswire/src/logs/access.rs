@@ -1,16 +1,23 @@
 //! Lines of access logs: the combined and common formats of nginx, Apache and others.
 
+use news::Timestamp;
 use reqwest::StatusCode;
 
-use super::{
-    log_line::{LogLine, Severity},
-    stamp,
-};
+use super::{severity::Severity, stamp};
+
+/// One request and its answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct AccessEntry {
+    pub(super) time: Timestamp,
+    pub(super) level: Option<Severity>,
+    /// `GET /news: 502 Bad Gateway`
+    pub(super) text: String,
+}
 
 /// `10.0.0.7 - user [25/Nov/2026:19:00:00 +0000] "GET /news?a=b HTTP/1.1" 502 157 "-" "curl/8"`. `None` for other lines. An
 /// answer of 5xx is an error, of 4xx a warning. The text has neither the query nor the client, so that the same route with
 /// the same status is one group.
-pub(super) fn parse(line: &str) -> Option<LogLine> {
+pub(super) fn parse(line: &str) -> Option<AccessEntry> {
     let (client, rest) = line.split_once(" [")?;
     let (time, rest) = rest.split_once("] \"")?;
     let time = stamp::access_time(time)?;
@@ -31,7 +38,7 @@ pub(super) fn parse(line: &str) -> Option<LogLine> {
     let reason =
         StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
     let text = format!("{method} {path}: {status} {reason}");
-    Some(LogLine { time: Some(time), level, text, ..LogLine::default() })
+    Some(AccessEntry { time, level, text })
 }
 
 #[cfg(test)]
@@ -48,7 +55,7 @@ mod tests {
         let found = parse(&line("502")).unwrap();
         assert_eq!(found.level, Some(Severity::Error));
         assert_eq!(found.text, "GET /news: 502 Bad Gateway");
-        assert_eq!(found.time, "2026-11-25T18:00:00Z".parse().ok());
+        assert_eq!(found.time, "2026-11-25T18:00:00Z".parse().unwrap());
         assert_eq!(parse(&line("404")).unwrap().level, Some(Severity::Warn));
         assert_eq!(parse(&line("200")).unwrap().level, None);
         assert_eq!(parse(&line("x")), None);

@@ -6,10 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use news::Timestamp;
 use serde::Serialize;
 
-use super::{
-    log_line::{LogLine, Severity},
-    signature::signature,
-};
+use super::{log_line::LogLine, severity::Severity, signature::signature};
 use crate::redact::Redactor;
 
 /// Groups kept; lines that would need another one are only counted.

@@ -2,32 +2,13 @@
 //! journal, and lines of other programs. [`records`](super::records) joins those that belong together.
 
 use news::Timestamp;
-use serde::Serialize;
 use serde_json::Value;
 
-use super::{access, stamp};
-
-/// How severe a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
-    /// A warning.
-    Warn,
-    /// An error.
-    Error,
-    /// A thread panicked.
-    Panic,
-}
-
-impl Severity {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Warn => "warn",
-            Self::Error => "error",
-            Self::Panic => "panic",
-        }
-    }
-}
+use super::{
+    access,
+    severity::{Severity, is_level, level_of},
+    stamp,
+};
 
 /// A parsed line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,7 +40,12 @@ impl LogLine {
             };
         }
         if let Some(request) = access::parse(line) {
-            return request;
+            return Self {
+                time: Some(request.time),
+                level: request.level,
+                text: request.text,
+                ..Self::default()
+            };
         }
         let mut prefix = stamp::split(line, now);
         if prefix.program.is_some() {
@@ -159,20 +145,6 @@ fn of_journal(fields: &serde_json::Map<String, Value>, now: Timestamp) -> LogLin
     line.source = of("SOURCE").map(str::to_owned).or_else(|| source_in(&line.text));
     line.program = program;
     line
-}
-
-pub(super) fn is_level(word: &str) -> bool {
-    ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&word)
-}
-
-fn level_of(word: &str) -> Option<Severity> {
-    match word.to_ascii_lowercase().as_str() {
-        "error" | "err" | "fatal" | "critical" | "crit" | "alert" | "emerg" | "emergency" | "severe" => {
-            Some(Severity::Error)
-        }
-        "warn" | "warning" => Some(Severity::Warn),
-        _ => None,
-    }
 }
 
 /// The level of a line of another program: a word near its beginning, in capitals, in brackets, before a colon, or the

@@ -5,7 +5,10 @@
 
 use std::collections::VecDeque;
 
-use super::log_line::{LogLine, Severity, is_rust_panic};
+use super::{
+    log_line::{LogLine, is_rust_panic},
+    severity::Severity,
+};
 
 /// Programs whose records are joined at the same time; the oldest is finished early.
 const OPEN_MAX: usize = 64;

@@ -14,7 +14,7 @@
 use chrono::{DateTime, Datelike as _, FixedOffset, Local, NaiveDateTime, TimeDelta, TimeZone as _, Utc};
 use news::Timestamp;
 
-use super::log_line::{Severity, is_level};
+use super::severity::{Severity, is_level};
 
 /// Dates and times without a zone: they are in that of this machine.
 const LOCAL_FORMATS: [&str; 6] = [

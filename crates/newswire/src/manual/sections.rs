@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap_mangen::roff::{Roff, bold, italic, roman};
-use daemon::exit::{EX_CONFIG, EX_FAILURE, EX_IOERR, EX_OK, EX_TEMPFAIL, EX_USAGE};
+use daemon::exit::{EX_CONFIG, EX_FAILURE, EX_IOERR, EX_OK, EX_TEMPFAIL, EX_UNKNOWN, EX_USAGE};
 
 use crate::examples::Example;
 
@@ -47,7 +47,8 @@ const STATE: (&str, &str) = (
 const SOCKETS: (&str, &str) = (
     "/run/newswire",
     "The Unix sockets (daemon.run_dir): ingestd.sock, ingestd-admin.sock and gateway-admin.sock. All speak HTTP. The admin \
-     sockets answer even if every event loop is blocked.",
+     sockets answer even if every event loop is blocked. The black boxes, ingestd.blackbox and gateway.blackbox, have what each \
+     daemon did last; newswire doctor --since reads them.",
 );
 
 const TERM: (&str, &str) =
@@ -83,6 +84,10 @@ pub(super) const TOOL: &[ManSection] = &[
         (EX_OK, "Success: no problem was found, or the work is done."),
         (EX_FAILURE, "A problem was found, or the work failed."),
         (EX_USAGE, "The command line or the configuration is wrong."),
+        (
+            EX_UNKNOWN,
+            "It could not tell: something may not be looked at, or did not answer (doctor, verify).",
+        ),
     ]),
     Terms("ENVIRONMENT", &[CONFIG, OVERRIDE, NO_COLOR]),
     Terms("FILES", &[CONFIG_FILE, LIST, STATE, SOCKETS]),

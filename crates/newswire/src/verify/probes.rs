@@ -19,8 +19,8 @@ const NAME: &str = "answers";
 const PATHS: [&str; 2] = ["/", "/health"];
 /// Pause between two pairs.
 const PAUSE: Duration = Duration::from_millis(100);
-/// After this many pairs without any answer the gateway counts as down.
-const UNANSWERED_PAIRS_MAX: usize = 3;
+/// After this many failures no further idle probe is sent: the check has failed.
+const FAILURES_MAX: usize = 6;
 
 /// The results of probes.
 #[derive(Debug, Default)]
@@ -35,9 +35,9 @@ pub(super) struct ProbeTimes {
 /// Runs this many pairs of probes.
 pub(super) async fn run_pairs(gateway: &GatewayClient, pairs: usize) -> ProbeTimes {
     let mut probes = ProbeTimes::default();
-    for pair in 0..pairs {
+    for _ in 0..pairs {
         probes.pair(gateway).await;
-        if pair + 1 == UNANSWERED_PAIRS_MAX && probes.times.is_empty() {
+        if probes.failures >= FAILURES_MAX {
             break;
         }
         sleep(PAUSE / 2).await;
@@ -58,8 +58,8 @@ impl ProbeLoop {
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let mut probes = ProbeTimes::default();
-            while !stopped.is_cancelled() {
-                probes.pair(&gateway).await;
+            // What is under way at the end would only delay it.
+            while stopped.run_until_cancelled(probes.pair(&gateway)).await.is_some() {
                 sleep(PAUSE).await;
             }
             probes.times.sort_unstable();

@@ -11,6 +11,8 @@ use super::gateway::GatewayClient;
 /// Measures the resources of one gateway.
 pub(super) struct GatewayResources {
     process: Result<GatewayProcess, String>,
+    /// Whether the URL is that of the configuration, so that its process should be found.
+    is_expected: bool,
 }
 
 struct GatewayProcess {
@@ -29,7 +31,14 @@ pub(super) struct ResourceCounts {
 impl GatewayResources {
     /// Locates the process by its admin socket, if the configuration is that of this gateway.
     pub(super) async fn locate(config: &Config, url: &Url) -> Self {
-        Self { process: locate(config, url).await }
+        let listen = config.gateway.listen.port();
+        let is_expected = super::is_loopback(url) && url.port_or_known_default() == Some(listen);
+        Self { process: locate(config, url).await, is_expected }
+    }
+
+    /// Whether its process should be found.
+    pub(super) fn is_expected(&self) -> bool {
+        self.is_expected || self.process.is_ok()
     }
 
     /// Why only the number of streams is available.

@@ -38,17 +38,19 @@ struct AbortCounts {
     first: Option<String>,
 }
 
-/// Opens and aborts streams in rounds of `at_once`, then waits until the gateway uses no more resources than before.
+/// Opens and aborts streams in rounds of `at_once`, then waits until the gateway uses no more resources than before, but not
+/// after `deadline`.
 pub(super) async fn check(
     gateway: &GatewayClient,
     resources: &GatewayResources,
     at_once: u16,
     aborts: u16,
+    deadline: Instant,
 ) -> CheckResult {
     let before = resources.measure(gateway).await;
     let mut counts = AbortCounts::default();
     let mut left = aborts;
-    while left > 0 {
+    while left > 0 && Instant::now() < deadline {
         let round = left.min(at_once);
         let numbers = aborts - left..aborts - left + round;
         left -= round;
@@ -60,7 +62,7 @@ pub(super) async fn check(
         sleep(PAUSE).await;
     }
     let tolerated = tolerance(aborts);
-    let (after, excess) = settle(gateway, resources, before, tolerated).await;
+    let (after, excess) = settle(gateway, resources, before, tolerated, deadline).await;
     let figures = figures(&counts, before, after, tolerated);
     if counts.opened == 0 {
         let reason = match (&counts.first, counts.full) {
@@ -78,13 +80,14 @@ pub(super) async fn check(
         );
     }
     if !excess.is_empty() {
-        let reason = format!("{} after {SETTLED_WITHIN:?}", excess.join(", "));
+        let reason = format!("{}, which were not freed in time", excess.join(", "));
         return CheckResult::failed(NAME, reason, figures);
     }
     match resources.unavailable() {
+        // Of a gateway on another machine nothing else can be measured.
         Some(why) => {
             let reason = format!("only the number of streams could be measured: {why}");
-            CheckResult::skipped_with(NAME, reason, figures)
+            CheckResult::skipped_with(NAME, reason, figures, resources.is_expected())
         }
         None => CheckResult::passed(NAME, figures),
     }
@@ -131,8 +134,9 @@ async fn settle(
     resources: &GatewayResources,
     before: ResourceCounts,
     tolerated: u64,
+    deadline: Instant,
 ) -> (ResourceCounts, Vec<String>) {
-    let until = Instant::now() + SETTLED_WITHIN;
+    let until = deadline.min(Instant::now() + SETTLED_WITHIN);
     loop {
         let after = resources.measure(gateway).await;
         let excess = excess(before, after, tolerated);

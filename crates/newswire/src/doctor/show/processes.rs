@@ -10,6 +10,7 @@ use crate::{
     doctor::{
         admin::LATE_MS,
         evidence::{DaemonEvidence, Presence},
+        log_end::BLOCKED_MS,
         part::{MissingCause, Part},
         process::{ProcessSample, Usage},
         threads::{ExaminedThread, location},
@@ -18,6 +19,8 @@ use crate::{
     out::safe,
 };
 
+/// A task without a queue is shown if it has waited for longer.
+const TASK_WAITS_LONG_MS: u64 = 15_000;
 /// Frames shown per stack, and more if the culprit is further out; the JSON contains all.
 const FRAMES_SHOWN: usize = 14;
 /// Further out there are only the frames that start the thread.
@@ -66,7 +69,12 @@ fn facts(page: &mut ReportWriter, process: &ProcessSample) {
     );
     if process.sampled_ms > 0 {
         let (cpu, delay, over) = (process.cpu_sampled_ms, process.run_delay_ms, process.sampled_ms);
-        let text = format!("ran {cpu} ms of {over} ms, waited {delay} ms for a processor");
+        let text = format!(
+            "ran {} of {}, waited {} for a processor",
+            duration(cpu),
+            duration(over),
+            duration(delay)
+        );
         page.line(delay > over, "processor", &text);
     }
     match process.open_files {
@@ -102,6 +110,30 @@ fn unit(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     }
 }
 
+/// The output of its log, if lines were lost or wait.
+fn log_output(page: &mut ReportWriter, daemon: &DaemonEvidence) {
+    let Some(log) = daemon.watch.get().and_then(|watch| watch.progress.log.as_ref()) else { return };
+    let is_blocked = log.blocked_ms >= BLOCKED_MS;
+    if log.dropped == 0 && !is_blocked && log.failing.is_none() {
+        return;
+    }
+    let dropped = format!("{} lines dropped since the start", log.dropped);
+    let text = match &log.failing {
+        _ if is_blocked => {
+            let (queued, max) = (bytes(log.queued_bytes), bytes(log.queued_bytes_max));
+            format!(
+                "a write has been waiting for {}; {queued} of {max} queued; {dropped}",
+                duration(log.blocked_ms)
+            )
+        }
+        Some(failing) => {
+            format!("refused for {}: {}; {dropped}", duration(failing.lasted_ms), safe(&failing.error))
+        }
+        None => dropped,
+    };
+    page.line(is_blocked || log.failing.is_some(), "log", &text);
+}
+
 /// What the process reports itself.
 fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
     if let Part::Missing { missing, .. } = &daemon.health {
@@ -119,6 +151,7 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
         Part::Found(watch) => {
             watch.progress.loops.iter().for_each(|l| one_loop(page, l));
             watchers(page, watch);
+            tasks(page, watch);
         }
     }
     if let Some((pauses, ms)) =
@@ -130,18 +163,19 @@ fn own_report(page: &mut ReportWriter, daemon: &DaemonEvidence) {
             &format!("the whole process did not run for {}, until {} ago", duration(ms), duration(when)),
         );
     }
+    log_output(page, daemon);
     for late in &daemon.late {
         page.problem(
             "late",
             &format!(
-                "{} in {} of {} samples, by up to {} ms; ran {} ms and waited {} ms for a processor in {} ms",
+                "{} in {} of {} samples, by up to {}; ran {} and waited {} for a processor in {}",
                 safe(&late.name),
                 late.late,
                 late.looks,
-                late.worst_ms,
-                late.cpu_ms.unwrap_or(0),
-                late.run_delay_ms.unwrap_or(0),
-                late.over_ms
+                duration(late.worst_ms),
+                duration(late.cpu_ms.unwrap_or(0)),
+                duration(late.run_delay_ms.unwrap_or(0)),
+                duration(late.over_ms)
             ),
         );
     }
@@ -151,7 +185,9 @@ fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
     let work = l.work.as_ref().map(|work| format!("; {}", task_text(work))).unwrap_or_default();
     let text = match l.stalled {
         true => format!("STALLED for {}{work}", duration(l.beat_ms_ago)),
-        false => format!("lag {} ms, maximum of the last minute {} ms{work}", l.lag_ms, l.lag_ms_max),
+        false => {
+            format!("lag {}, maximum of the last minute {}{work}", duration(l.lag_ms), duration(l.lag_ms_max))
+        }
     };
     page.line(l.stalled || l.lag_ms >= LATE_MS, &safe(&l.name), &text);
 }
@@ -178,6 +214,30 @@ fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
         let error = listener.error.as_deref().map(|error| format!(": {}", safe(error))).unwrap_or_default();
         let text = format!("{} {answered}{waiting}{error}", safe(&listener.address));
         page.line(verdict::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
+    }
+}
+
+/// Tasks for which something is queued, or that have waited for long without a queue.
+fn tasks(page: &mut ReportWriter, watch: &WatchReport) {
+    for task in &watch.progress.tasks {
+        let has_queued = task.queued.is_some_and(|queued| queued > 0);
+        let is_long = task.queued.is_none() && task.since_ms_ago > TASK_WAITS_LONG_MS;
+        if !has_queued && !is_long {
+            continue;
+        }
+        let what = match &task.waits_for {
+            Some(what) => format!("waits for {} for {}", safe(what), duration(task.since_ms_ago)),
+            None => format!("at work for {}", duration(task.since_ms_ago)),
+        };
+        let queue = match (task.queued, task.capacity) {
+            (Some(queued), Some(capacity)) => format!(", {queued} of {capacity} queued"),
+            _ => String::new(),
+        };
+        page.line(
+            verdict::is_held_up(task),
+            &format!("task {}", safe(&task.name)),
+            &format!("{what}{queue}"),
+        );
     }
 }
 

@@ -9,6 +9,17 @@ pub(super) fn restart(daemon: &DaemonEvidence) -> String {
     restarted_by(daemon, "kill -9")
 }
 
+/// How a process that hangs is restarted, if this user sees which one it is.
+pub(super) fn end_hang(evidence: &Evidence, daemon: &DaemonEvidence) -> String {
+    match (daemon.unit.get().is_some() || daemon.pid().is_some(), evidence.target) {
+        (true, _) => restart(daemon),
+        (false, Target::Url) => {
+            "newswire doctor   # run it on the machine of the gateway: it names the process".to_owned()
+        }
+        (false, _) => look_with_rights(evidence),
+    }
+}
+
 /// The command that restarts a process which can still end in order.
 pub(super) fn restart_in_order(daemon: &DaemonEvidence) -> String {
     restarted_by(daemon, "kill")

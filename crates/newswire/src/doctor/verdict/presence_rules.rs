@@ -1,10 +1,11 @@
 //! Rules about the presence of the processes: not running, stopped, another one on the port, starting, draining.
 
 use super::{
-    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
+    DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, last_words,
+    name_and_pid,
     next::{exit_log_hint, look_with_rights, quoted, restart, start, sudo, whose},
     resource_rules::other_network,
-    safe,
+    safe, stalled_before,
 };
 use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY, resources::freezer::FrozenGroup};
 use crate::out::whole;
@@ -105,7 +106,12 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
         return None;
     }
     let config = evidence.config.as_deref().map_or("the built-in configuration".to_owned(), safe);
-    let line = format!("neither process runs with {config} (sockets in {})", safe(&evidence.run_dir));
+    let mut line = format!("neither process runs with {config} (sockets in {})", safe(&evidence.run_dir));
+    for daemon in evidence.daemons() {
+        if let Some(ending) = daemon.black_box.get().and_then(|report| report.last.ending()) {
+            line.push_str(&format!("; {}: {ending}", daemon.name));
+        }
+    }
     let mut next: Vec<_> = evidence
         .daemons()
         .flat_map(|daemon| daemon.others.iter().map(move |other| (daemon, other)))
@@ -125,14 +131,14 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
                 Some(config) => format!("newswire up --config {}   # or start both as usual", quoted(config)),
                 None => "newswire up   # or start both as usual".to_owned(),
             },
-            "if they should be running: name their configuration with --config".to_owned(),
+            "if they should be running: name their configuration, `newswire doctor --config FILE`".to_owned(),
         ]),
     }
     Some(DoctorVerdict::new(VerdictCode::NotRunning, line, next))
 }
 
 pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let line = stopped(&evidence.gateway)?;
+    let line = stopped(&evidence.gateway)? + &stalled_before(&evidence.gateway);
     let too = if stopped(&evidence.ingestd).is_some() { "; newswire-ingestd is stopped too" } else { "" };
     let mut next = continue_steps(&evidence.gateway);
     if !too.is_empty() {
@@ -142,7 +148,7 @@ pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
 }
 
 pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let line = stopped(&evidence.ingestd)?;
+    let line = stopped(&evidence.ingestd)? + &stalled_before(&evidence.ingestd);
     let line = format!("{line}; the gateway still serves the events it has");
     Some(DoctorVerdict::new(VerdictCode::DaemonStopped, line, continue_steps(&evidence.ingestd)))
 }
@@ -246,7 +252,8 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
     let refused = evidence.http.get().is_some_and(|http| http.probes.iter().all(|p| p.connect_ms.is_none()));
     match gateway.presence {
         Presence::Absent if !answers(evidence) => {
-            let line = format!("newswire-gateway does not run: {}", safe(&gateway.found_by));
+            let line =
+                format!("newswire-gateway does not run: {}{}", safe(&gateway.found_by), last_words(gateway));
             Some(DoctorVerdict::new(VerdictCode::GatewayDead, line, [exit_log_hint(gateway), start(gateway)]))
         }
         Presence::NotAsked if refused => {
@@ -283,8 +290,9 @@ pub(super) fn daemon_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
         return None;
     }
     let line = format!(
-        "newswire-ingestd does not run: {}; the gateway still serves the events it has",
-        safe(&ingestd.found_by)
+        "newswire-ingestd does not run: {}{}; the gateway still serves the events it has",
+        safe(&ingestd.found_by),
+        last_words(ingestd)
     );
     Some(DoctorVerdict::new(VerdictCode::DaemonDead, line, [exit_log_hint(ingestd), start(ingestd)]))
 }

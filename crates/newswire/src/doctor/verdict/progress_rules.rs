@@ -2,14 +2,14 @@
 
 use control::{
     IngestVitals,
-    watch::{BusySource, LoopReport, TaskReport, WatchKind},
+    watch::{LoopReport, TaskReport, WatchKind},
 };
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
-    next::{quoted, restart, restart_in_order},
+    next::{end_hang, quoted, restart, restart_in_order},
     presence_rules::is_starting,
-    safe, task_text,
+    safe, stalled_before, task_text,
     watch_rules::is_stalled,
 };
 use crate::doctor::{admin::LateLoop, evidence::Target, part::MissingCause};
@@ -20,8 +20,6 @@ pub(super) const BEATS_AGAIN_MS: u64 = 500;
 const MOVED_AFTER_MS: u64 = 3_000;
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
-/// A feed that takes longer to answer is slow.
-const FEED_SLOW_MS: u64 = 5_000;
 /// A commit that took longer is reported for [`COMMIT_RECENT_MS`] after its end.
 const COMMIT_VERY_SLOW_MS: u64 = 5_000;
 const COMMIT_RECENT_MS: u64 = 60_000;
@@ -35,8 +33,6 @@ const DESCRIPTORS_FULL: u64 = 95;
 const JUMP_RECENT_MS: u64 = 600_000;
 /// A daemon that has run for longer should have finished visits.
 pub(super) const SETTLED_MS: u64 = 60_000;
-/// The longest list of busiest sources that a daemon reports.
-const BUSIEST_MAX: usize = 50;
 
 /// The loop that has been stalled for the longest time, and is still stalled at the second look.
 pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
@@ -65,7 +61,7 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
         culprit(daemon, &worst).map_or("in an unknown function".to_owned(), |at| format!("in {at}"));
     let work = working_on(worst.work.as_ref());
     let line = format!("{who} has been blocked for {since} {function}{work}{}", seen(daemon));
-    let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report_bug()];
+    let next = [bundle(), restart(daemon), report_bug()];
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next))
 }
 
@@ -123,7 +119,7 @@ fn stalled_according_to_ready(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(
         VerdictCode::EventLoopBlocked,
         line,
-        [bundle(), restart(&evidence.gateway), report_bug()],
+        [bundle(), end_hang(evidence, &evidence.gateway), report_bug()],
     ))
 }
 
@@ -201,7 +197,9 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
         .filter(|n| *n > 0)
         .map(|n| format!("; {n} visits wait to be recorded"))
         .unwrap_or_default();
-    let line = if let Some(ms) = recorder.map(|l| l.beat_ms_ago).max(in_progress) {
+    // The watchdog may have seen a stall that ended before the report was made, or one of another step than the commit.
+    let stalled = recorder.map(|l| l.beat_ms_ago).filter(|ms| *ms > COMMIT_SLOW_MS);
+    let line = if let Some(ms) = stalled.max(in_progress) {
         let at = recorder.and_then(|l| culprit(daemon, l)).map(|at| format!(" in {at}")).unwrap_or_default();
         format!("a commit to the store has taken {} so far{at}{queued}{moves}", duration(ms))
     } else {
@@ -229,8 +227,8 @@ pub(super) fn log_unreadable(evidence: &Evidence) -> Option<DoctorVerdict> {
         duration(ago)
     );
     let next = [
-        "newswire logs --level error --since 15m   # what could not be read, and why".to_owned(),
-        "dmesg | tail   # errors of the disk".to_owned(),
+        "newswire logs --level error --since 15m   # what could not be read, and why; without a journal, its log".to_owned(),
+        "dmesg | tail   # errors of the disk; root may read them".to_owned(),
         bundle(),
     ];
     Some(DoctorVerdict::new(VerdictCode::LogUnreadable, line, next))
@@ -273,7 +271,7 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
             probe.path,
             first_busy_thread(daemon)
         );
-        let next = [bundle(), format!("{}   # ends it", restart(daemon)), report_bug()];
+        let next = [bundle(), end_hang(evidence, daemon), report_bug()];
         return Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next));
     }
     // The second look has its own deadline, so a report that came then is an answer.
@@ -286,9 +284,10 @@ pub(super) fn does_not_answer(evidence: &Evidence) -> Option<DoctorVerdict> {
         _ => "",
     };
     let line = format!(
-        "{} does not answer on its admin socket{disk}{}",
+        "{} does not answer on its admin socket{disk}{}{}",
         name_and_pid(daemon),
-        first_busy_thread(daemon)
+        first_busy_thread(daemon),
+        stalled_before(daemon)
     );
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, [bundle(), restart(daemon), report_bug()]))
 }
@@ -319,15 +318,18 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<DoctorVerdict> {
         .max_by_key(|(_, late)| late.worst_ms)?;
     let (why, next) = match delay_cause(late) {
         DelayCause::NoProcessor(ms) => (
-            format!("for {ms} of {} ms it was ready to run but the machine had no processor for it", late.over_ms),
+            format!(
+                "for {} of {} it was ready to run but the machine had no processor for it",
+                duration(ms),
+                duration(late.over_ms)
+            ),
             overloaded(),
         ),
         DelayCause::OwnWork(ms) => (
-            format!("its own work took {ms} of {} ms", late.over_ms),
+            format!("its own work took {} of {}", duration(ms), duration(late.over_ms)),
             vec![
                 bundle(),
-                "newswire doctor --json | jq '.evidence.gateway.stacks.threads[0]'   # run it several times"
-                    .to_owned(),
+                format!("newswire doctor --pid {}   # run it several times: where is {}?", daemon.pid().unwrap_or(0), safe(&late.name)),
                 report_bug(),
             ],
         ),
@@ -340,12 +342,12 @@ pub(super) fn worker_starved(evidence: &Evidence) -> Option<DoctorVerdict> {
     let at = daemon.stacks.get().and_then(|stacks| stacks.of(late.tid)).filter(|thread| !thread.idle);
     let at = at.and_then(|thread| thread.culprit.as_ref()).map(|at| format!("; seen in {}", safe(at)));
     let line = format!(
-        "{} of {} was late in {} of {} samples, by up to {} ms: {why}{}{}",
+        "{} of {} was late in {} of {} samples, by up to {}: {why}{}{}",
         safe(&late.name),
         name_and_pid(daemon),
         late.late,
         late.looks,
-        late.worst_ms,
+        duration(late.worst_ms),
         working_on(late.work.as_ref()),
         at.unwrap_or_default()
     );
@@ -464,29 +466,4 @@ pub(super) fn clock_jumped(evidence: &Evidence) -> Option<DoctorVerdict> {
         "newswire doctor   # again, in 10 minutes".to_owned(),
     ];
     Some(DoctorVerdict::new(VerdictCode::ClockJumped, line, next))
-}
-
-pub(super) fn slow_feeds(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let vitals = evidence.ingestd.ingest_vitals()?;
-    if vitals.outage {
-        let line = "no hang: no source can be reached, so the network of this machine is down";
-        let next = ["ping, or `newswire check URL` with any feed; visits resume by themselves".to_owned()];
-        return Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next));
-    }
-    let is_slow = |source: &&BusySource| source.activity == "fetching" && source.since_ms_ago >= FEED_SLOW_MS;
-    let slow: Vec<_> = vitals.sources.as_ref()?.busiest.iter().filter(is_slow).collect();
-    let slowest = slow.iter().max_by_key(|source| source.since_ms_ago)?;
-    let least = if slow.len() >= BUSIEST_MAX { "at least " } else { "" };
-    let feeds = if slow.len() == 1 { "feed is" } else { "feeds are" };
-    let line = format!(
-        "no hang: {least}{} {feeds} slow, the slowest {} for {}; other feeds and clients do not wait for them",
-        slow.len(),
-        safe(&slowest.source),
-        duration(slowest.since_ms_ago)
-    );
-    let next = [format!(
-        "newswire sources show {0}; newswire sources pause {0}   # if it persists",
-        safe(&slowest.source)
-    )];
-    Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next))
 }

@@ -18,9 +18,6 @@ use crate::doctor::{
     show::lag,
 };
 
-/// A watchdog that has not looked for longer may be stuck: it looks every 250 ms.
-const WATCHDOG_LATE_MS: u64 = 5_000;
-
 /// Every part of the proof, in the order in which it is shown.
 pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
     let (gateway, ingestd) = (&evidence.gateway, &evidence.ingestd);
@@ -179,6 +176,8 @@ fn unreadable(
     match cause {
         MissingCause::Denied => ProofEntry::denied(part, why, look_with_rights(evidence)),
         MissingCause::OtherVersion => ProofEntry::unknown(part, why, tool_of_its_version(daemon)),
+        // A process binds its sockets when it starts, and never again.
+        MissingCause::NoSocket => ProofEntry::unknown(part, why, restart_in_order(daemon)),
         _ => ProofEntry::unknown(part, why, look_again(evidence)),
     }
 }

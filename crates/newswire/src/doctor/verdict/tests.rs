@@ -11,19 +11,26 @@ use control::{
 };
 use serde_json::{Value, json};
 
+mod advice;
+#[path = "chain_tests.rs"]
+mod chain_tests;
+
 use super::*;
 use crate::doctor::{
     admin::LateLoop,
     evidence::{Configured, Disk, OtherProcess},
     http::{HttpProbe, HttpProbes, PublicHealth, Ready, ReadyWire},
     listener::{ListenerReport, Owner, Socket},
+    log_end::{LogEnd, LogEndKind, LogReader},
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
         ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
+    show::BlackBoxDetail,
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
+    waits::{Access, LockKind, WaitChain},
 };
 
 const INGESTD: i32 = 100;
@@ -80,6 +87,7 @@ pub(super) fn healthy() -> Evidence {
         store_place: Part::Found(StorePlacement::InPlace),
         other_gateways: Vec::new(),
         pressure: Part::Found(Pressures::default()),
+        waits: Part::Found(Vec::new()),
     }
 }
 
@@ -201,6 +209,8 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
         late: Vec::new(),
         unit: Part::missing("no systemd"),
         stacks: Part::not_asked(),
+        black_box: Part::not_asked(),
+        log_end: Part::not_asked(),
         others: Vec::new(),
         foreign: None,
         denied: false,
@@ -247,7 +257,7 @@ pub(super) fn ingest_vitals(evidence: &mut Evidence) -> &mut IngestVitals {
     }
 }
 
-fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
+pub(super) fn sources(evidence: &mut Evidence) -> &mut SourcesReport {
     ingest_vitals(evidence).sources.as_mut().unwrap()
 }
 
@@ -300,6 +310,7 @@ pub(super) fn expect(evidence: &Evidence, code: VerdictCode, words: &[&str]) -> 
         assert!(verdict.line.contains(word), "{word:?} is not in {:?}", verdict.line);
     }
     assert!(code == VerdictCode::Healthy || !verdict.next.is_empty(), "{verdict:?}");
+    verdict.next.iter().for_each(|step| advice::check(step, &[INGESTD, GATEWAY]));
     assert!(!verdict.line.contains('\n') && verdict.next.iter().all(|step| !step.contains('\n')));
     verdict
 }
@@ -461,6 +472,18 @@ fn a_slow_commit_is_store_slow_unless_the_disk_is_full() {
 }
 
 #[test]
+fn a_recorder_that_works_again_is_not_slow_by_0_ms() {
+    let mut e = healthy();
+    stall(&mut e.ingestd, "recorder", 0);
+    expect(&e, VerdictCode::Healthy, &[]);
+    stall(&mut e.ingestd, "recorder", 1_200);
+    expect(&e, VerdictCode::StoreSlow, &["1.2s so far"]);
+    stall(&mut e.ingestd, "recorder", 0);
+    ingest_vitals(&mut e).store.committing_ms = Some(3_000);
+    expect(&e, VerdictCode::StoreSlow, &["3s so far"]);
+}
+
+#[test]
 fn a_slow_commit_is_reported_for_a_minute_after_its_end() {
     let mut e = healthy();
     ingest_vitals(&mut e).store.last_commit_took_ms = Some(6_000);
@@ -529,8 +552,13 @@ fn a_pause_of_recording_is_reported_unless_something_hangs() {
         detail: long.clone(),
     }];
     expect(&copied, VerdictCode::RecordingPaused, &[&long]);
-    let page =
-        crate::doctor::show::lines(&copied, &conclude(&copied), crate::out::Paint::for_stdout()).join("\n");
+    let page = crate::doctor::show::lines(
+        &copied,
+        &conclude(&copied),
+        BlackBoxDetail::Asked,
+        crate::out::Paint::for_stdout(),
+    )
+    .join("\n");
     assert_eq!(page.matches(&long).count(), 2, "{page}");
     let mut hangs = full;
     ingest_vitals(&mut hangs).store.committing_ms = Some(4_000);
@@ -567,7 +595,8 @@ fn a_frozen_gateway_is_stopped_and_not_dead() {
     e.http = unanswered();
     expect(&e, VerdictCode::GatewayStopped, &["pid 200", "SIGSTOP"]);
     process(&mut e.gateway).tracer = Some(77);
-    expect(&e, VerdictCode::GatewayStopped, &["debugger, pid 77"]);
+    let verdict = expect(&e, VerdictCode::HeldByDebugger, &["debugger, pid 77"]);
+    assert!(verdict.next[0].starts_with("end the debugger"), "{verdict:?}");
     let mut e = healthy();
     process(&mut e.gateway).frozen = true;
     expect(&e, VerdictCode::GatewayStopped, &["control group"]);
@@ -742,25 +771,262 @@ fn slow_feeds_are_not_a_hang() {
     sources(&mut e).busiest = serde_json::from_value(busiest).unwrap();
     expect(&e, VerdictCode::SlowFeeds, &["no hang: 2 feeds are slow, the slowest bbc for 25s"]);
     ingest_vitals(&mut e).outage = true;
-    expect(&e, VerdictCode::SlowFeeds, &["network"]);
+    expect(&e, VerdictCode::FeedsFailing, &["network"]);
     stall(&mut e.ingestd, "arbiter", 2_000);
     expect(&e, VerdictCode::EventLoopBlocked, &[]);
 }
 
+/// This user may not enter the directory of the sockets.
+fn hide(daemon: &mut DaemonEvidence) {
+    kill(daemon);
+    daemon.presence = Presence::Unknown;
+    daemon.found_by = "gateway-admin.sock: Permission denied".into();
+    let denied = || Part::Missing { missing: "no permission to connect".into(), cause: MissingCause::Denied };
+    (daemon.health, daemon.denied, daemon.may_end) = (denied(), true, false);
+    daemon.watch = Part::Missing { missing: "no permission to connect".into(), cause: MissingCause::Denied };
+}
+
 #[test]
-fn processes_that_cannot_be_examined_are_judged_by_the_answers_of_the_gateway() {
+fn a_user_who_may_look_at_nothing_is_told_what_would_let_him_and_not_that_all_is_well() {
     let mut e = healthy();
-    for daemon in [&mut e.ingestd, &mut e.gateway] {
-        kill(daemon);
-        daemon.presence = Presence::Unknown;
-    }
+    hide(&mut e.ingestd);
+    hide(&mut e.gateway);
     e.listener = Part::Found(ListenerReport { blind_to: 9, ..listener(&[]) });
-    expect(&e, VerdictCode::Healthy, &["may not examine newswire-ingestd"]);
+    let verdict =
+        expect(&e, VerdictCode::Unknown, &["a newswire-gateway answers", "no permission to connect"]);
+    assert_eq!(verdict.exit(), Exit::Unknown);
+    let rights = &verdict.next[0];
+    assert!(rights.contains("sudo newswire doctor") && rights.contains("usermod -aG newswire"), "{rights}");
+    e.run_dir_group = None;
+    assert!(!conclude(&e).next[0].contains("usermod"), "no group may enter");
+    // What every user may see is a fault all the same.
     ready(&mut e, false, &["the wire is not connected: x"]);
     let Part::Found(answers) = &mut e.http else { panic!() };
     let Part::Found(ready) = &mut answers.ready else { panic!() };
     ready.wire.connected = Some(false);
     expect(&e, VerdictCode::WireCut, &["cannot see whether newswire-ingestd runs"]);
+}
+
+/// The parts of the proof that are unknown.
+fn unknown(evidence: &Evidence) -> Vec<&'static str> {
+    let entries = proof::prove(evidence).into_iter().filter(|entry| entry.is_unknown());
+    entries
+        .inspect(|entry| assert!(entry.remedy.is_some(), "{entry:?}"))
+        .map(|entry| entry.part.as_str())
+        .collect()
+}
+
+#[track_caller]
+fn expect_unknown(evidence: &Evidence, parts: &[&str], words: &[&str]) {
+    assert_eq!(unknown(evidence), parts);
+    expect(evidence, VerdictCode::Unknown, words);
+}
+
+#[test]
+fn each_missing_part_of_the_proof_makes_the_verdict_unknown() {
+    assert!(unknown(&healthy()).is_empty(), "{:?}", proof::prove(&healthy()));
+    // An answer that is not that of a gateway.
+    let mut e = healthy();
+    let Part::Found(http) = &mut e.http else { panic!() };
+    http.probes[1].health = None;
+    expect_unknown(&e, &["address"], &["does not answer as newswire-gateway"]);
+    // The answer of another process.
+    let mut e = healthy();
+    let Part::Found(http) = &mut e.http else { panic!() };
+    http.probes[1].health.as_mut().unwrap().pid = Some(300);
+    expect_unknown(&e, &["address"], &["process 300 answers"]);
+    process(&mut e.gateway).inner_pids = vec![300];
+    expect(&e, VerdictCode::Healthy, &[]);
+    // Another address than the configured one.
+    let mut e = healthy();
+    e.configured.listen = Some("127.0.0.1:9000".parse().unwrap());
+    expect_unknown(&e, &["address"], &["gateway.listen is 127.0.0.1:9000"]);
+    gateway_vitals(&mut e).inherited = true;
+    expect(&e, VerdictCode::Healthy, &[]);
+    // Reports.
+    for cause in
+        [MissingCause::OtherVersion, MissingCause::TimedOut, MissingCause::Other, MissingCause::Denied]
+    {
+        let mut e = healthy();
+        e.ingestd.watch = Part::Missing { missing: "x".into(), cause };
+        let parts = ["ingestd-report", "wire", "store", "sources"];
+        expect_unknown(&e, &parts, &["the report of newswire-ingestd could not be read: x"]);
+    }
+    let mut e = healthy();
+    watched(&mut e.gateway).vitals = None;
+    expect_unknown(&e, &["gateway-report", "wire"], &["did not put its diagnostics together"]);
+    let mut e = healthy();
+    e.gateway.watchdog_ran = Some(false);
+    expect_unknown(&e, &["gateway-watchdog"], &["the watchdog of newswire-gateway does not run"]);
+    let mut e = healthy();
+    e.gateway.foreign = Some(OtherProcess { pid: 9, command: "nc -lU".into() });
+    expect_unknown(&e, &["gateway-report"], &["pid 9 (nc -lU), another program, holds"]);
+}
+
+#[test]
+fn the_wire_and_the_store_must_be_those_of_this_daemon() {
+    let mut e = healthy();
+    wire(&mut e).cursor = Some("other-412".into());
+    expect_unknown(&e, &["wire"], &["other-412", "the log k3"]);
+    let mut e = healthy();
+    ingest_vitals(&mut e).wire.subscribers = 0;
+    expect_unknown(&e, &["wire"], &[]);
+    let mut e = healthy();
+    wire(&mut e).cursor = None;
+    expect_unknown(&e, &["wire"], &["none of the 412 events"]);
+    ingest_vitals(&mut e).head = 0;
+    expect(&e, VerdictCode::Healthy, &[]);
+    let mut e = healthy();
+    ingest_vitals(&mut e).store.path = "/other".into();
+    expect_unknown(&e, &["store"], &["writes /other, but store.path is /d"]);
+    let mut e = healthy();
+    ingest_vitals(&mut e).store.last_commit_ms_ago = None;
+    expect_unknown(&e, &["store"], &["nothing was written"]);
+}
+
+#[test]
+fn slow_feeds_and_a_start_need_their_proof_too() {
+    let mut e = healthy();
+    ingest_vitals(&mut e).outage = true;
+    e.gateway.watchdog_ran = Some(false);
+    expect(&e, VerdictCode::Unknown, &["what was seen: no hang"]);
+    // A process that has just started cannot show everything; a user without rights never can.
+    let mut e = healthy();
+    process(&mut e.ingestd).uptime_ms = 2_000;
+    watched(&mut e.ingestd).vitals = None;
+    expect(&e, VerdictCode::Healthy, &[]);
+    e.gateway.watch = Part::Missing { missing: "x".into(), cause: MissingCause::Denied };
+    expect(&e, VerdictCode::Unknown, &[]);
+}
+
+#[test]
+fn what_was_not_asked_for_is_not_unknown() {
+    let mut e = healthy();
+    for daemon in [&mut e.ingestd, &mut e.gateway] {
+        kill(daemon);
+        daemon.presence = Presence::NotAsked;
+    }
+    (e.target, e.quick) = (Target::Url, true);
+    e.listener = Part::missing("the address is not on this machine");
+    expect(&e, VerdictCode::Healthy, &["newswire-gateway runs", "according to its answers"]);
+    ready(&mut e, false, &["no events yet"]);
+    expect_unknown(&e, &["wire"], &["the gateway is not ready: no events yet"]);
+
+    // The health check of a container: a gateway is well while the daemon is down.
+    let mut e = healthy();
+    kill(&mut e.ingestd);
+    e.ingestd.presence = Presence::NotAsked;
+    (e.target, e.quick) = (Target::Pid, true);
+    wire(&mut e).connected = false;
+    ready(&mut e, false, &["the wire is not connected"]);
+    expect(&e, VerdictCode::Healthy, &["newswire-gateway runs", "the other process was not asked for"]);
+    e.quick = false;
+    expect(&e, VerdictCode::WireCut, &[]);
+}
+
+/// A second look at a daemon, a second later.
+fn look_again(daemon: &mut DaemonEvidence) {
+    let mut later = watched(daemon).clone();
+    for l in &mut later.progress.loops {
+        l.beat_ms_ago = if l.stalled { l.beat_ms_ago + 1_000 } else { l.beat_ms_ago };
+    }
+    (daemon.watch_later, daemon.watched_for_ms) = (Part::Found(later), 1_000);
+}
+
+fn later(daemon: &mut DaemonEvidence) -> &mut WatchReport {
+    let Part::Found(later) = &mut daemon.watch_later else { panic!("it was looked at once") };
+    later
+}
+
+#[test]
+fn a_stall_is_reported_if_it_is_still_there_at_the_second_look() {
+    let mut e = healthy();
+    stall(&mut e.gateway, "worker-0", 12_000);
+    look_again(&mut e.gateway);
+    expect(&e, VerdictCode::EventLoopBlocked, &["for 13s", "still so at a second look after 1s"]);
+    let moved = &mut later(&mut e.gateway).progress.loops[0];
+    (moved.stalled, moved.beat_ms_ago) = (false, 40);
+    expect(&e, VerdictCode::WorkerStarved, &["was blocked for 12s", "moved again within 1s"]);
+    stall(&mut e.gateway, "worker-0", 1_200);
+    expect(&e, VerdictCode::Healthy, &[]);
+    // A stall that begins at the first look is there at the second.
+    let mut e = healthy();
+    look_again(&mut e.gateway);
+    let stalled = &mut later(&mut e.gateway).progress.loops[0];
+    (stalled.stalled, stalled.beat_ms_ago) = (true, 1_100);
+    expect(&e, VerdictCode::EventLoopBlocked, &[]);
+}
+
+#[test]
+fn counters_are_said_to_be_still_or_moving() {
+    let mut e = healthy();
+    ingest_vitals(&mut e).store.committing_ms = Some(3_000);
+    look_again(&mut e.ingestd);
+    let later = &mut later(&mut e.ingestd).vitals;
+    let Some(ProcessVitals::Ingest(vitals)) = later else { panic!() };
+    (vitals.store.committing_ms, vitals.store.last_commit_ms_ago) = (Some(4_000), Some(1_100));
+    expect(&e, VerdictCode::StoreSlow, &["has taken 4s so far", "no commit ended meanwhile: still"]);
+    let Part::Found(WatchReport { vitals: Some(ProcessVitals::Ingest(vitals)), .. }) =
+        &mut e.ingestd.watch_later
+    else {
+        panic!()
+    };
+    // The slow commit has ended, and the next one has begun: as slow as one that does not end.
+    (vitals.store.committing_ms, vitals.store.last_commit_ms_ago) = (Some(400), Some(450));
+    ingest_vitals(&mut e).store.last_commit_ms_ago = Some(3_100);
+    expect(&e, VerdictCode::StoreSlow, &["commits end meanwhile: moving"]);
+
+    // Sources that are overdue at the first look only are being visited.
+    let mut e = healthy();
+    let reported = sources(&mut e);
+    reported.overdue = 8;
+    reported.actors = [("idle".to_owned(), 10)].into();
+    look_again(&mut e.ingestd);
+    expect(&e, VerdictCode::DaemonStale, &["8 of 10", "still so at a second look"]);
+    let Part::Found(WatchReport { vitals: Some(ProcessVitals::Ingest(vitals)), .. }) =
+        &mut e.ingestd.watch_later
+    else {
+        panic!()
+    };
+    vitals.sources.as_mut().unwrap().actors.insert("fetching".into(), 1);
+    expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
+fn a_broken_configuration_is_the_verdict_unless_there_is_something_worse() {
+    let mut e = healthy();
+    e.configured.complaints =
+        vec!["a.toml:3: gateway.listen: expected x".into(), "a.toml:9: unknown key".into()];
+    let words = ["gateway.listen: expected x; a.toml:9: unknown key", "run and make progress"];
+    let verdict = expect(&e, VerdictCode::ConfigurationBroken, &words);
+    assert_eq!(verdict.next[0], "newswire config check --config /etc/newswire/newswire.toml");
+    e.gateway.watchdog_ran = Some(false);
+    expect(&e, VerdictCode::ConfigurationBroken, &["cannot tell whether all is well"]);
+    stall(&mut e.gateway, "worker-0", 3_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &["besides, the configuration is broken: a.toml:3"]);
+}
+
+#[test]
+fn a_gateway_of_another_configuration_on_the_port_is_named_and_never_to_be_killed() {
+    let mut e = healthy();
+    e.listener = Part::Found(listener(&[(300, "newswire-gatewa")]));
+    let verdict =
+        expect(&e, VerdictCode::OtherGateway, &["pid 300", "the one of this configuration (pid 200)"]);
+    assert!(verdict.next[0].starts_with("newswire doctor --pid 300"), "{verdict:?}");
+    assert!(verdict.next.iter().all(|step| !step.contains("kill") || !step.contains("300")), "{verdict:?}");
+    kill(&mut e.gateway);
+    expect(&e, VerdictCode::OtherGateway, &["the one of this configuration does not run"]);
+    e.http = unanswered();
+    expect(&e, VerdictCode::OtherGateway, &[]);
+}
+
+#[test]
+fn a_user_who_may_not_end_a_process_is_told_to_use_sudo() {
+    let mut e = healthy();
+    stop(&mut e.ingestd);
+    e.ingestd.may_end = false;
+    let verdict = expect(&e, VerdictCode::DaemonStopped, &[]);
+    assert!(verdict.next[0].starts_with("sudo kill -CONT 100"), "{verdict:?}");
 }
 
 #[test]
@@ -773,9 +1039,78 @@ fn text_of_a_process_cannot_control_the_terminal() {
 }
 
 #[test]
-fn an_unreadable_report_of_another_version_is_part_of_the_verdict() {
+fn an_unreadable_report_of_another_version_is_unknown_and_one_without_newer_fields_is_read() {
     let mut e = healthy();
     let missing = "newswire-gateway is version 9.1.0, this tool is 0.1.0: missing field `clients`".to_owned();
     e.gateway.watch = Part::Missing { missing, cause: MissingCause::OtherVersion };
-    expect(&e, VerdictCode::Healthy, &["its own report is unreadable", "version 9.1.0, this tool is 0.1.0"]);
+    let verdict = expect(&e, VerdictCode::Unknown, &["version 9.1.0, this tool is 0.1.0"]);
+    assert!(verdict.next[0].contains("/proc/200/exe"), "{verdict:?}");
+    // Its /health has no pid and the kernel shows no watchdog.
+    let mut e = healthy();
+    let Part::Found(http) = &mut e.http else { panic!() };
+    http.probes[1].health.as_mut().unwrap().pid = None;
+    e.gateway.watchdog_ran = None;
+    expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
+fn a_process_that_was_killed_in_a_stall_is_dead_and_its_black_box_names_the_frame() {
+    let blocked = "worker-0 had been blocked for 12s in gateway::read at src/read.rs:7";
+    let mut evidence = healthy();
+    kill(&mut evidence.gateway);
+    evidence.http = refused();
+    evidence.listener = Part::missing("none");
+    evidence.gateway.black_box = Part::Found(crate::black_box::tests::killed_in_a_stall());
+    let verdict = conclude(&evidence);
+    assert_eq!(verdict.code, VerdictCode::GatewayDead);
+    assert!(verdict.line.contains("it was killed 5s ago in the middle of a stall"), "{}", verdict.line);
+    assert!(verdict.line.contains(blocked), "{}", verdict.line);
+    kill(&mut evidence.ingestd);
+    let verdict = conclude(&evidence);
+    assert_eq!(verdict.code, VerdictCode::NotRunning);
+    assert!(verdict.line.contains(blocked), "{}", verdict.line);
+    // Of a process that runs, the box is only asked if it does not answer.
+    let mut evidence = healthy();
+    evidence.gateway.black_box = Part::Found(crate::black_box::tests::killed_in_a_stall());
+    assert_eq!(conclude(&evidence).code, VerdictCode::Healthy);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_names_who_does_not_read_it_and_blames_no_one_else() {
+    let mut e = healthy();
+    let log = |blocked_ms, failing: Value| {
+        let log = json!({
+            "output": "stderr", "queued_bytes": 1 << 20, "queued_bytes_max": 1 << 20, "dropped": 664,
+            "blocked_ms": blocked_ms, "failing": failing
+        });
+        serde_json::from_value(log).unwrap()
+    };
+    watched(&mut e.gateway).progress.log = Some(log(66_000, Value::Null));
+    expect(
+        &e,
+        VerdictCode::LogBlocked,
+        &["newswire-gateway (pid 200)", "standard error", "for 66s", "664 lines were"],
+    );
+    let end = |kind, target: &str, readers| Part::Found(LogEnd { kind, target: target.into(), readers });
+    let less = LogReader { pid: 812, name: "less".into() };
+    e.gateway.log_end = end(LogEndKind::Pipe, "pipe:[7]", vec![less]);
+    let verdict = expect(&e, VerdictCode::LogBlocked, &["pipe:[7], and pid 812 (less) does not read it"]);
+    assert!(verdict.next[0].starts_with("let pid 812 (less) read on"), "{verdict:?}");
+    assert!(!verdict.next.iter().any(|step| step.contains("kill 812")), "it is not ours");
+    e.gateway.log_end = end(LogEndKind::Terminal, "/dev/pts/3", Vec::new());
+    let verdict = expect(&e, VerdictCode::LogBlocked, &["the terminal /dev/pts/3, which is stopped"]);
+    assert!(verdict.next[0].starts_with("press Ctrl-Q"), "{verdict:?}");
+
+    let full = json!({"error": "No space left on device (os error 28)", "lasted_ms": 9_000});
+    watched(&mut e.gateway).progress.log = Some(log(0, full.clone()));
+    e.gateway.log_end = end(LogEndKind::File, "/var/log/x.log", Vec::new());
+    let refused = "for 9s: /var/log/x.log refuses it: No space left on device";
+    let verdict = expect(&e, VerdictCode::LogBlocked, &[refused]);
+    assert!(verdict.next[0].starts_with("free some space for /var/log/x.log"), "{verdict:?}");
+
+    watched(&mut e.gateway).progress.log = Some(log(1_900, Value::Null));
+    expect(&e, VerdictCode::Healthy, &[]);
+    watched(&mut e.gateway).progress.log = Some(log(66_000, Value::Null));
+    stall(&mut e.ingestd, "arbiter", 2_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &[]);
 }

@@ -3,7 +3,7 @@
 
 use control::{
     WatchReport,
-    watch::{ListenerProbe, LoopReport, ObserverReport, WatchKind},
+    watch::{ListenerProbe, LoopReport, ObserverReport, TaskWait, WatchKind},
 };
 
 use super::{
@@ -24,6 +24,10 @@ const STACKS_MS: u64 = 15_000;
 /// A listener that has not answered for this long does not; one probe waits as long.
 const LISTENER_MUTE_MS: u64 = 5_000;
 
+/// A task that has waited for longer for one thing, while something is queued for it, was not woken: each request that it may
+/// wait for has a shorter deadline.
+const TASK_WAITS_MS: u64 = 20_000;
+
 /// Whether the watchdog has not looked for too long: then it marks no loop as stalled.
 pub(crate) fn watchdog_is_stuck(watch: &WatchReport) -> bool {
     watch.progress.watchdog.is_some_and(|watchdog| watchdog.looked_ms_ago > WATCHDOG_SILENT_MS)
@@ -38,6 +42,13 @@ pub(crate) fn is_stuck(observer: &ObserverReport) -> bool {
 /// A listener of a running process that does not answer to it, although it is there.
 pub(crate) fn is_mute(listener: &ListenerProbe) -> bool {
     !listener.missing && listener.waiting_ms.is_some_and(|waiting| waiting >= LISTENER_MUTE_MS)
+}
+
+/// A task that waits for something else than what is queued for it.
+pub(crate) fn is_held_up(task: &TaskWait) -> bool {
+    task.waits_for.is_some()
+        && task.since_ms_ago > TASK_WAITS_MS
+        && task.queued.is_some_and(|queued| queued > 0)
 }
 
 /// Whether a loop makes no progress: the watchdog says so, or its beat does while the watchdog is stuck.
@@ -55,6 +66,7 @@ pub(crate) fn needs_second_look(watch: &WatchReport) -> bool {
         || watchdog_is_stuck(watch)
         || watch.progress.observers.iter().any(is_stuck)
         || watch.progress.listeners.iter().any(is_mute)
+        || watch.progress.tasks.iter().any(is_held_up)
 }
 
 /// The watchdog itself is blocked: the process works, but would not notice if it did not.
@@ -105,6 +117,26 @@ pub(super) fn listener_mute(evidence: &Evidence) -> Option<DoctorVerdict> {
         safe(&listener.address),
         safe(&listener.name),
         accepting(daemon)
+    );
+    Some(blocked(daemon, line))
+}
+
+/// A task waits although something is queued for it: no thread is blocked, so no stack shows it.
+pub(super) fn task_held_up(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let found = evidence.daemons().find_map(|daemon| {
+        // The longest first.
+        let task = daemon.watch.get()?.progress.tasks.iter().find(|task| is_held_up(task))?;
+        Some((daemon, task))
+    });
+    let (daemon, task) = found?;
+    let line = format!(
+        "the task {} of {} has waited for {} for {}, although {} of {} places of its queue are taken",
+        safe(&task.name),
+        name_and_pid(daemon),
+        safe(task.waits_for.as_deref().unwrap_or_default()),
+        duration(task.since_ms_ago),
+        task.queued.unwrap_or_default(),
+        task.capacity.unwrap_or_default()
     );
     Some(blocked(daemon, line))
 }

@@ -80,6 +80,12 @@ impl Ends {
         ends
     }
 
+    /// Adds what a further look found.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.by_channel.extend(more.by_channel);
+        self.blind_to = self.blind_to.max(more.blind_to);
+    }
+
     pub(crate) fn holders(&self, channel: &Channel) -> impl Iterator<Item = ChannelEnd> + '_ {
         self.by_channel.get(channel).into_iter().flatten().copied()
     }

@@ -1,6 +1,6 @@
 //! The verdicts when what watches is stuck itself.
 
-use control::watch::{ListenerProbe, ObserverReport};
+use control::watch::{ListenerProbe, ObserverReport, TaskWait};
 
 use super::*;
 
@@ -143,4 +143,30 @@ fn whatever_may_be_a_hang_is_looked_at_twice() {
         silence_watchdog(&mut e.gateway, 10_000);
     }));
     assert!(second(&|e| probe(e, "clients", Some(10_000))));
+}
+
+#[test]
+fn a_task_that_waits_although_something_is_queued_for_it_is_named_with_what_it_waits_for() {
+    let mut e = healthy();
+    let task = TaskWait {
+        name: "replays".into(),
+        waits_for: Some("answers of the daemon".into()),
+        since_ms_ago: 31_000,
+        steps: 7,
+        queued: Some(0),
+        capacity: Some(64),
+    };
+    watched(&mut e.gateway).progress.tasks.push(task);
+    expect(&e, VerdictCode::Healthy, &[]);
+    let change = |e: &mut Evidence, queued, since_ms_ago| {
+        let task = &mut watched(&mut e.gateway).progress.tasks[0];
+        (task.queued, task.since_ms_ago) = (Some(queued), since_ms_ago);
+    };
+    change(&mut e, 12, 9_000);
+    expect(&e, VerdictCode::Healthy, &[]);
+    change(&mut e, 12, 31_000);
+    assert!(needs_second_look(watched(&mut e.gateway)));
+    let words =
+        ["the task replays of newswire-gateway (pid 200)", "answers of the daemon for 31s", "12 of 64"];
+    expect(&e, VerdictCode::EventLoopBlocked, &words);
 }

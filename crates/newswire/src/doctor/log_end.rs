@@ -1,0 +1,146 @@
+//! Where a process writes its log, seen from outside: what its standard error is, and who reads the other end.
+
+use std::{collections::BTreeSet, fs, os::unix::fs::FileTypeExt as _, time::Duration};
+
+use control::{WatchReport, watch::LogReport};
+use procfs::process::{FDPermissions, FDTarget, Process, all_processes};
+use serde::Serialize;
+
+use super::part::Part;
+
+/// A write of the log that has been waiting for longer is blocked.
+pub(crate) const BLOCKED_MS: u64 = 2_000;
+/// How long the descriptors of all processes may take to be read.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
+
+/// The standard error of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LogEnd {
+    pub(crate) kind: LogEndKind,
+    /// A path, or `pipe:[INODE]`.
+    pub(crate) target: String,
+    /// The other processes that can read the pipe, as far as this user may see them.
+    pub(crate) readers: Vec<LogReader>,
+}
+
+/// What a standard error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogEndKind {
+    /// With a name or without.
+    Pipe,
+    /// A terminal.
+    Terminal,
+    /// A file.
+    File,
+    /// A socket or anything else.
+    Other,
+}
+
+/// A process at the other end of a pipe.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct LogReader {
+    pub(crate) pid: i32,
+    /// The name of its program, 15 bytes at most.
+    pub(crate) name: String,
+}
+
+/// What a process reports about its log, if its output does not take lines.
+pub(crate) fn trouble(watch: &WatchReport) -> Option<&LogReport> {
+    let is_blocked = |log: &&LogReport| {
+        log.blocked_ms >= BLOCKED_MS || log.failing.as_ref().is_some_and(|f| f.lasted_ms >= BLOCKED_MS)
+    };
+    watch.progress.log.as_ref().filter(is_blocked)
+}
+
+/// Looks at the standard error of `pid`. On a separate thread, because the file may be on a dead network mount.
+pub(crate) async fn examine(pid: i32) -> Part<LogEnd> {
+    let look = tokio::task::spawn_blocking(move || look(pid));
+    match tokio::time::timeout(LOOK_WITHIN, look).await {
+        Ok(Ok(end)) => Part::from_result(end),
+        Ok(Err(error)) => Part::missing(error.to_string()),
+        Err(_) => Part::timed_out("the descriptors could not be read in time"),
+    }
+}
+
+fn look(pid: i32) -> procfs::ProcResult<LogEnd> {
+    let wanted = Process::new(pid)?.fd_from_fd(2)?.target;
+    let file_type = fs::metadata(format!("/proc/{pid}/fd/2"))?.file_type();
+    let kind = if file_type.is_fifo() {
+        LogEndKind::Pipe
+    } else if file_type.is_char_device() {
+        LogEndKind::Terminal
+    } else if file_type.is_file() {
+        LogEndKind::File
+    } else {
+        LogEndKind::Other
+    };
+    let target = match &wanted {
+        FDTarget::Path(path) => path.display().to_string(),
+        FDTarget::Pipe(inode) => format!("pipe:[{inode}]"),
+        FDTarget::Socket(inode) => format!("socket:[{inode}]"),
+        _ => "something without a name".to_owned(),
+    };
+    let readers = match kind {
+        LogEndKind::Pipe => readers(pid, &wanted),
+        _ => Vec::new(),
+    };
+    Ok(LogEnd { kind, target, readers })
+}
+
+/// The processes, other than `writer`, that hold `wanted` open for reading.
+fn readers(writer: i32, wanted: &FDTarget) -> Vec<LogReader> {
+    let others = all_processes().into_iter().flatten().flatten().filter(|process| process.pid() != writer);
+    let reads = |process: &Process| {
+        let open = process.fd().into_iter().flatten().flatten();
+        open.into_iter().any(|fd| is_same(&fd.target, wanted) && fd.mode().contains(FDPermissions::READ))
+    };
+    let found: BTreeSet<_> = others
+        .filter(reads)
+        .map(|process| LogReader {
+            pid: process.pid(),
+            name: process.stat().map_or_else(|_| "unknown".to_owned(), |stat| stat.comm),
+        })
+        .collect();
+    found.into_iter().collect()
+}
+
+fn is_same(one: &FDTarget, other: &FDTarget) -> bool {
+    match (one, other) {
+        (FDTarget::Pipe(one), FDTarget::Pipe(other)) => one == other,
+        (FDTarget::Path(one), FDTarget::Path(other)) => one == other,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_reader_of_a_pipe_is_found_by_its_inode() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let start = |stderr: Stdio, stdin: Stdio| {
+            Command::new("sleep").arg("600").stdin(stdin).stderr(stderr).spawn().unwrap()
+        };
+        let mut writing = start(writer.into(), Stdio::null());
+        let mut reading = start(Stdio::null(), reader.into());
+        let end = examine(writing.id().cast_signed()).await;
+        let of_file = examine(reading.id().cast_signed()).await;
+        for child in [&mut writing, &mut reading] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let end = end.get().unwrap();
+        assert_eq!(end.kind, LogEndKind::Pipe);
+        assert!(end.target.starts_with("pipe:["), "{end:?}");
+        assert!(
+            end.readers.iter().any(|r| r.pid == reading.id().cast_signed() && r.name == "sleep"),
+            "{end:?}"
+        );
+        assert!(end.readers.iter().all(|r| r.pid != writing.id().cast_signed()), "{end:?}");
+        assert_eq!(of_file.get().unwrap().target, "/dev/null");
+    }
+}

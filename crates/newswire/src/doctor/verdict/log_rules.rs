@@ -1,0 +1,94 @@
+//! Rules about the output of the log.
+
+use control::watch::{LogOutput, LogReport};
+
+use super::{
+    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, duration, name_and_pid, next::restart, safe,
+};
+use crate::{
+    doctor::log_end::{self, LogEnd, LogEndKind, LogReader},
+    out::count,
+};
+
+/// The output of a log that takes no lines. By the time of the present write, which begins anew with each byte that is
+/// taken: so one sample is enough.
+pub(super) fn log_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let troubles = evidence.daemons().filter_map(|daemon| {
+        let log = log_end::trouble(daemon.latest()?)?;
+        let lasted_ms = log.failing.as_ref().map_or(0, |failing| failing.lasted_ms).max(log.blocked_ms);
+        Some((daemon, log, lasted_ms))
+    });
+    let (daemon, log, lasted_ms) = troubles.max_by_key(|(.., lasted_ms)| *lasted_ms)?;
+    let end = daemon.log_end.get();
+    let why = match &log.failing {
+        // A write that waits is newer than one that failed.
+        Some(failing) if log.blocked_ms == 0 => {
+            let place = end.map_or("its standard error".to_owned(), |end| safe(&end.target));
+            format!("{place} refuses it: {}", safe(&failing.error))
+        }
+        _ => waits_for(log, end),
+    };
+    let dropped = usize::try_from(log.dropped).unwrap_or(usize::MAX);
+    let were = if dropped == 1 { "was" } else { "were" };
+    let line = format!(
+        "{} has not been able to write its log for {}: {why}; {} {were} dropped; nothing else waits for it",
+        name_and_pid(daemon),
+        duration(lasted_ms),
+        count(dropped, "line"),
+    );
+    Some(DoctorVerdict::new(VerdictCode::LogBlocked, line, remedies(daemon, log, end)))
+}
+
+fn waits_for(log: &LogReport, end: Option<&LogEnd>) -> String {
+    let Some(end) = end.filter(|_| log.output == LogOutput::Stderr) else {
+        return match log.output {
+            LogOutput::Journal => "the journal does not take its lines".to_owned(),
+            LogOutput::Stderr => "its standard error does not take its lines".to_owned(),
+        };
+    };
+    let target = safe(&end.target);
+    match (end.kind, end.readers.as_slice()) {
+        (LogEndKind::Pipe, []) => {
+            format!("its standard error is {target}, and no process that this user may examine reads it")
+        }
+        (LogEndKind::Pipe, readers) => {
+            let verb = if readers.len() == 1 { "does" } else { "do" };
+            format!("its standard error is {target}, and {} {verb} not read it", names(readers))
+        }
+        (LogEndKind::Terminal, _) => format!("its standard error is the terminal {target}, which is stopped"),
+        (LogEndKind::File, _) => format!("its standard error is {target}, whose file system does not answer"),
+        (LogEndKind::Other, _) => format!("its standard error is {target}, which takes no lines"),
+    }
+}
+
+/// `pid 812 (less) and pid 813 (sh)`
+fn names(readers: &[LogReader]) -> String {
+    let named: Vec<_> =
+        readers.iter().map(|reader| format!("pid {} ({})", reader.pid, safe(&reader.name))).collect();
+    named.join(" and ")
+}
+
+fn remedies(daemon: &DaemonEvidence, log: &LogReport, end: Option<&LogEnd>) -> Vec<String> {
+    let on_its_own = "the log goes on by itself, and says how many lines are missing";
+    let first = match (log.output, end) {
+        (LogOutput::Journal, _) => "systemctl restart systemd-journald".to_owned(),
+        (_, Some(end)) if log.blocked_ms == 0 && end.kind == LogEndKind::File => {
+            format!("free some space for {}", safe(&end.target))
+        }
+        (_, Some(end)) if end.kind == LogEndKind::Terminal => {
+            format!("press Ctrl-Q in the terminal {}", safe(&end.target))
+        }
+        (_, Some(LogEnd { kind: LogEndKind::Pipe, readers, .. })) if log.blocked_ms > 0 => {
+            match readers.as_slice() {
+                [] => "run the doctor as root: it then names the process that should read the log".to_owned(),
+                readers => format!("let {} read on", names(readers)),
+            }
+        }
+        _ => return vec![with_another_output(daemon)],
+    };
+    vec![format!("{first}   # {on_its_own}"), with_another_output(daemon)]
+}
+
+fn with_another_output(daemon: &DaemonEvidence) -> String {
+    format!("or give it another output: {}", restart(daemon))
+}

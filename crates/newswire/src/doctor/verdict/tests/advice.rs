@@ -1,0 +1,81 @@
+//! Advice can be followed: what looks like a command line is one, its subcommands and flags exist, and it ends only processes
+//! of ours.
+
+/// Commands that advice may name: of this package, of systemd, of Docker and Kubernetes, and of every Linux.
+const COMMANDS: [&str; 24] = [
+    "newswire",
+    "sudo",
+    "systemctl",
+    "journalctl",
+    "timedatectl",
+    "kill",
+    "ps",
+    "df",
+    "du",
+    "ls",
+    "top",
+    "dmesg",
+    "iostat",
+    "curl",
+    "grep",
+    "docker",
+    "kubectl",
+    "chronyc",
+    "sort",
+    "tail",
+    "head",
+    "awk",
+    "sed",
+    "uniq",
+];
+/// The first words of advice in prose.
+const PROSE: [&str; 18] = [
+    "start", "restart", "read", "raise", "lower", "report", "end", "give", "look", "name", "if", "ping,",
+    "run", "free", "remove", "jq", "set", "wait",
+];
+
+/// Checks one line of advice; `ours` are the processes that it may end.
+#[track_caller]
+pub(super) fn check(step: &str, ours: &[i32]) {
+    let (command, _comment) = step.split_once("   # ").unwrap_or((step, ""));
+    let first = command.split_whitespace().next().unwrap_or_default();
+    if first.starts_with("\"$(dirname") {
+        return parse_newswire(&command[command.find("/newswire ").unwrap() + 1..]);
+    }
+    assert!(COMMANDS.contains(&first) || PROSE.contains(&first), "neither a command nor prose: {step}");
+    if PROSE.contains(&first) {
+        // A command in prose is in backquotes.
+        return command.split('`').skip(1).step_by(2).for_each(|quoted| check(quoted, ours));
+    }
+    assert!(is_for_a_shell(command), "a quote is not closed: {step}");
+    for part in command.split([';', '|']).map(str::trim) {
+        let part = part.strip_prefix("sudo ").unwrap_or(part);
+        match part.split_whitespace().next() {
+            Some("newswire") => parse_newswire(part),
+            Some("kill") => {
+                let pid: i32 = part.split_whitespace().next_back().unwrap().parse().unwrap();
+                assert!(ours.contains(&pid), "it ends a process that is not ours: {step}");
+            }
+            Some("systemctl") => {
+                assert!(["restart", "start", "thaw"].iter().any(|word| part.contains(word)), "{step}")
+            }
+            Some(word) => assert!(COMMANDS.contains(&word), "{word} is no command: {step}"),
+            None => panic!("an empty command: {step}"),
+        }
+    }
+}
+
+/// Whether every quote is closed.
+fn is_for_a_shell(command: &str) -> bool {
+    command.matches('\'').count() % 2 == 0 && command.matches('"').count() % 2 == 0
+}
+
+/// The command line of `newswire` as its parser reads it.
+#[track_caller]
+fn parse_newswire(command: &str) {
+    let command = command.split(" || ").next().unwrap_or(command);
+    let words = command.split_whitespace().map(|word| word.trim_matches('\''));
+    if let Err(error) = crate::cli::definition().try_get_matches_from(words) {
+        panic!("{command}: {error}");
+    }
+}
