@@ -95,6 +95,9 @@ pub struct TaskWait {
     pub name: String,
     /// What it waits for; null while it works.
     pub waits_for: Option<String>,
+    /// Whether that may never come: it has nothing to do. Else what it waits for has a deadline.
+    #[serde(default)]
+    pub idle: bool,
     /// For how long.
     pub since_ms_ago: u64,
     /// How often it has begun to wait or to work since its start: the same number twice means that nothing happened.

@@ -40,8 +40,8 @@ const GATEWAY_WATCH: &str = r#"{"clock":{"jumps":0,"last_ms":null,"last_ms_ago":
     "watchdog":{"tid":29509,"looked_ms_ago":120},"observers":[{"name":"vitals","tid":9,"since_ms_ago":501}],
     "listeners":[{"name":"clients","kind":"front","address":"127.0.0.1:18799","answered_ms_ago":1200,"took_ms":1,
      "waiting_ms":null,"missing":false,"error":null}],
-    "tasks":[{"name":"replays","waits_for":"a request","since_ms_ago":40,"steps":7,"queued":0,"capacity":64},
-     {"name":"wire","waits_for":null,"since_ms_ago":1,"steps":9,"queued":null,"capacity":null}],
+    "tasks":[{"name":"replays","waits_for":"a request","idle":true,"since_ms_ago":40,"steps":7,"queued":0,"capacity":64},
+     {"name":"wire","waits_for":null,"idle":false,"since_ms_ago":1,"steps":9,"queued":null,"capacity":null}],
     "uptime_ms":27783,"version":"0.1.0","vitals":{"clients":0,"draining":false,"inherited":false,
     "listen":"127.0.0.1:18799","open_files":{"max":20000,"used":43},"ring":{"bytes":94806,"events":88,"filled":true},
     "wire":{"connected":true,"cursor":"e69io1-88","heard_ms_ago":19,"reason":null}}}"#;

@@ -28,8 +28,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use self::writer::BlackBoxWriter;
 use crate::clock::Clock;
+use crate::clock::millis;
 use crate::metrics::MetricsRegistry;
-use crate::watch::millis;
 
 /// Records that wait for the thread, which takes them every 100 ms.
 const QUEUE_RECORDS: usize = 2_048;

@@ -2,7 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::time::Timespec;
 use tokio::time::Instant;
+
+/// The milliseconds of a time that the system reports.
+pub(crate) fn millis(time: Timespec) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1000
+        + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
+}
 
 /// The time of day, in milliseconds since 1970-01-01T00:00:00Z. Cheap to clone.
 #[derive(Clone, Debug)]

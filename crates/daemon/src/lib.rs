@@ -9,6 +9,7 @@
 pub mod accept;
 pub mod admin;
 pub mod black_box;
+mod brief_lock;
 pub mod clock;
 pub mod config;
 #[cfg(feature = "drill")]

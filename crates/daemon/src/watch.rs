@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use stacks::SelfSampler;
 use tokio::runtime::Handle;
@@ -38,6 +38,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::listeners::ListenerState;
 use self::report::ObserverThread;
 use self::tasks::TaskState;
+use crate::clock::millis;
 use crate::work::{self, CurrentTask};
 
 pub(crate) use self::dump::stacks_text;
@@ -45,12 +46,11 @@ pub use self::listeners::{ListenerAddress, WatchedListener};
 pub use self::report::StalledLoop;
 pub use self::tasks::{QueueLength, WatchedTask};
 pub use self::watchdog::WatchHandle;
+pub use crate::brief_lock::try_briefly;
 pub use control::watch::WatchKind;
 
 /// How often an event loop sends a beat.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
-/// Attempts of [`try_briefly`]: about a millisecond.
-const LOCK_ATTEMPTS: usize = 1_000;
 
 /// Everything in the process that must make progress. Cheap to clone; all clones share their state.
 #[derive(Clone, Default)]
@@ -347,26 +347,9 @@ impl WatchEntry {
     }
 }
 
-/// For diagnostics: tries to take a lock for about a millisecond. That is enough if its holder needs it for a few
-/// instructions, and returns `None` if its holder is stuck.
-pub fn try_briefly<T>(attempt: impl Fn() -> Option<T>) -> Option<T> {
-    (0..LOCK_ATTEMPTS).find_map(|_| {
-        let got = attempt();
-        if got.is_none() {
-            std::thread::yield_now();
-        }
-        got
-    })
-}
-
 /// The monotonic clock, which does not advance while the machine is suspended.
 fn now_ms() -> u64 {
     millis(clock_gettime(ClockId::Monotonic))
-}
-
-pub(crate) fn millis(time: Timespec) -> u64 {
-    u64::try_from(time.tv_sec).unwrap_or_default() * 1000
-        + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
 fn this_thread() -> i32 {

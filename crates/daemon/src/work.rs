@@ -115,7 +115,7 @@ fn slots() -> MutexGuard<'static, Vec<Arc<ThreadSlot>>> {
 
 /// The monotonic clock to a few milliseconds, at a fifth of the cost of the exact one and comparable with it.
 pub(crate) fn coarse_ms() -> u64 {
-    crate::watch::millis(clock_gettime(ClockId::MonotonicCoarse))
+    crate::clock::millis(clock_gettime(ClockId::MonotonicCoarse))
 }
 
 impl ThreadSlot {

@@ -47,20 +47,29 @@ fn thread(pid: i32, name: &str) -> i32 {
     task.file_name().unwrap().to_str().unwrap().parse().unwrap()
 }
 
-/// Makes a thread call `pause`, from wherever it waits.
+/// Makes a thread that waits in a system call wait for ever, in the same frames: for a futex that no thread knows. Unlike
+/// `pause`, that goes on after a signal has sampled the stack.
 fn park(pid: i32, name: &str) -> bool {
+    if cfg!(not(target_arch = "x86_64")) {
+        log_line("SKIPPED: the registers are those of x86_64");
+        return false;
+    }
     let tid = thread(pid, name);
     let select =
         format!("python [t.switch() for t in gdb.selected_inferior().threads() if t.ptid[1] == {tid}]");
-    let commands = [
-        select,
-        // Otherwise the kernel would restart the interrupted call two bytes before `pause`.
-        "set $orig_rax = -1".to_owned(),
-        "set $sp = (((unsigned long)$sp) & ~15) - 264".to_owned(),
-        "set $pc = (long)pause".to_owned(),
-        "detach".to_owned(),
+    let call = [
+        // Otherwise the kernel would restart the interrupted call.
+        "set $orig_rax = -1",
+        "set $rax = 202",
+        "set $rdi = ((unsigned long)$rsp) & ~3",
+        "set $rsi = 128",
+        "set $rdx = *(unsigned int *)$rdi",
+        "set $r10 = 0",
+        // Before the instruction `syscall`.
+        "set $pc = $pc - 2",
+        "detach",
     ];
-    debug(pid, &commands)
+    debug(pid, &[vec![select], call.map(str::to_owned).to_vec()].concat())
 }
 
 /// The file descriptor of the listening TCP socket, and those of the epoll instances that wait for it.

@@ -72,9 +72,9 @@ impl<Q: Send + 'static, A: Send + 'static> Forwarder<Q, A> {
         self.watched = Some(watch.task(name, length));
     }
 
-    fn waits_for(&self, what: &'static str) {
+    fn tell(&self, tell: impl FnOnce(&WatchedTask)) {
         if let Some(task) = &self.watched {
-            task.waits_for(what);
+            tell(task);
         }
     }
 
@@ -100,9 +100,9 @@ impl<Q: Send + 'static, A: Send + 'static> Forwarder<Q, A> {
         F: Future<Output = A> + Send + 'static,
     {
         loop {
-            self.waits_for("answers of the daemon");
+            self.tell(|task| task.waits_for("answers of the daemon"));
             let permit = Arc::clone(&self.in_flight).acquire_owned().await.expect("it is never closed");
-            self.waits_for("a request");
+            self.tell(|task| task.idles_until("a request"));
             let Some((request, reply)) = self.requests.recv().await else { return };
             if reply.is_closed() {
                 continue;

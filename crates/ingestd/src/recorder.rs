@@ -316,7 +316,7 @@ impl WriterLoop {
         self.update_gauges();
         let mut retention = self.start_retention();
         loop {
-            task.waits_for("a job");
+            task.idles_until("a job");
             let is_busy = retention.is_behind && !self.recording.holds_writes();
             let Some(jobs) = JobBatch::next(&mut queue, is_busy) else { return Ok(()) };
             task.works();

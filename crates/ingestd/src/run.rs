@@ -60,7 +60,7 @@ use crate::{
         registry::{SourceRegistry, StatusOf},
     },
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse::ParseLimits},
+    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse_limits::ParseLimits},
     websub::actor::WebSubActor,
 };
 

@@ -41,7 +41,7 @@ use crate::{
     recording::Recording,
     status::{metrics::IngestMetrics, registry::SourceRegistry},
     supervisor::Supervisor,
-    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse::ParseLimits},
+    visit::{context::VisitContext, crash_guard::CrashGuard, lost_time::LostTime, parse_limits::ParseLimits},
     websub::actor::WebSubActor,
 };
 

@@ -13,6 +13,7 @@ pub(crate) mod validators;
 // From a body to a document, and a record of what was being parsed at a crash.
 pub(crate) mod crash_guard;
 pub(crate) mod parse;
+pub(crate) mod parse_limits;
 // From the result to the state to store; redirects that are adopted; outages of our own network, and time that this process
 // lost.
 pub(crate) mod lost_time;

@@ -12,10 +12,12 @@ mod listener;
 mod locate;
 mod log_end;
 mod part;
+mod presence;
 mod process;
 mod program;
 mod proof_entry;
 mod resources;
+mod second_look;
 mod settle;
 mod show;
 mod systemd;
@@ -33,6 +35,7 @@ use url::Url;
 
 use std::time::Duration;
 
+use self::evidence::Target;
 use crate::{
     config_file::{ConfigFile, ConfigInPart, UsageError},
     logs,
@@ -108,9 +111,12 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
     if let gather::DoctorTarget::Pid(pid) = options.target {
         refuse_foreign(pid)?;
     }
-    arguments.file.refuse_missing()?;
     let config = arguments.file.load_in_part();
     let mut evidence = Box::pin(gather::gather(&options, &config)).await;
+    // A file that was deleted while they run is no mistake on the command line.
+    if evidence.target == Target::Both && evidence.daemons().all(|daemon| !daemon.is_running()) {
+        arguments.file.refuse_missing()?;
+    }
     if let gather::DoctorTarget::Pid(pid) = options.target
         && evidence.daemons().all(|daemon| daemon.process.get().is_none())
     {

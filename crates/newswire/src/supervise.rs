@@ -21,9 +21,9 @@ use crate::out::safe;
 /// The one log of all children on standard error. No child and no restart waits for it: a terminal may be stopped, a pipe
 /// may not be read. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedLog(LineQueue);
+pub(crate) struct PrintedLog(LineQueue);
 
-impl SharedLog {
+impl PrintedLog {
     /// A log on standard error.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 /// If it cannot be started, or its first run ends early with one of [`FATAL_CODES`].
 pub(crate) async fn keep_running(
     program: &ChildProgram,
-    shared_log: &SharedLog,
+    printed_log: &PrintedLog,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut wait = RESTART_WAIT_MIN;
@@ -98,11 +98,11 @@ pub(crate) async fn keep_running(
         let options: &[String] = if first { &program.first_options } else { &[] };
         let mut child = start(program, options)?;
         let started = Instant::now();
-        let log = copy_log(&program.label, child.stderr.take(), shared_log.clone());
+        let log = copy_log(&program.label, child.stderr.take(), printed_log.clone());
         let status = tokio::select! {
             status = child.wait() => status.context("wait for a child")?,
             () = stop.cancelled() => {
-                terminate(program, shared_log, &mut child).await?;
+                terminate(program, printed_log, &mut child).await?;
                 // Its last lines are still in the pipe.
                 tokio::time::timeout(Duration::from_secs(1), log).await.ok();
                 return Ok(());
@@ -118,7 +118,7 @@ pub(crate) async fn keep_running(
         if started.elapsed() > STABLE_AFTER {
             wait = RESTART_WAIT_MIN;
         }
-        shared_log.own_line(&format!("{} ended ({status}); restarting it in {wait:?}", program.label));
+        printed_log.own_line(&format!("{} ended ({status}); restarting it in {wait:?}", program.label));
         tokio::select! {
             () = sleep(wait) => {}
             () = stop.cancelled() => return Ok(()),
@@ -154,7 +154,11 @@ fn start(program: &ChildProgram, options: &[String]) -> anyhow::Result<Child> {
         .with_context(|| format!("start {}", program.path.display()))
 }
 
-async fn terminate(program: &ChildProgram, shared_log: &SharedLog, child: &mut Child) -> anyhow::Result<()> {
+async fn terminate(
+    program: &ChildProgram,
+    printed_log: &PrintedLog,
+    child: &mut Child,
+) -> anyhow::Result<()> {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // It may have ended already.
@@ -162,7 +166,7 @@ async fn terminate(program: &ChildProgram, shared_log: &SharedLog, child: &mut C
     }
     if tokio::time::timeout(program.stop_grace, child.wait()).await.is_err() {
         let (label, grace) = (&program.label, program.stop_grace);
-        shared_log.own_line(&format!("{label} did not stop within {grace:?}; killing it"));
+        printed_log.own_line(&format!("{label} did not stop within {grace:?}; killing it"));
         child.kill().await.context("kill a child")?;
     }
     Ok(())
@@ -172,7 +176,7 @@ async fn terminate(program: &ChildProgram, shared_log: &SharedLog, child: &mut C
 fn copy_log(
     label: &str,
     log: Option<impl AsyncRead + Unpin + 'static + Send>,
-    shared_log: SharedLog,
+    printed_log: PrintedLog,
 ) -> tokio::task::JoinHandle<()> {
     let label = label.to_owned();
     tokio::spawn(async move {
@@ -182,7 +186,7 @@ fn copy_log(
         loop {
             line.clear();
             match read_line(&mut log, &mut line).await {
-                Ok(true) => shared_log.line(&label, &printable(&line)),
+                Ok(true) => printed_log.line(&label, &printable(&line)),
                 Ok(false) | Err(_) => return,
             }
         }
@@ -244,7 +248,7 @@ mod tests {
             }
             stop.cancel();
         };
-        let log = SharedLog::start().unwrap();
+        let log = PrintedLog::start().unwrap();
         let (kept, ()) = tokio::join!(keep_running(&program, &log, &stop), starts);
         kept.unwrap();
         let starts = std::fs::read_to_string(&mark).unwrap();
@@ -260,7 +264,7 @@ mod tests {
             (75, "another process holds the store or a socket"),
             (74, "a file, directory, socket or port cannot be used"),
         ] {
-            let log = SharedLog::start().unwrap();
+            let log = PrintedLog::start().unwrap();
             let ended = keep_running(&shell(&format!("exit {code}")), &log, &stop).await;
             let error = ended.unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("above"), "{error}");
@@ -290,7 +294,7 @@ mod tests {
         let program = shell(&format!("seq {lines} >&2; echo >> {}; sleep 0.05; exit 1", mark.display()));
         let (go_on, stopped) = std::sync::mpsc::sync_channel(1);
         let printed = std::sync::Arc::<std::sync::Mutex<String>>::default();
-        let log = SharedLog::to(StoppedTerminal(stopped, std::sync::Arc::clone(&printed))).unwrap();
+        let log = PrintedLog::to(StoppedTerminal(stopped, std::sync::Arc::clone(&printed))).unwrap();
         let stop = CancellationToken::new();
         let starts = async {
             while std::fs::read_to_string(&mark).unwrap_or_default().lines().count() < 2 {

@@ -12,7 +12,7 @@ use crate::{
     config_file::{ConfigFile, UsageError},
     demo::Demo,
     out::Paint,
-    supervise::{ChildProgram, SharedLog, keep_running},
+    supervise::{ChildProgram, PrintedLog, keep_running},
 };
 
 /// Arguments of `newswire up`.
@@ -78,7 +78,7 @@ pub(crate) async fn run(arguments: UpArgs) -> anyhow::Result<Exit> {
     }
     read_catalogue(&loaded.config.ingestd.sources)?;
     let signals = stop::on_signals().context("listen for Ctrl-C")?;
-    let log = SharedLog::start().context("start the thread that prints the logs")?;
+    let log = PrintedLog::start().context("start the thread that prints the logs")?;
     print_addresses(&loaded, &log);
     let option = arguments.accept_loss.then_some(ACCEPT_LOSS);
     let result = tokio::select! {
@@ -108,7 +108,7 @@ fn unpack_catalogue(loaded: &Loaded) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-fn print_addresses(loaded: &Loaded, log: &SharedLog) {
+fn print_addresses(loaded: &Loaded, log: &PrintedLog) {
     let paint = Paint::for_stderr();
     let listen = loaded.config.gateway.listen;
     for line in [
@@ -125,7 +125,7 @@ async fn supervise(
     loaded: &Loaded,
     environment: &[(String, String)],
     first_ingestd_option: Option<&str>,
-    log: &SharedLog,
+    log: &PrintedLog,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let arguments = match &loaded.file {

@@ -119,7 +119,7 @@ fn sample(
     match sampler.sample(tid, wait) {
         SampleResult::Sampled(mut copied, paused) => {
             copied.stack.truncate(copy_len(maps, copied.registers.sp));
-            Ok(Some((copied, paused)))
+            Ok(Some((*copied, paused)))
         }
         SampleResult::Ended => Ok(None),
         SampleResult::TimedOut => match proc::state(pid(), tid) {

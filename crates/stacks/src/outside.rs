@@ -28,7 +28,7 @@ pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The result of tracing one thread.
 pub(crate) enum TraceResult {
     Copied {
-        copied: ThreadCopy,
+        copied: Box<ThreadCopy>,
         paused: Duration,
     },
     Missing(String),
@@ -130,7 +130,7 @@ fn trace_thread(pid: i32, tid: i32, maps: &[Mapping], buffer: &mut [u8]) -> Trac
     match (copied, detached) {
         (Ok((registers, read)), Ok(())) => {
             let stack = buffer.get(..read).unwrap_or_default().to_vec();
-            TraceResult::Copied { copied: ThreadCopy { registers, stack }, paused }
+            TraceResult::Copied { copied: Box::new(ThreadCopy { registers, stack }), paused }
         }
         // Killed meanwhile.
         (Err(Errno::ESRCH), _) | (_, Err(Errno::ESRCH)) => TraceResult::Ended,

@@ -166,7 +166,7 @@ fn monotonic() -> Duration {
 /// The result of a request.
 pub(crate) enum SampleResult {
     /// The copy of the thread, and how long the handler took.
-    Sampled(ThreadCopy, Duration),
+    Sampled(Box<ThreadCopy>, Duration),
     /// The thread did not handle the signal in time.
     TimedOut,
     /// The thread has ended.
@@ -249,7 +249,7 @@ impl SignalSampler {
         match sample.registers {
             Some(registers) => {
                 let stack = sample.stack.get(..sample.read).unwrap_or_default().to_vec();
-                SampleResult::Sampled(ThreadCopy { registers, stack }, sample.paused)
+                SampleResult::Sampled(Box::new(ThreadCopy { registers, stack }), sample.paused)
             }
             None => SampleResult::TimedOut,
         }

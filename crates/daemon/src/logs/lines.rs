@@ -19,8 +19,8 @@ use super::output::LineWriter;
 use super::repeats::{self, LineAction, RepeatFilter};
 use super::unfiltered::DUMP_TARGET;
 use crate::black_box;
+use crate::brief_lock::try_briefly;
 use crate::clock::Clock;
-use crate::watch::try_briefly;
 use notation::{is_dangerous, push_escaped};
 
 /// Longest message or value in a line, characters; a longer one is cut and ends in an ellipsis.

@@ -40,13 +40,22 @@ impl QueueLength {
     }
 }
 
+/// Where a task is.
+#[derive(Clone, Copy, Debug)]
+struct AwaitPoint {
+    /// `None` while it works.
+    waits_for: Option<&'static str>,
+    idle: bool,
+    since_ms: u64,
+}
+
 type ReadQueue = dyn Fn() -> QueueLength + Send + Sync;
 
 pub(super) struct TaskState {
-    name: &'static str,
+    name: Arc<str>,
     queue: Option<Box<ReadQueue>>,
-    /// What it waits for, if it waits, and since when. Locked for assignments only.
-    wait: Mutex<(Option<&'static str>, u64)>,
+    /// Locked for assignments only.
+    wait: Mutex<AwaitPoint>,
     /// How often it has begun to wait.
     steps: AtomicU64,
 }
@@ -74,13 +83,13 @@ impl Watch {
     /// Shows a long-lived task in `/watch`. `queue` is what waits for it; it must not block.
     pub fn task(
         &self,
-        name: &'static str,
+        name: impl Into<Arc<str>>,
         queue: Option<impl Fn() -> QueueLength + Send + Sync + 'static>,
     ) -> WatchedTask {
         let state = Arc::new(TaskState {
-            name,
+            name: name.into(),
             queue: queue.map(|read| Box::new(read) as Box<ReadQueue>),
-            wait: Mutex::new((None, coarse_ms())),
+            wait: Mutex::new(AwaitPoint { waits_for: None, idle: false, since_ms: coarse_ms() }),
             steps: AtomicU64::new(0),
         });
         self.tasks().push(Arc::clone(&state));
@@ -99,17 +108,20 @@ impl Watch {
 }
 
 impl TaskState {
-    fn set(&self, wait: Option<&'static str>) {
-        *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = (wait, coarse_ms());
+    fn set(&self, waits_for: Option<&'static str>, idle: bool) {
+        let point = AwaitPoint { waits_for, idle, since_ms: coarse_ms() };
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = point;
         self.steps.fetch_add(1, Relaxed);
     }
 
     fn report(&self, now: u64) -> TaskWait {
         let queue = self.queue.as_ref().map(|read| read());
-        let (waits_for, since_ms) = *self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+        let AwaitPoint { waits_for, idle, since_ms } =
+            *self.wait.lock().unwrap_or_else(PoisonError::into_inner);
         TaskWait {
-            name: self.name.to_owned(),
+            name: self.name.to_string(),
             waits_for: waits_for.map(str::to_owned),
+            idle,
             since_ms_ago: now.saturating_sub(since_ms),
             steps: self.steps.load(Relaxed),
             queued: queue.map(|queue| queue.queued as u64),
@@ -119,19 +131,32 @@ impl TaskState {
 }
 
 impl WatchedTask {
-    /// It waits for `what` from now on.
+    /// It waits for `what` from now on, which has a deadline.
     pub fn waits_for(&self, what: &'static str) {
-        self.state.set(Some(what));
+        self.state.set(Some(what), false);
+    }
+
+    /// It has nothing to do from now on until `what` comes.
+    pub fn idles_until(&self, what: &'static str) {
+        self.state.set(Some(what), true);
     }
 
     /// It works from now on.
     pub fn works(&self) {
-        self.state.set(None);
+        self.state.set(None, false);
     }
 
-    /// Completes with the result of `future`, which is `what` the task waits for.
+    /// Completes with the result of `future`: `what` the task waits for, which has a deadline.
     pub async fn wait<F: Future>(&self, what: &'static str, future: F) -> F::Output {
         self.waits_for(what);
+        let output = future.await;
+        self.works();
+        output
+    }
+
+    /// The same for what may never come.
+    pub async fn idle<F: Future>(&self, what: &'static str, future: F) -> F::Output {
+        self.idles_until(what);
         let output = future.await;
         self.works();
         output
@@ -150,15 +175,17 @@ mod tests {
         let (sender, mut queue) = mpsc::channel(4);
         let task = watch.task("replays", Some(QueueLength::of(&sender)));
         let shown = |watch: &Watch| {
-            let TaskWait { name, waits_for, steps, queued, capacity, .. } = watch.task_waits().remove(0);
-            (name, waits_for, steps, queued, capacity)
+            let TaskWait { waits_for, idle, steps, queued, capacity, .. } = watch.task_waits().remove(0);
+            (waits_for, idle, steps, queued, capacity)
         };
-        assert_eq!(shown(&watch), ("replays".into(), None, 0, Some(0), Some(4)));
+        assert_eq!(shown(&watch), (None, false, 0, Some(0), Some(4)));
         sender.try_send(1).unwrap();
         task.waits_for("a slot");
-        assert_eq!(shown(&watch), ("replays".into(), Some("a slot".into()), 1, Some(1), Some(4)));
+        assert_eq!(shown(&watch), (Some("a slot".into()), false, 1, Some(1), Some(4)));
         assert_eq!(task.wait("a request", queue.recv()).await, Some(1));
-        assert_eq!(shown(&watch), ("replays".into(), None, 3, Some(0), Some(4)));
+        assert_eq!(shown(&watch), (None, false, 3, Some(0), Some(4)));
+        task.idles_until("a request");
+        assert_eq!(shown(&watch), (Some("a request".into()), true, 4, Some(0), Some(4)));
         drop(sender);
         assert_eq!(queue.recv().await, None, "it does not keep the channel open");
         drop(task);
@@ -172,7 +199,7 @@ mod tests {
         let tasks: Vec<_> = (0..TASKS_MAX + 3).map(|_| watch.task("task", none)).collect();
         let longest = &tasks[TASKS_MAX + 1];
         longest.waits_for("the disk");
-        longest.state.wait.lock().unwrap().1 = 0;
+        longest.state.wait.lock().unwrap().since_ms = 0;
         let waits = watch.task_waits();
         assert_eq!((waits.len(), waits[0].waits_for.as_deref()), (TASKS_MAX, Some("the disk")));
     }

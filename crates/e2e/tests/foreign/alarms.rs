@@ -68,7 +68,7 @@ async fn with_slow_feeds() -> anyhow::Result<()> {
         let late = Behaviour::Late(Duration::from_secs(number + 3));
         patient.origin.set_behaviour(&format!("feed-{number}"), late);
     }
-    patient.stack.start_both().await?;
+    patient.start().await?;
     let _load = load(&patient).await;
     runs(&patient, "slow feeds and load", WITH_SLOW_FEEDS).await
 }
@@ -105,7 +105,7 @@ async fn after_a_reload() -> anyhow::Result<()> {
 async fn while_the_gateway_drains() -> anyhow::Result<()> {
     let mut patient = Patient::prepared(2).await?;
     patient.stack.set("gateway.drain", "\"300s\"");
-    patient.stack.start_both().await?;
+    patient.start().await?;
     let streams: Vec<_> = (0..300).map(|_| patient.stack.subscribe("/news/stream?snapshot=10")).collect();
     for stream in &streams {
         wait_for("the streams", SOON, async || (!stream.records().is_empty()).then_some(())).await?;

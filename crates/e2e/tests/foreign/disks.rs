@@ -94,7 +94,7 @@ impl Drop for Frozen {
 async fn with_store(path: &Path) -> anyhow::Result<Patient> {
     let mut patient = Patient::prepared(2).await?;
     patient.stack.set("store.path", &format!("{:?}", path.display().to_string()));
-    patient.stack.start_both().await?;
+    patient.start().await?;
     Ok(patient)
 }
 
@@ -145,7 +145,7 @@ async fn with_an_obedient_disk() -> anyhow::Result<Option<(Patient, PathBuf)>> {
         ("STALLS_UNDER".to_owned(), text(&fs::canonicalize(patient.stack.folder())?.join("data"))),
     ];
     patient.stack.set_start_options(Ingestd, StartOptions { environment, ..StartOptions::default() });
-    patient.stack.start_both().await?;
+    patient.start().await?;
     Ok(Some((patient, order)))
 }
 

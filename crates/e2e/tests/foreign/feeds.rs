@@ -44,7 +44,7 @@ async fn a_silent_resolver() -> anyhow::Result<()> {
     let mut options = through_shell(&script);
     options.through.splice(0..0, ["unshare", "--mount"].map(str::to_owned));
     patient.stack.set_start_options(Ingestd, options);
-    patient.stack.start_both().await?;
+    patient.start().await?;
     for (more, at) in [(14, 14), (26, 40)] {
         sleep(Duration::from_secs(more)).await;
         let expected = Expected::fault(&["feeds-failing"], &["20", "resol|dns|name"]);
@@ -58,7 +58,7 @@ async fn every_feed_refuses_the_connection() -> anyhow::Result<()> {
     // The port of a listener that was closed.
     let closed = e2e::free_address()?;
     let mut patient = twenty(|_, number| format!("http://{closed}/{number}")).await?;
-    patient.stack.start_both().await?;
+    patient.start().await?;
     sleep(SETTLED * 2).await;
     patient.expect("20 of 20 feeds refuse the connection", FAILING).await.map(drop)
 }
@@ -67,7 +67,7 @@ async fn every_feed_refuses_the_connection() -> anyhow::Result<()> {
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn every_feed_answers_503() -> anyhow::Result<()> {
     let mut patient = prepared(20, Some(&Behaviour::Status(503, Vec::new()))).await?;
-    patient.stack.start_both().await?;
+    patient.start().await?;
     sleep(SETTLED * 2).await;
     patient.expect("20 of 20 feeds answer 503", FAILING).await.map(drop)
 }
@@ -79,7 +79,7 @@ async fn every_feed_is_html() -> anyhow::Result<()> {
     for number in 0..20 {
         patient.origin.set_document(&format!("feed-{number}"), "<!doctype html><title>Log in</title>");
     }
-    patient.stack.start_both().await?;
+    patient.start().await?;
     sleep(SETTLED * 2).await;
     patient.expect("20 of 20 feeds are a login page", FAILING).await.map(drop)
 }
@@ -89,7 +89,7 @@ async fn every_feed_is_html() -> anyhow::Result<()> {
 async fn one_feed_of_twenty_fails() -> anyhow::Result<()> {
     let mut patient = prepared(20, None).await?;
     patient.origin.set_behaviour("feed-3", Behaviour::Status(404, Vec::new()));
-    patient.stack.start_both().await?;
+    patient.start().await?;
     sleep(SETTLED * 2).await;
     patient.expect("1 of 20 feeds fails", Expected::FINE).await.map(drop)
 }
@@ -112,7 +112,7 @@ async fn prepared(feeds: usize, behaviour: Option<&Behaviour>) -> anyhow::Result
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn three_hundred_feeds_hang() -> anyhow::Result<()> {
     let mut patient = prepared(300, Some(&Behaviour::SilentHead)).await?;
-    patient.stack.start_both().await?;
+    patient.start().await?;
     sleep(SETTLED * 4).await;
     for run in 1..=6 {
         patient.expect(&format!("300 hanging feeds, run {run}"), Expected::SLOW_FEEDS).await?;
@@ -124,7 +124,7 @@ async fn three_hundred_feeds_hang() -> anyhow::Result<()> {
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn ten_thousand_feeds_are_slow() -> anyhow::Result<()> {
     let mut patient = prepared(10_000, Some(&Behaviour::Late(Duration::from_secs(20)))).await?;
-    patient.stack.start_both().await?;
+    patient.start().await?;
     sleep(SETTLED * 6).await;
     patient.expect("10,000 slow feeds", Expected::SLOW_FEEDS).await.map(drop)
 }
@@ -136,7 +136,7 @@ async fn six_feeds_are_large() -> anyhow::Result<()> {
     for number in 0..6 {
         patient.origin.publish_article(&format!("feed-{number}"), "A long one", 6 << 20);
     }
-    patient.stack.start_both().await?;
+    patient.start().await?;
     sleep(SETTLED).await;
     patient.expect("6 feeds of 6 MiB", Expected::FINE).await.map(drop)
 }
@@ -186,7 +186,7 @@ async fn requests_pile_up_at_the_admin_sockets() -> anyhow::Result<()> {
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn no_feed_is_listed() -> anyhow::Result<()> {
     let mut patient = Patient { stack: TestStack::new(&[])?, origin: Origin::start().await? };
-    patient.stack.start_both().await?;
+    patient.start().await?;
     patient.expect("no sources at all", Expected::FINE).await.map(drop)
 }
 
@@ -197,7 +197,7 @@ async fn half_of_the_feeds_hang() -> anyhow::Result<()> {
     for number in 0..10 {
         patient.origin.set_behaviour(&format!("feed-{number}"), Behaviour::SilentHead);
     }
-    patient.stack.start_both().await?;
+    patient.start().await?;
     sleep(SETTLED * 4).await;
     patient.expect("10 of 20 feeds hang", Expected::SLOW_FEEDS).await.map(drop)
 }

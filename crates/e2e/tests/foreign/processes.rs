@@ -149,7 +149,7 @@ async fn with_a_copy_of_the_gateway() -> anyhow::Result<(Patient, std::path::Pat
     fs::copy(Gateway.path()?, &copy)?;
     let script = format!("shift; exec {} \"$@\"", copy.display());
     patient.stack.set_start_options(Gateway, through_shell(&script));
-    patient.stack.start_both().await?;
+    patient.start().await?;
     Ok((patient, copy))
 }
 
@@ -199,7 +199,7 @@ async fn the_same_user_sees_a_blocked_main_thread() -> anyhow::Result<()> {
     let options = StartOptions { through: through.map(str::to_owned).to_vec(), ..StartOptions::default() };
     patient.stack.set_start_options(Gateway, options.clone());
     patient.stack.set_start_options(Ingestd, options);
-    patient.stack.start_both().await?;
+    patient.start().await?;
     let doctor = DoctorRun { user: Some(id), ..DoctorRun::default() };
     patient.expect_of("same user, well", doctor.clone(), Expected::FINE).await?;
     park_main(&mut patient).await?;
@@ -208,7 +208,7 @@ async fn the_same_user_sees_a_blocked_main_thread() -> anyhow::Result<()> {
     patient.expect_of("same user, main blocked", doctor, expected).await.map(drop)
 }
 
-/// The doctor as a user who owns neither process and is in no group of theirs.
+/// The doctor as a user who owns neither process and is in none of their groups.
 fn stranger() -> DoctorRun<'static> {
     DoctorRun { user: Some(STRANGER), ..DoctorRun::default() }
 }

@@ -124,7 +124,7 @@ async fn with_a_pipe(program: Binary) -> anyhow::Result<(Patient, UnreadPipe)> {
     let pipe = UnreadPipe::new(patient.stack.path("pipe")).await?;
     patient.stack.set("log.level", "\"debug\"");
     patient.stack.set_start_options(program, pipe.options());
-    patient.stack.start_both().await?;
+    patient.start().await?;
     Ok((patient, pipe))
 }
 
@@ -221,7 +221,7 @@ async fn a_journal_that_takes_nothing() -> anyhow::Result<()> {
         options.environment.push((format!("NEWSWIRE_LOG__{key}"), value.to_owned()));
     }
     patient.stack.set_start_options(Ingestd, options);
-    patient.stack.start_both().await?;
+    patient.start().await?;
     for number in 0..200 {
         patient.origin.publish("feed-0", &format!("Something to tell of, {number}"));
     }

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// Deadline of the doctor, whatever hangs; no hang of these tests ends by itself. The table has what it took.
+/// Deadline of the doctor, whatever hangs; these hangs never end by themselves. The table has what it took.
 const DOCTOR_WITHIN: Duration = Duration::from_secs(180);
 /// Deadline for a machine to have a processor to spare; other tests may take all of it.
 const SPARE_WITHIN: Duration = Duration::from_secs(120);
@@ -144,19 +144,27 @@ impl Patient {
     /// Two feeds with something in them, and two workers.
     pub(crate) async fn well() -> anyhow::Result<Self> {
         let mut patient = Self::prepared(2).await?;
-        patient.stack.start_both().await?;
+        patient.start().await?;
         Ok(patient)
     }
 
-    /// The same, started with these options.
+    /// Starts both and waits until they are ready; on a machine that others use, that may take two attempts.
+    pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
+        match self.stack.start_both().await {
+            Ok(()) => Ok(()),
+            Err(_) => self.stack.wait_ready().await,
+        }
+    }
+
+    /// As [`Patient::well`], started with these options.
     pub(crate) async fn started_with(program: Binary, options: StartOptions) -> anyhow::Result<Self> {
         let mut patient = Self::prepared(2).await?;
         patient.stack.set_start_options(program, options);
-        patient.stack.start_both().await?;
+        patient.start().await?;
         Ok(patient)
     }
 
-    /// The same, not yet started.
+    /// As [`Patient::well`], not yet started.
     pub(crate) async fn prepared(feeds: usize) -> anyhow::Result<Self> {
         let origin = Origin::start().await?;
         let sources: Vec<TestSource> = scenario::feeds(&origin, feeds);

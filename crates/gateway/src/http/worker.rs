@@ -125,11 +125,11 @@ async fn serve(
     length: impl Fn() -> QueueLength + Send + Sync + 'static,
     load: &WorkerLoad,
 ) -> anyhow::Result<()> {
-    let task = state.watch.task("connections", Some(length));
+    let task = state.watch.task(format!("worker-{number}"), Some(length));
     let (streams, mut ticks) = WorkerStreams::start(Arc::clone(state), number);
     let serve = connection_service::start(state, Some(streams)).await?;
     loop {
-        task.waits_for("a connection");
+        task.idles_until("a connection");
         tokio::select! {
             accepted = queue.recv() => match accepted {
                 Some(accepted) => {

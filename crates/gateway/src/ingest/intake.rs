@@ -228,7 +228,7 @@ async fn update_sources(state: &Arc<AppState>, daemon: &PeerClient, catalogue_ch
     let mut warned_of = Vec::new();
     let task = state.watch.task("sources", NO_QUEUE);
     loop {
-        task.wait("a change of the sources", catalogue_changed.notified()).await;
+        task.idle("a change of the sources", catalogue_changed.notified()).await;
         state.sources.expect_list();
         let list = daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX);
         match task.wait("the daemon's list of sources", list).await {

@@ -234,7 +234,7 @@ pub(crate) fn start(
 async fn spawn_all(watch: &Watch, PoolJobs { mut queue, handlers }: PoolJobs) {
     let length = handlers.upgrade().map(|jobs| QueueLength::of(&jobs));
     let task = watch.task("pages", length);
-    while let Some(job) = task.wait("a job", queue.recv()).await {
+    while let Some(job) = task.idle("a job", queue.recv()).await {
         tokio::spawn(job);
     }
 }

@@ -28,7 +28,7 @@ use crate::{
         context::ParseFn,
         crash_guard::{CRASHES_MAX, CrashGuard},
         lost_time::LostTime,
-        parse::ParseLimits,
+        parse_limits::ParseLimits,
         source_actor::tests::Die,
     },
 };

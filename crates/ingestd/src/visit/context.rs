@@ -12,7 +12,9 @@ use news::{Epoch, Timestamp};
 use sources::CredentialFiles;
 use tokio::sync::{Semaphore, broadcast};
 
-use super::{crash_guard::CrashGuard, lost_time::LostTime, outage::OutageDetector, parse::ParseLimits};
+use super::{
+    crash_guard::CrashGuard, lost_time::LostTime, outage::OutageDetector, parse_limits::ParseLimits,
+};
 use crate::{
     messages::RecordVisit, queue::limiter::HostLimiter, status::metrics::IngestMetrics,
     websub::messages::SourceVisited,

@@ -14,24 +14,8 @@ use notation::humanize;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{context::VisitContext, memory::VisitMemory, outcome::ParseOutcome};
+use super::{context::VisitContext, memory::VisitMemory, outcome::ParseOutcome, parse_limits::ParseLimits};
 use crate::{queue::memory::MemoryPart, status::activity::Activity};
-
-/// How long a document may be parsed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ParseLimits {
-    /// Of the processor, whose time is the document's own: the visit does not wait for a document that needs more. Its thread
-    /// keeps the permit until it really ends.
-    pub(crate) processor: Duration,
-    /// In all, with the waits for a thread, a processor and the disk, which are ours. Then the visit is postponed.
-    pub(crate) wait: Duration,
-}
-
-impl Default for ParseLimits {
-    fn default() -> Self {
-        Self { processor: Duration::from_secs(30), wait: Duration::from_secs(300) }
-    }
-}
 
 /// How often the processor time of a document is read that is still being parsed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -7,12 +7,12 @@ use control::{
     watch::{LoopReport, TaskReport, WatchKind},
 };
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     part::{MissingCause, Part},
     process,
-    verdict::needs_second_look,
+    second_look::needs_second_look,
 };
 
 /// A lag from which a loop is sampled for late beats.
@@ -24,6 +24,9 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(110);
 const LATE_IN_SAMPLE_MS: u64 = 120;
 /// Time between two beats of a loop.
 const BEAT_MS: u64 = 100;
+
+/// Of the time that a process has to answer; the first answer must not be lost for want of a second one.
+const SECOND_LOOK_RESERVE: Duration = Duration::from_millis(100);
 
 /// Whether a loop has regular beats: a pool is probed once a second only, and a recorder or prober beats only while it works.
 fn has_regular_beats(l: &LoopReport) -> bool {
@@ -40,16 +43,25 @@ pub(crate) async fn watch(socket: &Path) -> Part<WatchReport> {
     ControlClient::new(socket).get(paths::WATCH).await.into()
 }
 
-/// `GET /watch`, and again after `pause` if that calls for a second look: then the second one counts.
-pub(crate) async fn watch_again_if_needed(socket: &Path, pause: Duration) -> Part<WatchReport> {
+/// `GET /watch`, and again after `pause` if that calls for a second look: then the second one counts, if there is one before
+/// the time `within` is over.
+pub(crate) async fn watch_again_if_needed(
+    socket: &Path,
+    pause: Duration,
+    within: Duration,
+) -> Part<WatchReport> {
+    let until = Instant::now() + within.saturating_sub(SECOND_LOOK_RESERVE);
     let first = watch(socket).await;
     if !first.get().is_some_and(needs_second_look) {
         return first;
     }
-    sleep(pause).await;
-    match watch(socket).await {
-        Part::Missing { .. } => first,
-        second => second,
+    let second = async {
+        sleep(pause).await;
+        watch(socket).await
+    };
+    match timeout_at(until, second).await {
+        Ok(second @ Part::Found(_)) => second,
+        _ => first,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::black_box::BlackBoxReport;
 
+pub(crate) use super::presence::{OtherProcess, Presence};
 use super::{
     admin::LateLoop,
     http,
@@ -22,20 +23,6 @@ use super::{
     threads::Stacks,
     waits::WaitChain,
 };
-
-/// Whether a process is running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Presence {
-    /// It runs, which says nothing about its health.
-    Running,
-    /// It does not run.
-    Absent,
-    /// This user may not see.
-    Unknown,
-    /// It is not examined.
-    NotAsked,
-}
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -204,13 +191,6 @@ impl DaemonEvidence {
         let process = self.process.get().map(|process| process.uptime_ms);
         process.or_else(|| self.health.get().map(|health| health.uptime_ms))
     }
-}
-
-/// A process of the same program that belongs to another instance.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct OtherProcess {
-    pub(crate) pid: i32,
-    pub(crate) command: String,
 }
 
 /// A gateway beside the one that is examined.

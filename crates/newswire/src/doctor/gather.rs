@@ -41,7 +41,7 @@ const SECOND_LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The same with `--quick`, after a report that may show a hang.
 const QUICK_SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
 /// When the stacks are complete at the latest, after the processes were found.
-const STACKS_UNTIL: Duration = Duration::from_millis(7_500);
+const STACKS_UNTIL: Duration = Duration::from_millis(8_200);
 /// How long looking through the sockets of all processes may take.
 const LISTENER_WITHIN: Duration = Duration::from_secs(3);
 /// How long the file system may take to report its free space.
@@ -87,7 +87,12 @@ pub(crate) fn instance(config: &ConfigInPart) -> Instance {
     let run_dir = absolute(&config.loaded.config.daemon.run_dir);
     let gateway_dir = config.loaded.config.gateway.admin_dir.as_deref().map(absolute);
     let gateway_dir = gateway_dir.unwrap_or_else(|| run_dir.clone());
-    Instance { run_dir, gateway_dir, config: config.loaded.file.clone(), is_whole: config.is_whole() }
+    Instance {
+        run_dir,
+        gateway_dir,
+        config: config.loaded.file.as_deref().map(absolute),
+        is_whole: config.is_whole(),
+    }
 }
 
 /// Gathers all evidence.
@@ -406,7 +411,7 @@ async fn query(options: &GatherOptions, socket: &Path, daemon: &mut DaemonEviden
     let began = Instant::now();
     let watch = async {
         match options.quick {
-            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER).await,
+            true => admin::watch_again_if_needed(socket, QUICK_SECOND_LOOK_AFTER, within).await,
             false => admin::watch(socket).await,
         }
     };

@@ -97,7 +97,9 @@ pub(crate) fn of(pid: i32) -> Vec<SocketAddr> {
 
 /// The Unix sockets on which a process listens.
 pub(crate) fn unix_of(pid: i32) -> Vec<PathBuf> {
-    let (Ok(entries), Ok(process)) = (procfs::net::unix(), Process::new(pid)) else { return Vec::new() };
+    let Ok(process) = Process::new(pid) else { return Vec::new() };
+    // Those of its own network namespace.
+    let Ok(entries) = process.unix() else { return Vec::new() };
     let held = sockets_of(&process).unwrap_or_default();
     let folder = process.cwd().unwrap_or_default();
     let listening =

@@ -14,8 +14,9 @@ use procfs::process::{Process, all_processes};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    evidence::{OtherProcess, Presence},
-    listener, process,
+    listener,
+    presence::{OtherProcess, Presence},
+    process,
     program::{self, INGESTD},
     systemd::SystemdUnit,
     within,
@@ -131,8 +132,19 @@ async fn locate_running(
 ) -> LocatedProcess {
     let named = by_name(program, instance);
     let same = named.iter().find(|(_, relation)| *relation == Relation::Same).map(|(other, _)| other.pid);
-    if let (false, Some(pid)) = (instance.is_whole, same) {
-        return LocatedProcess::at(pid, format!("runs {program} with this configuration"));
+    if !instance.is_whole {
+        if let Some(pid) = same {
+            return LocatedProcess::at(pid, format!("runs {program} with this configuration"));
+        }
+        let near = named.iter().find(|(_, relation)| *relation == Relation::Near);
+        let only = if named.len() == 1 { named.first() } else { None };
+        if let Some((other, relation)) = near.or(only) {
+            let how = match relation {
+                Relation::Near => "with a configuration in the same folder",
+                _ => "and is the only one on this machine",
+            };
+            return LocatedProcess::at(other.pid, format!("runs {program} {how}"));
+        }
     }
     let found = probe_sockets(program, instance, is_program).await;
     let why = found.why.join(", ");
@@ -147,7 +159,7 @@ async fn locate_running(
     let unclear: Vec<_> =
         named.iter().filter(|(_, r)| *r == Relation::Unclear).map(|(other, _)| other.pid).collect();
     let only = || match unclear[..] {
-        [only] if found.denied || !instance.is_whole => Some(only),
+        [only] if found.denied => Some(only),
         _ => None,
     };
     let main = unit.and_then(|unit| unit.main_pid).filter(|pid| Process::new(*pid).is_ok());
@@ -240,6 +252,8 @@ fn sees_all() -> bool {
 enum Relation {
     /// Its configuration or a socket of it is that of the instance.
     Same,
+    /// Its configuration is another file in the same folder.
+    Near,
     /// Its configuration is another one.
     Other,
     /// This user may not see which configuration it uses.
@@ -283,7 +297,9 @@ fn relation(process: &Process, instance: &Instance) -> Relation {
         }
     };
     let same = match (config, &instance.config, folder) {
-        (Some(theirs), Some(ours), _) => is_same_file(&theirs, ours),
+        (Some(theirs), Some(ours), _) if is_same_file(&theirs, ours) => true,
+        (Some(theirs), Some(ours), _) if theirs.parent() == ours.parent() => return Relation::Near,
+        (Some(_), Some(_), _) => false,
         // Without a file both use the built-in ./run.
         (None, None, Some(folder)) => is_same_file(&folder.join("run"), &instance.run_dir),
         (None, None, None) => return Relation::Unclear,

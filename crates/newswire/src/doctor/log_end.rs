@@ -20,7 +20,7 @@ pub(crate) struct LogEnd {
     /// A path, or `pipe:[INODE]`.
     pub(crate) target: String,
     /// The other processes that can read the pipe, as far as this user may see them.
-    pub(crate) readers: Vec<LogReader>,
+    pub(crate) readers: Vec<LogEndReader>,
 }
 
 /// What a standard error is.
@@ -39,7 +39,7 @@ pub(crate) enum LogEndKind {
 
 /// A process at the other end of a pipe.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct LogReader {
+pub(crate) struct LogEndReader {
     pub(crate) pid: i32,
     /// The name of its program, 15 bytes at most.
     pub(crate) name: String,
@@ -89,7 +89,7 @@ fn look(pid: i32) -> procfs::ProcResult<LogEnd> {
 }
 
 /// The processes, other than `writer`, that hold `wanted` open for reading.
-fn readers(writer: i32, wanted: &FDTarget) -> Vec<LogReader> {
+fn readers(writer: i32, wanted: &FDTarget) -> Vec<LogEndReader> {
     let others = all_processes().into_iter().flatten().flatten().filter(|process| process.pid() != writer);
     let reads = |process: &Process| {
         let open = process.fd().into_iter().flatten().flatten();
@@ -97,7 +97,7 @@ fn readers(writer: i32, wanted: &FDTarget) -> Vec<LogReader> {
     };
     let found: BTreeSet<_> = others
         .filter(reads)
-        .map(|process| LogReader {
+        .map(|process| LogEndReader {
             pid: process.pid(),
             name: process.stat().map_or_else(|_| "unknown".to_owned(), |stat| stat.comm),
         })

@@ -8,7 +8,7 @@ use serde::Serialize;
 use stacks::{StackDump, StackFrame, ThreadStack};
 use tokio::time::Instant;
 
-use super::{admin, part::Part, verdict, within};
+use super::{admin, part::Part, second_look, within};
 
 /// Threads that observe the others; `stacks` and `vitals` run because of our requests. While the process reports that they
 /// make progress, none of them is the culprit.
@@ -129,8 +129,8 @@ fn describe(thread: ThreadStack, watch: Option<&WatchReport>) -> ExaminedThread 
 fn observer_is_stuck(watch: &WatchReport, tid: i32) -> bool {
     let progress = &watch.progress;
     let is_watchdog = progress.watchdog.is_some_and(|watchdog| watchdog.tid == tid);
-    (is_watchdog && verdict::watchdog_is_stuck(watch))
-        || progress.observers.iter().any(|observer| observer.tid == tid && verdict::is_stuck(observer))
+    (is_watchdog && second_look::watchdog_is_stuck(watch))
+        || progress.observers.iter().any(|observer| observer.tid == tid && second_look::is_stuck(observer))
 }
 
 /// `function at file:line`, as far as known.

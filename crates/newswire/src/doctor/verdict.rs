@@ -20,7 +20,6 @@ mod watch_rules;
 use daemon::Exit;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-pub(crate) use self::watch_rules::{is_held_up, is_mute, is_stuck, needs_second_look, watchdog_is_stuck};
 use super::{
     evidence::{DaemonEvidence, Evidence, Presence, Target},
     proof_entry::ProofEntry,
@@ -189,9 +188,9 @@ const RULES: &[Rule] = &[
     presence_rules::starting,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
-    resource_rules::elsewhere,
     log_rules::log_blocked,
     feed_rules::feeds_failing,
+    resource_rules::elsewhere,
     resource_rules::other_gateway,
     progress_rules::clock_jumped,
     feed_rules::slow_feeds,

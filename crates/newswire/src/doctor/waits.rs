@@ -20,7 +20,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 #[cfg(test)]
-pub(crate) use link::{Access, HeldBy, HeldHow, LockKind};
+pub(crate) use link::{HeldBy, HeldHow, LockKind, WaitAccess};
 pub(crate) use link::{WaitChain, WaitLink, WaitsFor};
 pub(crate) use sample::WaitSamples;
 
@@ -29,7 +29,7 @@ use super::{evidence::DaemonEvidence, part::Part, within};
 /// How long both samples and the look through all descriptors may take.
 const SAMPLE_WITHIN: Duration = Duration::from_millis(3_500);
 /// How long making the chains may take.
-const CHAINS_WITHIN: Duration = Duration::from_millis(1_500);
+const CHAINS_WITHIN: Duration = Duration::from_millis(1_200);
 
 /// Samples all threads of these processes twice, and those of the processes at the other ends.
 pub(crate) async fn sample(pids: Vec<i32>) -> Part<Arc<WaitSamples>> {

@@ -20,7 +20,7 @@ fn lock_of(pid: i32) -> (i32, u64) {
 fn the_thread_that_holds_a_mutex_refers_to_it() {
     let busy = BusyProcess::start("spin");
     let (waiter, lock) = lock_of(busy.pid());
-    let found = stacks::references(busy.pid(), &[lock..lock + 1]).unwrap();
+    let found = stacks::references(busy.pid(), &[lock..lock + 1, 1 << 62..(1 << 62) + 8]).unwrap();
     let mut tids: Vec<_> = found.iter().map(|reference| reference.tid).collect();
     tids.dedup();
     assert!(tids.contains(&waiter), "{found:?}");
@@ -31,6 +31,6 @@ fn the_thread_that_holds_a_mutex_refers_to_it() {
     assert!("busy::busy_process".starts_with(name.trim()), "{name}");
     // A lock of the standard library that is held and waited for has the value 2.
     assert_eq!(stacks::words(busy.pid(), lock, 1).unwrap(), [2]);
-    let nothing = stacks::references(busy.pid(), &[1 << 62..(1 << 62) + 8]).unwrap();
+    let nothing = stacks::references(busy.pid(), &[1 << 62..(1 << 62) + 8, 1 << 61..(1 << 61) + 8]).unwrap();
     assert!(nothing.is_empty(), "{nothing:?}");
 }

@@ -13,13 +13,14 @@ use crate::{
         log_end::BLOCKED_MS,
         part::{MissingCause, Part},
         process::{ProcessSample, Usage},
+        second_look,
         threads::{ExaminedThread, location},
-        verdict::{self, task_text},
+        verdict::task_text,
     },
     out::safe,
 };
 
-/// A task without a queue is shown if it has waited for longer.
+/// A task that is not idle is shown if it has waited for longer.
 const TASK_WAITS_LONG_MS: u64 = 15_000;
 /// Frames shown per stack, and more if the culprit is further out; the JSON contains all.
 const FRAMES_SHOWN: usize = 14;
@@ -112,7 +113,7 @@ fn unit(page: &mut ReportWriter, daemon: &DaemonEvidence) {
 
 /// The output of its log, if lines were lost or wait.
 fn log_output(page: &mut ReportWriter, daemon: &DaemonEvidence) {
-    let Some(log) = daemon.watch.get().and_then(|watch| watch.progress.log.as_ref()) else { return };
+    let Some(log) = daemon.latest().and_then(|watch| watch.progress.log.as_ref()) else { return };
     let is_blocked = log.blocked_ms >= BLOCKED_MS;
     if log.dropped == 0 && !is_blocked && log.failing.is_none() {
         return;
@@ -196,12 +197,12 @@ fn one_loop(page: &mut ReportWriter, l: &LoopReport) {
 fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
     if let Some(watchdog) = watch.progress.watchdog {
         let text = format!("last looked {} ms ago", watchdog.looked_ms_ago);
-        page.line(verdict::watchdog_is_stuck(watch), "watchdog", &text);
+        page.line(second_look::watchdog_is_stuck(watch), "watchdog", &text);
     }
     if watch.vitals.is_none() {
         page.missing("vitals", "the process did not read them in time");
     }
-    for observer in watch.progress.observers.iter().filter(|observer| verdict::is_stuck(observer)) {
+    for observer in watch.progress.observers.iter().filter(|observer| second_look::is_stuck(observer)) {
         let text = format!("BLOCKED for {}", duration(observer.since_ms_ago));
         page.problem(&safe(&observer.name), &text);
     }
@@ -213,15 +214,15 @@ fn watchers(page: &mut ReportWriter, watch: &WatchReport) {
         let waiting = listener.waiting_ms.map(|ms| format!(", NOT for {}", duration(ms))).unwrap_or_default();
         let error = listener.error.as_deref().map(|error| format!(": {}", safe(error))).unwrap_or_default();
         let text = format!("{} {answered}{waiting}{error}", safe(&listener.address));
-        page.line(verdict::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
+        page.line(second_look::is_mute(listener), &format!("{} socket", safe(&listener.name)), &text);
     }
 }
 
-/// Tasks for which something is queued, or that have waited for long without a queue.
+/// Tasks for which something is queued, or that have waited for long.
 fn tasks(page: &mut ReportWriter, watch: &WatchReport) {
     for task in &watch.progress.tasks {
         let has_queued = task.queued.is_some_and(|queued| queued > 0);
-        let is_long = task.queued.is_none() && task.since_ms_ago > TASK_WAITS_LONG_MS;
+        let is_long = !task.idle && task.since_ms_ago > TASK_WAITS_LONG_MS;
         if !has_queued && !is_long {
             continue;
         }
@@ -234,7 +235,7 @@ fn tasks(page: &mut ReportWriter, watch: &WatchReport) {
             _ => String::new(),
         };
         page.line(
-            verdict::is_held_up(task),
+            second_look::is_held_up(task),
             &format!("task {}", safe(&task.name)),
             &format!("{what}{queue}"),
         );

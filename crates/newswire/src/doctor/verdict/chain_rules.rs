@@ -19,7 +19,7 @@ pub(super) fn held_by_debugger(evidence: &Evidence) -> Option<DoctorVerdict> {
         [&evidence.gateway, &evidence.ingestd].into_iter().find(|daemon| tracer_of(daemon).is_some())?;
     let tracer = tracer_of(daemon)?;
     let line = format!("{} is stopped by a debugger, pid {tracer}", name_and_pid(daemon));
-    Some(DoctorVerdict::new(VerdictCode::HeldByDebugger, line, [end_debugger(tracer, "", &daemon.name)]))
+    Some(DoctorVerdict::new(VerdictCode::HeldByDebugger, line, [end_debugger(tracer, "", daemon.name)]))
 }
 
 /// The tracer of a process whose main thread it has stopped.

@@ -41,7 +41,7 @@ fn held(pid: i32, how: HeldHow) -> Option<HeldBy> {
 }
 
 fn pipe() -> WaitsFor {
-    WaitsFor::Pipe { inode: Some(9), path: None, access: Access::Write }
+    WaitsFor::Pipe { inode: Some(9), path: None, access: WaitAccess::Write }
 }
 
 /// A worker waits for a lock; its holder writes to a pipe; `less` does not read it.

@@ -3,16 +3,21 @@
 use control::watch::{LogOutput, LogReport};
 
 use super::{
-    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, duration, name_and_pid, next::restart, safe,
+    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, duration, name_and_pid,
+    next::{look_with_rights, quoted, restart_in_order},
+    safe,
 };
 use crate::{
-    doctor::log_end::{self, LogEnd, LogEndKind, LogReader},
+    doctor::log_end::{self, LogEnd, LogEndKind, LogEndReader},
     out::count,
 };
 
 /// The output of a log that takes no lines. By the time of the present write, which begins anew with each byte that is
-/// taken: so one sample is enough.
+/// taken: so one sample is enough. Not for health checks: a restart by a supervisor that ends streams helps no reader.
 pub(super) fn log_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
+    if evidence.quick {
+        return None;
+    }
     let troubles = evidence.daemons().filter_map(|daemon| {
         let log = log_end::trouble(daemon.latest()?)?;
         let lasted_ms = log.failing.as_ref().map_or(0, |failing| failing.lasted_ms).max(log.blocked_ms);
@@ -36,7 +41,7 @@ pub(super) fn log_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
         duration(lasted_ms),
         count(dropped, "line"),
     );
-    Some(DoctorVerdict::new(VerdictCode::LogBlocked, line, remedies(daemon, log, end)))
+    Some(DoctorVerdict::new(VerdictCode::LogBlocked, line, remedies(evidence, daemon, log, end)))
 }
 
 fn waits_for(log: &LogReport, end: Option<&LogEnd>) -> String {
@@ -62,33 +67,39 @@ fn waits_for(log: &LogReport, end: Option<&LogEnd>) -> String {
 }
 
 /// `pid 812 (less) and pid 813 (sh)`
-fn names(readers: &[LogReader]) -> String {
+fn names(readers: &[LogEndReader]) -> String {
     let named: Vec<_> =
         readers.iter().map(|reader| format!("pid {} ({})", reader.pid, safe(&reader.name))).collect();
     named.join(" and ")
 }
 
-fn remedies(daemon: &DaemonEvidence, log: &LogReport, end: Option<&LogEnd>) -> Vec<String> {
-    let on_its_own = "the log goes on by itself, and says how many lines are missing";
+fn remedies(
+    evidence: &Evidence,
+    daemon: &DaemonEvidence,
+    log: &LogReport,
+    end: Option<&LogEnd>,
+) -> Vec<String> {
+    let goes_on = "the log goes on by itself, and says how many lines are missing";
     let first = match (log.output, end) {
-        (LogOutput::Journal, _) => "systemctl restart systemd-journald".to_owned(),
+        (LogOutput::Journal, _) => format!("sudo systemctl restart systemd-journald   # {goes_on}"),
         (_, Some(end)) if log.blocked_ms == 0 && end.kind == LogEndKind::File => {
-            format!("free some space for {}", safe(&end.target))
+            format!("df -h {}   # free some space: {goes_on}", quoted(&end.target))
         }
         (_, Some(end)) if end.kind == LogEndKind::Terminal => {
-            format!("press Ctrl-Q in the terminal {}", safe(&end.target))
+            format!("press Ctrl-Q in the terminal {}   # {goes_on}", safe(&end.target))
         }
         (_, Some(LogEnd { kind: LogEndKind::Pipe, readers, .. })) if log.blocked_ms > 0 => {
             match readers.as_slice() {
-                [] => "run the doctor as root: it then names the process that should read the log".to_owned(),
-                readers => format!("let {} read on", names(readers)),
+                [] => look_with_rights(evidence),
+                readers => {
+                    let pids: Vec<_> = readers.iter().map(|reader| reader.pid.to_string()).collect();
+                    let pids = pids.join(",");
+                    format!("ps -o pid,ppid,stat,user,args -p {pids}   # let it read on: {goes_on}")
+                }
             }
         }
-        _ => return vec![with_another_output(daemon)],
+        // What reads it is gone.
+        _ => return vec![restart_in_order(daemon)],
     };
-    vec![format!("{first}   # {on_its_own}"), with_another_output(daemon)]
-}
-
-fn with_another_output(daemon: &DaemonEvidence) -> String {
-    format!("or give it another output: {}", restart(daemon))
+    vec![first, restart_in_order(daemon)]
 }

@@ -3,7 +3,7 @@
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, last_words,
     name_and_pid,
-    next::{exit_log_hint, look_with_rights, quoted, restart, start, sudo, whose},
+    next::{exit_log_hint, look_with_rights, quoted, restart, restart_in_order, start, sudo, whose},
     resource_rules::other_network,
     safe, stalled_before,
 };
@@ -88,7 +88,7 @@ pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
         "newswire config show | grep gateway.listen   # two gateways need two addresses: change one of them"
             .to_owned(),
         match evidence.gateway.pid() {
-            Some(_) => restart(&evidence.gateway),
+            Some(_) => restart_in_order(&evidence.gateway),
             None => start(&evidence.gateway),
         },
     ]);

@@ -18,6 +18,8 @@ use crate::doctor::{admin::LateLoop, evidence::Target, part::MissingCause};
 pub(super) const BEATS_AGAIN_MS: u64 = 500;
 /// A loop that was blocked for longer, and then moved, is reported.
 const MOVED_AFTER_MS: u64 = 3_000;
+/// A beat needs less processor time than this.
+const RAN_MS: u64 = 10;
 /// A commit that takes longer is slow.
 const COMMIT_SLOW_MS: u64 = 1_000;
 /// A commit that took longer is reported for [`COMMIT_RECENT_MS`] after its end.
@@ -51,6 +53,8 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
         && let Some(process) = daemon.process.get()
         && task.run_delay_ms * 10 >= process.sampled_ms * 8
         && process.sampled_ms > 0
+        // One that has run for long enough to beat is in a loop without an end.
+        && !(task.cpu_ms >= RAN_MS && worst.beat_ms_ago >= MOVED_AFTER_MS)
     {
         let line = format!(
             "{who} gets no processor and has made no progress for {since}: the machine is overloaded"

@@ -18,6 +18,9 @@ use crate::doctor::{
     show::lag,
 };
 
+/// A watchdog that has not looked for longer may be stuck: it looks every 250 ms.
+const WATCHDOG_LATE_MS: u64 = 5_000;
+
 /// Every part of the proof, in the order in which it is shown.
 pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
     let (gateway, ingestd) = (&evidence.gateway, &evidence.ingestd);
@@ -186,15 +189,25 @@ fn watchdog(daemon: &DaemonEvidence, part: ProofPart) -> ProofEntry {
     if daemon.presence == Presence::NotAsked {
         return ProofEntry::not_asked(part, "it was not asked for");
     }
-    match daemon.watchdog_ran {
-        Some(true) => ProofEntry::proved(part, "its thread runs"),
-        Some(false) => ProofEntry::unknown(
+    let looked =
+        daemon.reports().filter_map(|report| Some(report.progress.watchdog.as_ref()?.looked_ms_ago)).min();
+    let entry = |looks: bool, how: String| match looks {
+        true => ProofEntry::proved(part, how),
+        false => ProofEntry::unknown(
             part,
-            format!("the watchdog of {} does not run: a stall would not be noticed", daemon.name),
+            format!("the watchdog of {} does not look ({how}): a stall would not be noticed", daemon.name),
             super::BUNDLE,
         ),
-        // It says so itself, or is too old to; the report above is the proof that it answers.
-        None => ProofEntry::not_asked(part, "neither the process nor the kernel says when it looked last"),
+    };
+    match (looked, daemon.watchdog_ran) {
+        (Some(ms), _) => entry(ms <= WATCHDOG_LATE_MS, format!("looked {} ago", duration(ms))),
+        (None, Some(ran)) => {
+            entry(ran, if ran { "its thread runs" } else { "its thread does not run" }.to_owned())
+        }
+        // It is too old to say so; the report above is the proof that it answers.
+        (None, None) => {
+            ProofEntry::not_asked(part, "neither the process nor the kernel says when it looked last")
+        }
     }
 }
 
@@ -364,7 +377,12 @@ fn sources(evidence: &Evidence) -> ProofEntry {
         return unseen(evidence, &evidence.ingestd, part);
     };
     let all: u64 = sources.actors.values().sum();
-    ProofEntry::proved(part, format!("{all} sources, {} overdue", sources.overdue))
+    let seen = format!("{all} sources, {} overdue", sources.overdue);
+    let Some(feeds) = &sources.feeds else { return ProofEntry::proved(part, seen) };
+    ProofEntry::proved(
+        part,
+        format!("{seen}, {} of {} that were visited have answered", feeds.succeeded, feeds.visited),
+    )
 }
 
 fn process(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> ProofEntry {
@@ -378,7 +396,10 @@ fn process(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> Pro
     match &daemon.stacks {
         Part::Missing { missing, cause } if *cause != MissingCause::NotAsked => {
             let why = format!("the stacks of {} could not be read: {}", daemon.name, safe(missing));
-            ProofEntry::denied(part, why, look_with_rights(evidence))
+            match daemon.may_end {
+                true => ProofEntry::unknown(part, why, look_again(evidence)),
+                false => ProofEntry::denied(part, why, look_with_rights(evidence)),
+            }
         }
         _ => ProofEntry::proved(part, format!("pid {}, {} threads", process.pid, process.threads)),
     }

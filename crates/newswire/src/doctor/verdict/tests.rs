@@ -21,7 +21,7 @@ use crate::doctor::{
     evidence::{Configured, Disk, OtherProcess},
     http::{HttpProbe, HttpProbes, PublicHealth, Ready, ReadyWire},
     listener::{ListenerReport, Owner, Socket},
-    log_end::{LogEnd, LogEndKind, LogReader},
+    log_end::{LogEnd, LogEndKind, LogEndReader},
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
@@ -30,7 +30,7 @@ use crate::doctor::{
     show::BlackBoxDetail,
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
-    waits::{Access, LockKind, WaitChain},
+    waits::{LockKind, WaitAccess, WaitChain},
 };
 
 const INGESTD: i32 = 100;
@@ -816,6 +816,12 @@ fn unknown(evidence: &Evidence) -> Vec<&'static str> {
         .collect()
 }
 
+/// Its watchdog does not run, and the report is too old to say so.
+fn stop_watchdog(daemon: &mut DaemonEvidence) {
+    watched(daemon).progress.watchdog = None;
+    daemon.watchdog_ran = Some(false);
+}
+
 #[track_caller]
 fn expect_unknown(evidence: &Evidence, parts: &[&str], words: &[&str]) {
     assert_eq!(unknown(evidence), parts);
@@ -856,8 +862,8 @@ fn each_missing_part_of_the_proof_makes_the_verdict_unknown() {
     watched(&mut e.gateway).vitals = None;
     expect_unknown(&e, &["gateway-report", "wire"], &["did not put its diagnostics together"]);
     let mut e = healthy();
-    e.gateway.watchdog_ran = Some(false);
-    expect_unknown(&e, &["gateway-watchdog"], &["the watchdog of newswire-gateway does not run"]);
+    stop_watchdog(&mut e.gateway);
+    expect_unknown(&e, &["gateway-watchdog"], &["the watchdog of newswire-gateway does not look"]);
     let mut e = healthy();
     e.gateway.foreign = Some(OtherProcess { pid: 9, command: "nc -lU".into() });
     expect_unknown(&e, &["gateway-report"], &["pid 9 (nc -lU), another program, holds"]);
@@ -887,8 +893,11 @@ fn the_wire_and_the_store_must_be_those_of_this_daemon() {
 #[test]
 fn slow_feeds_and_a_start_need_their_proof_too() {
     let mut e = healthy();
-    ingest_vitals(&mut e).outage = true;
-    e.gateway.watchdog_ran = Some(false);
+    let busy =
+        json!([{"source": "bbc", "activity": "fetching", "since_ms_ago": 25_000, "waiting_for": null}]);
+    sources(&mut e).busiest = serde_json::from_value(busy).unwrap();
+    expect(&e, VerdictCode::SlowFeeds, &[]);
+    stop_watchdog(&mut e.gateway);
     expect(&e, VerdictCode::Unknown, &["what was seen: no hang"]);
     // A process that has just started cannot show everything; a user without rights never can.
     let mut e = healthy();
@@ -1000,7 +1009,7 @@ fn a_broken_configuration_is_the_verdict_unless_there_is_something_worse() {
     let words = ["gateway.listen: expected x; a.toml:9: unknown key", "run and make progress"];
     let verdict = expect(&e, VerdictCode::ConfigurationBroken, &words);
     assert_eq!(verdict.next[0], "newswire config check --config /etc/newswire/newswire.toml");
-    e.gateway.watchdog_ran = Some(false);
+    stop_watchdog(&mut e.gateway);
     expect(&e, VerdictCode::ConfigurationBroken, &["cannot tell whether all is well"]);
     stall(&mut e.gateway, "worker-0", 3_000);
     expect(&e, VerdictCode::EventLoopBlocked, &["besides, the configuration is broken: a.toml:3"]);
@@ -1018,6 +1027,26 @@ fn a_gateway_of_another_configuration_on_the_port_is_named_and_never_to_be_kille
     expect(&e, VerdictCode::OtherGateway, &["the one of this configuration does not run"]);
     e.http = unanswered();
     expect(&e, VerdictCode::OtherGateway, &[]);
+}
+
+#[test]
+fn a_gateway_that_answers_over_the_socket_of_systemd_may_have_no_network_of_its_own() {
+    let mut e = healthy();
+    let place = crate::doctor::resources::namespaces::OtherPlace { net: true, ..Default::default() };
+    let Part::Found(resources) = &mut e.gateway.resources else { panic!("it was examined") };
+    resources.place = Some(place);
+    expect(&e, VerdictCode::Healthy, &[]);
+    e.http = refused();
+    e.listener = Part::Found(ListenerReport::default());
+    expect(&e, VerdictCode::Unknown, &["runs in a place with other network"]);
+}
+
+#[test]
+fn a_loop_that_runs_and_does_not_beat_is_blocked_even_if_it_gets_little_processor() {
+    let mut e = healthy();
+    stall(&mut e.gateway, "worker-0", 9_000);
+    process(&mut e.gateway).tasks.push(Task { tid: 201, cpu_ms: 12, run_delay_ms: 288, ..Task::default() });
+    expect(&e, VerdictCode::EventLoopBlocked, &["worker-0"]);
 }
 
 #[test]
@@ -1050,6 +1079,7 @@ fn an_unreadable_report_of_another_version_is_unknown_and_one_without_newer_fiel
     let Part::Found(http) = &mut e.http else { panic!() };
     http.probes[1].health.as_mut().unwrap().pid = None;
     e.gateway.watchdog_ran = None;
+    watched(&mut e.gateway).progress.watchdog = None;
     expect(&e, VerdictCode::Healthy, &[]);
 }
 
@@ -1092,10 +1122,10 @@ fn a_log_that_cannot_be_written_names_who_does_not_read_it_and_blames_no_one_els
         &["newswire-gateway (pid 200)", "standard error", "for 66s", "664 lines were"],
     );
     let end = |kind, target: &str, readers| Part::Found(LogEnd { kind, target: target.into(), readers });
-    let less = LogReader { pid: 812, name: "less".into() };
+    let less = LogEndReader { pid: 812, name: "less".into() };
     e.gateway.log_end = end(LogEndKind::Pipe, "pipe:[7]", vec![less]);
     let verdict = expect(&e, VerdictCode::LogBlocked, &["pipe:[7], and pid 812 (less) does not read it"]);
-    assert!(verdict.next[0].starts_with("let pid 812 (less) read on"), "{verdict:?}");
+    assert!(verdict.next[0].starts_with("ps -o pid,ppid,stat,user,args -p 812 "), "{verdict:?}");
     assert!(!verdict.next.iter().any(|step| step.contains("kill 812")), "it is not ours");
     e.gateway.log_end = end(LogEndKind::Terminal, "/dev/pts/3", Vec::new());
     let verdict = expect(&e, VerdictCode::LogBlocked, &["the terminal /dev/pts/3, which is stopped"]);
@@ -1106,7 +1136,7 @@ fn a_log_that_cannot_be_written_names_who_does_not_read_it_and_blames_no_one_els
     e.gateway.log_end = end(LogEndKind::File, "/var/log/x.log", Vec::new());
     let refused = "for 9s: /var/log/x.log refuses it: No space left on device";
     let verdict = expect(&e, VerdictCode::LogBlocked, &[refused]);
-    assert!(verdict.next[0].starts_with("free some space for /var/log/x.log"), "{verdict:?}");
+    assert!(verdict.next[0].starts_with("df -h "), "{verdict:?}");
 
     watched(&mut e.gateway).progress.log = Some(log(1_900, Value::Null));
     expect(&e, VerdictCode::Healthy, &[]);

@@ -3,7 +3,7 @@
 
 use control::{
     WatchReport,
-    watch::{ListenerProbe, LoopReport, ObserverReport, TaskWait, WatchKind},
+    watch::{LoopReport, WatchKind},
 };
 
 use super::{
@@ -12,44 +12,10 @@ use super::{
     progress_rules::{BEATS_AGAIN_MS, report_bug},
     safe,
 };
+use crate::doctor::second_look::{is_held_up, is_mute, is_stuck, watchdog_is_stuck};
 
-/// The watchdog looks every 250 ms, and needs a second at most for the stack of one thread.
-const WATCHDOG_SILENT_MS: u64 = 3_000;
 /// A loop beats every 100 ms; without a watchdog that looks, one that has not for this long is blocked.
 const UNWATCHED_MS: u64 = 1_000;
-/// The vitals are read in milliseconds.
-const VITALS_MS: u64 = 1_500;
-/// The stacks of hundreds of threads take seconds.
-const STACKS_MS: u64 = 15_000;
-/// A listener that has not answered for this long does not; one probe waits as long.
-const LISTENER_MUTE_MS: u64 = 5_000;
-
-/// A task that has waited for longer for one thing, while something is queued for it, was not woken: each request that it may
-/// wait for has a shorter deadline.
-const TASK_WAITS_MS: u64 = 20_000;
-
-/// Whether the watchdog has not looked for too long: then it marks no loop as stalled.
-pub(crate) fn watchdog_is_stuck(watch: &WatchReport) -> bool {
-    watch.progress.watchdog.is_some_and(|watchdog| watchdog.looked_ms_ago > WATCHDOG_SILENT_MS)
-}
-
-/// A thread that reads for the admin socket, for too long.
-pub(crate) fn is_stuck(observer: &ObserverReport) -> bool {
-    let bound = if observer.name == "stacks" { STACKS_MS } else { VITALS_MS };
-    observer.since_ms_ago > bound
-}
-
-/// A listener of a running process that does not answer to it, although it is there.
-pub(crate) fn is_mute(listener: &ListenerProbe) -> bool {
-    !listener.missing && listener.waiting_ms.is_some_and(|waiting| waiting >= LISTENER_MUTE_MS)
-}
-
-/// A task that waits for something else than what is queued for it.
-pub(crate) fn is_held_up(task: &TaskWait) -> bool {
-    task.waits_for.is_some()
-        && task.since_ms_ago > TASK_WAITS_MS
-        && task.queued.is_some_and(|queued| queued > 0)
-}
 
 /// Whether a loop makes no progress: the watchdog says so, or its beat does while the watchdog is stuck.
 pub(super) fn is_stalled(watch: &WatchReport, l: &LoopReport) -> bool {
@@ -57,16 +23,6 @@ pub(super) fn is_stalled(watch: &WatchReport, l: &LoopReport) -> bool {
     // The watchdog sends the probes of a pool: without it they are old.
     let unmarked = l.kind != WatchKind::Pool && l.beat_ms_ago > UNWATCHED_MS && watchdog_is_stuck(watch);
     marked || unmarked
-}
-
-/// Whether a report calls for a second one, before a rule decides by it: a process that was stopped for a moment has the
-/// same report as one whose watchdog is stuck.
-pub(crate) fn needs_second_look(watch: &WatchReport) -> bool {
-    watch.vitals.is_none()
-        || watchdog_is_stuck(watch)
-        || watch.progress.observers.iter().any(is_stuck)
-        || watch.progress.listeners.iter().any(is_mute)
-        || watch.progress.tasks.iter().any(is_held_up)
 }
 
 /// The watchdog itself is blocked: the process works, but would not notice if it did not.
@@ -77,7 +33,7 @@ pub(super) fn watchdog_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     });
     let (daemon, watchdog) = found?;
     let line = format!(
-        "the watchdog of {} has not looked for {}, {}; its loops still make progress",
+        "the watchdog of {} has not looked for {}{}; its loops still make progress",
         name_and_pid(daemon),
         duration(watchdog.looked_ms_ago),
         function(daemon, watchdog.tid)
@@ -93,7 +49,7 @@ pub(super) fn observer_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     });
     let (daemon, observer) = found?;
     let line = format!(
-        "the thread {} of {}, which reads what the process reports about itself, has been blocked for {} {}",
+        "the thread {} of {}, which reads what the process reports about itself, has been blocked for {}{}",
         safe(&observer.name),
         name_and_pid(daemon),
         duration(observer.since_ms_ago),
@@ -129,14 +85,17 @@ pub(super) fn task_held_up(evidence: &Evidence) -> Option<DoctorVerdict> {
         Some((daemon, task))
     });
     let (daemon, task) = found?;
+    let queue = match (task.queued, task.capacity) {
+        (Some(queued), Some(capacity)) => format!(", and {queued} of {capacity} are queued for it"),
+        _ => String::new(),
+    };
     let line = format!(
-        "the task {} of {} has waited for {} for {}, although {} of {} places of its queue are taken",
+        "the task {} of {} has waited for {} for {}{}; no thread need be blocked",
         safe(&task.name),
         name_and_pid(daemon),
         safe(task.waits_for.as_deref().unwrap_or_default()),
         duration(task.since_ms_ago),
-        task.queued.unwrap_or_default(),
-        task.capacity.unwrap_or_default()
+        queue
     );
     Some(blocked(daemon, line))
 }
@@ -146,10 +105,10 @@ fn blocked(daemon: &DaemonEvidence, line: String) -> DoctorVerdict {
     DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next)
 }
 
-/// `in FUNCTION`, from the stack of a thread.
+/// `, in FUNCTION`, if the stack of the thread is known.
 fn function(daemon: &DaemonEvidence, tid: i32) -> String {
     let culprit = daemon.stacks.get().and_then(|stacks| stacks.of(tid)?.culprit.clone());
-    culprit.map_or("in an unknown function".to_owned(), |at| format!("in {}", safe(&at)))
+    culprit.map(|at| format!(", in {}", safe(&at))).unwrap_or_default()
 }
 
 /// The first thread that is busy and could be the one that accepts.

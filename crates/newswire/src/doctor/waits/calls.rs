@@ -1,6 +1,6 @@
 //! The system calls in which threads wait, and what their arguments mean.
 
-use super::link::Access;
+use super::link::WaitAccess;
 
 /// What a system call waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,11 +8,11 @@ pub(crate) enum CallAim {
     /// A word in memory.
     Word,
     /// The descriptor of its first argument.
-    Transfer(Access),
+    Transfer(WaitAccess),
     /// The file of its first argument.
     File(&'static str),
-    /// A path.
-    Path(&'static str),
+    /// A path, and which argument it is.
+    Path(&'static str, Option<usize>),
     /// Events of any descriptor, connections, or time.
     Events(&'static str),
     Child,
@@ -28,12 +28,12 @@ pub(crate) fn aim(number: i64) -> CallAim {
     match number {
         call::SYS_futex => Word,
         call::SYS_read | call::SYS_readv | call::SYS_recvfrom | call::SYS_recvmsg | call::SYS_recvmmsg => {
-            Transfer(Access::Read)
+            Transfer(WaitAccess::Read)
         }
         call::SYS_write | call::SYS_writev | call::SYS_sendto | call::SYS_sendmsg | call::SYS_sendmmsg => {
-            Transfer(Access::Write)
+            Transfer(WaitAccess::Write)
         }
-        call::SYS_connect | call::SYS_sendfile => Transfer(Access::Write),
+        call::SYS_connect | call::SYS_sendfile => Transfer(WaitAccess::Write),
         call::SYS_pread64 | call::SYS_preadv | call::SYS_preadv2 => File("pread"),
         call::SYS_pwrite64 | call::SYS_pwritev | call::SYS_pwritev2 => File("pwrite"),
         call::SYS_fsync => File("fsync"),
@@ -48,16 +48,16 @@ pub(crate) fn aim(number: i64) -> CallAim {
         call::SYS_fstat => File("fstat"),
         call::SYS_fstatfs => File("fstatfs"),
         call::SYS_close => File("close"),
-        call::SYS_openat | call::SYS_openat2 => Path("open"),
-        call::SYS_newfstatat | call::SYS_statx => Path("stat"),
-        call::SYS_statfs => Path("statfs"),
-        call::SYS_renameat | call::SYS_renameat2 => Path("rename"),
-        call::SYS_unlinkat => Path("unlink"),
-        call::SYS_mkdirat => Path("mkdir"),
-        call::SYS_linkat => Path("link"),
-        call::SYS_faccessat => Path("access"),
-        call::SYS_truncate => Path("truncate"),
-        call::SYS_sync => Path("sync"),
+        call::SYS_openat | call::SYS_openat2 => Path("open", Some(1)),
+        call::SYS_newfstatat | call::SYS_statx => Path("stat", Some(1)),
+        call::SYS_statfs => Path("statfs", Some(0)),
+        call::SYS_renameat | call::SYS_renameat2 => Path("rename", Some(1)),
+        call::SYS_unlinkat => Path("unlink", Some(1)),
+        call::SYS_mkdirat => Path("mkdir", Some(1)),
+        call::SYS_linkat => Path("link", Some(1)),
+        call::SYS_faccessat => Path("access", Some(1)),
+        call::SYS_truncate => Path("truncate", Some(0)),
+        call::SYS_sync => Path("sync", None),
         call::SYS_epoll_pwait | call::SYS_epoll_pwait2 => Events("epoll_wait"),
         call::SYS_ppoll => Events("poll"),
         call::SYS_pselect6 => Events("select"),
@@ -66,7 +66,7 @@ pub(crate) fn aim(number: i64) -> CallAim {
         call::SYS_rt_sigtimedwait | call::SYS_rt_sigsuspend => Events("signals"),
         call::SYS_wait4 | call::SYS_waitid => Child,
         call::SYS_mmap | call::SYS_munmap | call::SYS_mprotect | call::SYS_madvise | call::SYS_brk => Memory,
-        call::SYS_msync => Path("msync"),
+        call::SYS_msync => Path("msync", None),
         other => older(other),
     }
 }
@@ -81,14 +81,14 @@ fn older(number: i64) -> CallAim {
         call::SYS_poll => Events("poll"),
         call::SYS_select => Events("select"),
         call::SYS_pause => Events("signals"),
-        call::SYS_open => Path("open"),
-        call::SYS_stat | call::SYS_lstat => Path("stat"),
-        call::SYS_rename => Path("rename"),
-        call::SYS_unlink => Path("unlink"),
-        call::SYS_mkdir => Path("mkdir"),
-        call::SYS_rmdir => Path("rmdir"),
-        call::SYS_link => Path("link"),
-        call::SYS_access => Path("access"),
+        call::SYS_open => Path("open", Some(0)),
+        call::SYS_stat | call::SYS_lstat => Path("stat", Some(0)),
+        call::SYS_rename => Path("rename", Some(0)),
+        call::SYS_unlink => Path("unlink", Some(0)),
+        call::SYS_mkdir => Path("mkdir", Some(0)),
+        call::SYS_rmdir => Path("rmdir", Some(0)),
+        call::SYS_link => Path("link", Some(0)),
+        call::SYS_access => Path("access", Some(0)),
         _ => Other,
     }
 }

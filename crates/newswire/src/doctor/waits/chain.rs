@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{
     facts::WaitFacts,
-    link::{Access, HeldBy, HeldHow, WaitChain, WaitLink, WaitsFor},
+    link::{HeldBy, HeldHow, WaitAccess, WaitChain, WaitLink, WaitsFor},
     sample::SampledProcess,
     says,
 };
@@ -63,7 +63,7 @@ pub(crate) fn all(facts: &WaitFacts, cut: Option<&SilentWire>) -> Vec<WaitChain>
         };
         chains.extend(starts.into_iter().map(|start| chain(facts, known.program, start)));
     }
-    chains.retain(|chain| chain.still && chain.explains() || chain.since_ms.is_some());
+    chains.retain(|chain| chain.explains() && (chain.still || chain.since_ms.is_some()));
     // The chain of a thread that another one waits for says nothing more.
     let inner: Vec<_> = chains
         .iter()
@@ -237,7 +237,7 @@ fn wire_chain(facts: &WaitFacts, cut: &SilentWire, chains: &[WaitChain]) -> Opti
             inode: None,
             peer_inode: None,
             path: Some(cut.socket.clone()),
-            access: Access::Read,
+            access: WaitAccess::Read,
         },
         held_by: Some(HeldBy { pid: cut.ingestd.1, tid: None, how: HeldHow::Peer }),
         still: true,

@@ -9,7 +9,7 @@ use super::{
     calls::{CallAim, aim},
     ends::{Channel, target_of},
     files,
-    link::{Access, HeldBy, HeldHow, WaitsFor},
+    link::{HeldBy, HeldHow, WaitAccess, WaitsFor},
     locks::{self, HolderState, LockFrames, LockLook},
     sample::{KernelCall, SampledProcess, SampledThread, WaitSamples, process_of},
 };
@@ -199,7 +199,12 @@ impl WaitFacts {
             }
             CallAim::Transfer(access) => self.transfer(pid, thread, call.fd(), access, is_ours),
             CallAim::File(name) => (in_file(Some(call.fd()), name), None),
-            CallAim::Path(name) if thread.last.state == 'D' => (in_file(None, name), None),
+            CallAim::Path(name, at) if thread.last.state == 'D' => {
+                let path = at.and_then(|at| path_argument(pid, *call.arguments.get(at)?));
+                let place = path.as_deref().and_then(|path| files::mount_at(pid, path));
+                let frozen = files::waits_for_thaw(pid, thread.tid, wchan.as_deref());
+                (disk(path, place, name, wchan, frozen), None)
+            }
             CallAim::Events(name) => (WaitsFor::Events { call: name }, None),
             CallAim::Child => (WaitsFor::Child, None),
             CallAim::Memory if thread.last.state == 'D' => (WaitsFor::PageFault { wchan }, None),
@@ -213,7 +218,7 @@ impl WaitFacts {
         pid: i32,
         thread: &SampledThread,
         fd: i32,
-        access: Access,
+        access: WaitAccess,
         is_ours: bool,
     ) -> (WaitsFor, Option<HeldBy>) {
         let other = |channel: &Channel, how| {
@@ -236,7 +241,7 @@ impl WaitFacts {
                 (WaitsFor::Pipe { inode: None, path: Some(path), access }, held_by)
             }
             Some(FDTarget::Path(_)) if thread.last.state == 'D' || is_ours => {
-                let name = if access == Access::Write { "write" } else { "read" };
+                let name = if access == WaitAccess::Write { "write" } else { "read" };
                 (file(pid, thread, Some(fd), name), None)
             }
             _ => (WaitsFor::Events { call: "read" }, None),
@@ -251,7 +256,7 @@ impl WaitFacts {
         &self,
         pid: i32,
         inode: u64,
-        access: Access,
+        access: WaitAccess,
         other: impl Fn(&Channel, HeldHow) -> Option<HeldBy>,
     ) -> (WaitsFor, Option<HeldBy>) {
         if let Some(peer) = self.samples.peers.get(&inode) {
@@ -354,6 +359,18 @@ fn file(pid: i32, thread: &SampledThread, fd: Option<i32>, call: &'static str) -
     let wchan = thread.last.wchan.clone();
     let frozen = files::waits_for_thaw(pid, thread.tid, wchan.as_deref());
     disk(path, place, call, wchan, frozen)
+}
+
+/// A path in the memory of a process, as far as it is kept.
+fn path_argument(pid: i32, address: u64) -> Option<PathBuf> {
+    /// Longer paths are cut.
+    const WORDS_MAX: usize = 64;
+    let words = stacks::words(pid, address, WORDS_MAX).ok()?;
+    let bytes: Vec<u8> =
+        words.iter().flat_map(|word| word.to_le_bytes()).take_while(|byte| *byte != 0).collect();
+    let path = PathBuf::from(String::from_utf8_lossy(&bytes).into_owned());
+    let folder = procfs::process::Process::new(pid).ok()?.cwd().ok()?;
+    (!bytes.is_empty()).then(|| folder.join(path))
 }
 
 fn disk(

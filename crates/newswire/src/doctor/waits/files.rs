@@ -29,6 +29,15 @@ pub(crate) fn mount_of(pid: i32, fd: i32) -> Option<MountPlace> {
     Some(MountPlace { mount: found.mount_point, file_system: found.fs_type })
 }
 
+/// The mount that a path of the process is on, if no link leads elsewhere.
+pub(crate) fn mount_at(pid: i32, path: &Path) -> Option<MountPlace> {
+    let mounts = Process::new(pid).ok()?.mountinfo().ok()?;
+    let above = mounts.into_iter().filter(|mount| path.starts_with(&mount.mount_point));
+    // Of two at the same place the later one is on top.
+    let found = above.max_by_key(|mount| mount.mount_point.as_os_str().len())?;
+    Some(MountPlace { mount: found.mount_point, file_system: found.fs_type })
+}
+
 /// Whether the kernel stack of a thread shows that it waits for a file system to be thawed. Only root can read it.
 pub(crate) fn waits_for_thaw(pid: i32, tid: i32, wchan: Option<&str>) -> bool {
     let stack = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stack")).unwrap_or_default();
@@ -60,6 +69,7 @@ mod tests {
         let file = std::fs::File::open("/proc/self/status").unwrap();
         let found = mount_of(std::process::id().cast_signed(), file.as_raw_fd()).unwrap();
         assert_eq!(found, MountPlace { mount: "/proc".into(), file_system: "proc".to_owned() });
+        assert_eq!(mount_at(std::process::id().cast_signed(), Path::new("/proc/1/x")), Some(found));
         assert!(is_terminal(Path::new("/dev/pts/3")) && !is_terminal(Path::new("/dev/null")));
     }
 }

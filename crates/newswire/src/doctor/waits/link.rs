@@ -15,21 +15,21 @@ pub(crate) enum WaitsFor {
         lock: LockKind,
     },
     /// A pipe.
-    Pipe { inode: Option<u64>, path: Option<PathBuf>, access: Access },
+    Pipe { inode: Option<u64>, path: Option<PathBuf>, access: WaitAccess },
     /// A Unix socket.
     UnixSocket {
         inode: Option<u64>,
         /// The socket at the other end; `None` if the kernel does not tell.
         peer_inode: Option<u64>,
         path: Option<PathBuf>,
-        access: Access,
+        access: WaitAccess,
     },
     /// A connection to another machine or process.
-    Tcp { local: String, peer: String, access: Access },
+    Tcp { local: String, peer: String, access: WaitAccess },
     /// A socket of another kind.
-    Socket { inode: u64, access: Access },
+    Socket { inode: u64, access: WaitAccess },
     /// A terminal.
-    Terminal { path: PathBuf, access: Access },
+    Terminal { path: PathBuf, access: WaitAccess },
     /// A file, or the file system that it is on.
     File {
         path: Option<PathBuf>,
@@ -61,7 +61,7 @@ pub(crate) enum WaitsFor {
 /// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Access {
+pub(crate) enum WaitAccess {
     Read,
     Write,
 }
@@ -173,7 +173,7 @@ impl WaitsFor {
             | Self::UnixSocket { access, .. }
             | Self::Tcp { access, .. }
             | Self::Socket { access, .. }
-            | Self::Terminal { access, .. } => *access == Access::Write,
+            | Self::Terminal { access, .. } => *access == WaitAccess::Write,
             Self::File { .. }
             | Self::PageFault { .. }
             | Self::Tracer

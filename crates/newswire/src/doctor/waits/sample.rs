@@ -11,7 +11,7 @@ use super::{
     calls::{CallAim, aim},
     ends::{Channel, Ends, channel_of, target_of},
     files,
-    link::Access,
+    link::WaitAccess,
     peers,
 };
 
@@ -159,7 +159,7 @@ impl WaitSamples {
         &mut self,
         firsts: &BTreeMap<i32, (Looks, Option<u64>)>,
         pids: &[i32],
-    ) -> Vec<(i32, Channel, Access)> {
+    ) -> Vec<(i32, Channel, WaitAccess)> {
         let mut found = Vec::new();
         for (pid, (looks, _)) in firsts.iter().filter(|(pid, _)| pids.contains(pid)) {
             for call in looks.values().filter_map(|look| look.call) {
@@ -179,7 +179,7 @@ impl WaitSamples {
     }
 
     /// The processes at the other ends.
-    fn others(&self, channels: &[(i32, Channel, Access)]) -> Vec<i32> {
+    fn others(&self, channels: &[(i32, Channel, WaitAccess)]) -> Vec<i32> {
         let mut others = Vec::new();
         for (pid, channel, access) in channels {
             let holders = self.other_ends(channel, *access);
@@ -193,11 +193,11 @@ impl WaitSamples {
     }
 
     /// The processes that hold the end of a channel which a thread waits for.
-    pub(crate) fn other_ends(&self, channel: &Channel, access: Access) -> Vec<i32> {
+    pub(crate) fn other_ends(&self, channel: &Channel, access: WaitAccess) -> Vec<i32> {
         match (channel, access) {
             (Channel::Socket(_), _) => self.ends.holders(channel).map(|end| end.pid).collect(),
-            (_, Access::Write) => self.ends.readers(channel),
-            (_, Access::Read) => self.ends.writers(channel),
+            (_, WaitAccess::Write) => self.ends.readers(channel),
+            (_, WaitAccess::Read) => self.ends.writers(channel),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     facts::WaitFacts,
-    link::{Access, HeldHow, LockKind, WaitChain, WaitLink, WaitsFor},
+    link::{HeldHow, LockKind, WaitAccess, WaitChain, WaitLink, WaitsFor},
 };
 use crate::{doctor::show::duration, out::safe};
 
@@ -94,7 +94,7 @@ fn does(facts: &WaitFacts, link: &WaitLink, before: Option<&WaitLink>, since_ms:
             let pipe =
                 path.as_deref().map_or("a pipe".to_owned(), |path| format!("the pipe {}", shown(path)));
             let alone = match (access, &link.held_by) {
-                (Access::Write, None) => ", and no other process is known to read it",
+                (WaitAccess::Write, None) => ", and no other process is known to read it",
                 _ => "",
             };
             format!("{} {pipe}{alone}", verb(*access))
@@ -146,24 +146,24 @@ fn holds(facts: &WaitFacts, link: &WaitLink, before: &WaitLink, since_ms: Option
     let reads = process.and_then(|process| process.read_bytes).is_some_and(|bytes| bytes > 0);
     match &before.waits_for {
         WaitsFor::Tracer => "is the debugger".to_owned(),
-        WaitsFor::Pipe { access: Access::Write, .. } if reads => "reads, but too slowly".to_owned(),
-        WaitsFor::Pipe { access: Access::Write, .. } => format!("has not read for {over}"),
-        WaitsFor::UnixSocket { access: Access::Write, .. } | WaitsFor::Tcp { access: Access::Write, .. }
+        WaitsFor::Pipe { access: WaitAccess::Write, .. } if reads => "reads, but too slowly".to_owned(),
+        WaitsFor::Pipe { access: WaitAccess::Write, .. } => format!("has not read for {over}"),
+        WaitsFor::UnixSocket { access: WaitAccess::Write, .. }
+        | WaitsFor::Tcp { access: WaitAccess::Write, .. }
             if !reads =>
         {
             format!("has not read for {over}")
         }
-        WaitsFor::Pipe { access: Access::Read, .. } | WaitsFor::UnixSocket { access: Access::Read, .. } => {
-            "sends nothing".to_owned()
-        }
+        WaitsFor::Pipe { access: WaitAccess::Read, .. }
+        | WaitsFor::UnixSocket { access: WaitAccess::Read, .. } => "sends nothing".to_owned(),
         _ => "does not go on".to_owned(),
     }
 }
 
-fn verb(access: Access) -> &'static str {
+fn verb(access: WaitAccess) -> &'static str {
     match access {
-        Access::Read => "reads from",
-        Access::Write => "writes to",
+        WaitAccess::Read => "reads from",
+        WaitAccess::Write => "writes to",
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
 };
 
 const WORK: &str = "WAITS_TEST_WORK";
+const FILE: &str = "WAITS_TEST_FILE";
 
 /// Killed when dropped.
 struct WaitingProcess(Child);
@@ -22,10 +23,14 @@ struct WaitingProcess(Child);
 impl WaitingProcess {
     /// This test binary, with its standard input and error as given.
     fn start(work: &str, stdin: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
+        Self(Self::command(work).stdin(stdin).stderr(stderr).spawn().unwrap())
+    }
+
+    fn command(work: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["doctor::waits::tests::waiting_process", "--exact", "--ignored", "--nocapture"]);
-        command.env(WORK, work).stdin(stdin).stdout(Stdio::null()).stderr(stderr);
-        Self(command.spawn().unwrap())
+        command.env(WORK, work).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
     }
 
     /// A process that holds an end and never reads it.
@@ -104,6 +109,14 @@ fn waiting_process() {
             locked.send(()).unwrap();
             // Its standard input is a socket.
             while rustix::io::write(std::io::stdin(), &[b'x'; 4096]).is_ok() {
+                *held += 1;
+            }
+        }),
+        "file" => named("writer", move || {
+            let mut held = held.lock().unwrap();
+            locked.send(()).unwrap();
+            let mut file = std::fs::File::create(std::env::var(FILE).unwrap()).unwrap();
+            while file.write_all(b"x").and_then(|()| file.sync_data()).is_ok() {
                 *held += 1;
             }
         }),
@@ -216,6 +229,89 @@ fn the_owner_of_a_mutex_of_c_is_known_and_a_deadlock_is_called_one() {
         assert!(matches!(link.waits_for, WaitsFor::Lock { lock: LockKind::Pthread, .. }), "{found:#?}");
     }
     assert_eq!(found.links[1].thread, "second");
+}
+
+/// An ext4 of its own; thawed and unmounted when dropped.
+struct LoopMount {
+    mount: std::path::PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl LoopMount {
+    /// An error says why there cannot be one.
+    fn new() -> Result<Self, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, mount) = (folder.path().join("image"), folder.path().join("mount"));
+        std::fs::create_dir(&mount).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        run("mkfs.ext4", &["-q".as_ref(), image.as_os_str()])?;
+        run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_os_str(), mount.as_os_str()])?;
+        Ok(Self { mount, _folder: folder })
+    }
+}
+
+impl Drop for LoopMount {
+    fn drop(&mut self) {
+        run("umount", &[self.mount.as_os_str()]).unwrap();
+    }
+}
+
+/// A file system that takes no writes until this is dropped.
+struct FrozenMount<'a>(&'a LoopMount);
+
+impl Drop for FrozenMount<'_> {
+    fn drop(&mut self) {
+        run("fsfreeze", &["-u".as_ref(), self.0.mount.as_os_str()]).unwrap();
+    }
+}
+
+fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
+    let output =
+        Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
+    let error = || format!("{program}: {}", String::from_utf8_lossy(&output.stderr));
+    output.status.success().then_some(()).ok_or_else(error)
+}
+
+#[test]
+fn a_lock_whose_holder_writes_to_a_frozen_file_system_has_that_as_its_root() {
+    let disk = match LoopMount::new() {
+        Ok(disk) => disk,
+        Err(why) => return eprintln!("SKIPPED: no file system can be mounted: {why}"),
+    };
+    let file = disk.mount.join("file");
+    let busy = WaitingProcess(WaitingProcess::command("file").env(FILE, &file).spawn().unwrap());
+    wait_for(busy.pid(), &[("worker-0", "futex")]);
+    run("fsfreeze", &["-f".as_ref(), disk.mount.as_os_str()]).unwrap();
+    let frozen = FrozenMount(&disk);
+    let found = from(&chains(busy.pid(), &[("worker-0", "futex"), ("writer", "rwsem")]), "worker-0");
+    drop(frozen);
+    drop(busy);
+    let root = found.root().unwrap();
+    let WaitsFor::File { path, mount, file_system, frozen, .. } = &root.waits_for else {
+        panic!("{found:#?}")
+    };
+    assert_eq!((path.as_ref(), mount.as_ref()), (Some(&file), Some(&disk.mount)), "{found:#?}");
+    assert!(*frozen && file_system.as_deref() == Some("ext4") && root.thread == "writer", "{found:#?}");
+    assert!(root.says.contains("which is frozen"), "{}", root.says);
+}
+
+#[test]
+fn a_process_that_a_debugger_has_stopped_has_the_debugger_as_its_root() {
+    let (stdin, _open) = pipe().unwrap();
+    let rests = WaitingProcess::mute(stdin);
+    let (commands, _typed_later) = pipe().unwrap();
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-q", "-nx", "-p", &rests.pid().to_string()]).stdin(commands);
+    gdb.stdout(Stdio::null()).stderr(Stdio::null());
+    let gdb = match gdb.spawn() {
+        Ok(gdb) => WaitingProcess(gdb),
+        Err(why) => return eprintln!("SKIPPED: gdb: {why}"),
+    };
+    let all = chains(rests.pid(), &[("sleep", "ptrace")]);
+    assert_eq!(all.len(), 1, "{all:#?}");
+    let (first, root) = (&all[0].links[0], all[0].root().unwrap());
+    assert_eq!((&first.waits_for, first.tid), (&WaitsFor::Tracer, None), "{all:#?}");
+    assert_eq!((root.pid, root.root, all[0].still), (gdb.pid(), true, true), "{all:#?}");
 }
 
 #[test]

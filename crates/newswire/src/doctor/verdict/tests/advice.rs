@@ -2,7 +2,27 @@
 //! of ours.
 
 /// Commands that advice may name: of this package, of systemd, of Docker and Kubernetes, and of every Linux.
-const COMMANDS: [&str; 24] = [
+const COMMANDS: &[&str] = &[
+    "echo",
+    "mv",
+    "sysctl",
+    "prlimit",
+    "fsfreeze",
+    "ip",
+    "umount",
+    "gdb",
+    "newswire-ingestd",
+    "nsenter",
+    "nice",
+    "ulimit",
+    "findmnt",
+    "ss",
+    "lsof",
+    "mount",
+    "cat",
+    "ping",
+    "getent",
+    "resolvectl",
     "newswire",
     "sudo",
     "systemctl",
@@ -29,16 +49,16 @@ const COMMANDS: [&str; 24] = [
     "uniq",
 ];
 /// The first words of advice in prose.
-const PROSE: [&str; 18] = [
-    "start", "restart", "read", "raise", "lower", "report", "end", "give", "look", "name", "if", "ping,",
-    "run", "free", "remove", "jq", "set", "wait",
+const PROSE: &[&str] = &[
+    "press", "start", "restart", "read", "raise", "lower", "report", "end", "give", "look", "name", "if",
+    "ping,", "run", "free", "remove", "jq", "set", "wait",
 ];
 
 /// Checks one line of advice; `ours` are the processes that it may end.
 #[track_caller]
 pub(super) fn check(step: &str, ours: &[i32]) {
     let (command, _comment) = step.split_once("   # ").unwrap_or((step, ""));
-    let first = command.split_whitespace().next().unwrap_or_default();
+    let first = command.split_whitespace().next().unwrap_or_default().trim_end_matches(';');
     if first.starts_with("\"$(dirname") {
         return parse_newswire(&command[command.find("/newswire ").unwrap() + 1..]);
     }
@@ -48,8 +68,9 @@ pub(super) fn check(step: &str, ours: &[i32]) {
         return command.split('`').skip(1).step_by(2).for_each(|quoted| check(quoted, ours));
     }
     assert!(is_for_a_shell(command), "a quote is not closed: {step}");
-    for part in command.split([';', '|']).map(str::trim) {
+    for part in command.split("; ").flat_map(|part| part.split(" | ")).map(str::trim) {
         let part = part.strip_prefix("sudo ").unwrap_or(part);
+        let part = part.split(" > ").next().unwrap_or(part);
         match part.split_whitespace().next() {
             Some("newswire") => parse_newswire(part),
             Some("kill") => {
@@ -57,7 +78,10 @@ pub(super) fn check(step: &str, ours: &[i32]) {
                 assert!(ours.contains(&pid), "it ends a process that is not ours: {step}");
             }
             Some("systemctl") => {
-                assert!(["restart", "start", "thaw"].iter().any(|word| part.contains(word)), "{step}")
+                assert!(
+                    ["restart", "start", "thaw", "set-property"].iter().any(|word| part.contains(word)),
+                    "{step}"
+                )
             }
             Some(word) => assert!(COMMANDS.contains(&word), "{word} is no command: {step}"),
             None => panic!("an empty command: {step}"),

@@ -135,7 +135,7 @@ fn whatever_may_be_a_hang_is_looked_at_twice() {
     let second = |change: &dyn Fn(&mut Evidence)| {
         let mut e = healthy();
         change(&mut e);
-        needs_second_look(watched(&mut e.gateway))
+        crate::doctor::second_look::needs_second_look(watched(&mut e.gateway))
     };
     assert!(!second(&|_| {}));
     assert!(second(&|e| watched(&mut e.gateway).vitals = None));
@@ -151,6 +151,7 @@ fn a_task_that_waits_although_something_is_queued_for_it_is_named_with_what_it_w
     let task = TaskWait {
         name: "replays".into(),
         waits_for: Some("answers of the daemon".into()),
+        idle: false,
         since_ms_ago: 31_000,
         steps: 7,
         queued: Some(0),
@@ -165,8 +166,12 @@ fn a_task_that_waits_although_something_is_queued_for_it_is_named_with_what_it_w
     change(&mut e, 12, 9_000);
     expect(&e, VerdictCode::Healthy, &[]);
     change(&mut e, 12, 31_000);
-    assert!(needs_second_look(watched(&mut e.gateway)));
+    assert!(crate::doctor::second_look::needs_second_look(watched(&mut e.gateway)));
     let words =
         ["the task replays of newswire-gateway (pid 200)", "answers of the daemon for 31s", "12 of 64"];
     expect(&e, VerdictCode::EventLoopBlocked, &words);
+    change(&mut e, 0, 61_000);
+    expect(&e, VerdictCode::EventLoopBlocked, &["answers of the daemon for 61s"]);
+    watched(&mut e.gateway).progress.tasks[0].idle = true;
+    expect(&e, VerdictCode::Healthy, &[]);
 }

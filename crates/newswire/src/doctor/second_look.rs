@@ -1,0 +1,55 @@
+//! What calls for a second look at a process before a rule decides: a process that was stopped for a moment has the same
+//! report as one that is stuck.
+
+use control::{
+    WatchReport,
+    watch::{ListenerProbe, ObserverReport, TaskWait},
+};
+
+/// The watchdog looks every 250 ms, and needs a second at most for the stack of one thread.
+const WATCHDOG_SILENT_MS: u64 = 3_000;
+/// The vitals are read in milliseconds.
+const VITALS_MS: u64 = 1_500;
+/// The stacks of hundreds of threads take seconds.
+const STACKS_MS: u64 = 15_000;
+/// A listener that has not answered for this long does not; one probe waits as long.
+const LISTENER_MUTE_MS: u64 = 5_000;
+
+/// A task that has waited for longer for one thing, while something is queued for it, was not woken: each request that it may
+/// wait for has a shorter deadline.
+const TASK_WAITS_MS: u64 = 20_000;
+/// The same for a task that is not idle, whatever is queued.
+const TASK_LATE_MS: u64 = 60_000;
+
+/// Whether the watchdog has not looked for too long: then it marks no loop as stalled.
+pub(crate) fn watchdog_is_stuck(watch: &WatchReport) -> bool {
+    watch.progress.watchdog.is_some_and(|watchdog| watchdog.looked_ms_ago > WATCHDOG_SILENT_MS)
+}
+
+/// A thread that reads for the admin socket, for too long.
+pub(crate) fn is_stuck(observer: &ObserverReport) -> bool {
+    let bound = if observer.name == "stacks" { STACKS_MS } else { VITALS_MS };
+    observer.since_ms_ago > bound
+}
+
+/// A listener of a running process that does not answer to it, although it is there.
+pub(crate) fn is_mute(listener: &ListenerProbe) -> bool {
+    !listener.missing && listener.waiting_ms.is_some_and(|waiting| waiting >= LISTENER_MUTE_MS)
+}
+
+/// A task that waits although something is queued for it, or longer than any deadline.
+pub(crate) fn is_held_up(task: &TaskWait) -> bool {
+    let has_queued = task.queued.is_some_and(|queued| queued > 0);
+    let is_late = !task.idle && task.since_ms_ago > TASK_LATE_MS;
+    task.waits_for.is_some() && (is_late || has_queued && task.since_ms_ago > TASK_WAITS_MS)
+}
+
+/// Whether a report calls for a second one, before a rule decides by it: a process that was stopped for a moment has the
+/// same report as one whose watchdog is stuck.
+pub(crate) fn needs_second_look(watch: &WatchReport) -> bool {
+    watch.vitals.is_none()
+        || watchdog_is_stuck(watch)
+        || watch.progress.observers.iter().any(is_stuck)
+        || watch.progress.listeners.iter().any(is_mute)
+        || watch.progress.tasks.iter().any(is_held_up)
+}
