@@ -396,7 +396,7 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
             vec![
                 "newswire tail --since 1d --json > saved.jsonl   # first: what the gateway still has"
                     .to_owned(),
-                format!("newswire log restore COPY {path}   # a copy of the store, if there is one"),
+                "newswire log restore COPY   # a copy of the store, if there is one".to_owned(),
                 again,
             ],
         ),

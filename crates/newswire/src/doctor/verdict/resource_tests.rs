@@ -200,7 +200,7 @@ fn a_commit_that_hangs_without_the_disk_stays_a_slow_store() {
 fn a_lost_store_is_reported_with_what_brings_it_back() {
     let mut e = healthy();
     for (place, words, step) in [
-        (StorePlacement::Deleted, "is deleted", "newswire log restore COPY /d"),
+        (StorePlacement::Deleted, "is deleted", "newswire log restore COPY"),
         (StorePlacement::Renamed("/moved".into()), "is at /moved now", "mv /moved /d"),
         (StorePlacement::Unmounted, "is not mounted any more", "mount /d"),
         (StorePlacement::Covered, "another file system", "umount /d"),

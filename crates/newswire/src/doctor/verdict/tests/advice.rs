@@ -3,6 +3,7 @@
 
 /// Commands that advice may name: of this package, of systemd, of Docker and Kubernetes, and of every Linux.
 const COMMANDS: &[&str] = &[
+    "wc",
     "echo",
     "mv",
     "sysctl",
