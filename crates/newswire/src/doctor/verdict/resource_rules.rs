@@ -439,7 +439,7 @@ pub(super) fn store_gone_and_daemon_dead(evidence: &Evidence) -> Option<DoctorVe
         format!(
             "findmnt -T {path}; ls -la {path}   # is its file system mounted? Is the store beside it? Put it back first"
         ),
-        format!("newswire log restore COPY {path}   # or a copy of it, if it is lost"),
+        "newswire log restore COPY   # or a copy of it, if it is lost".to_owned(),
         start(daemon),
     ];
     Some(DoctorVerdict::new(VerdictCode::StoreGone, line, next))

@@ -5,6 +5,9 @@
 const COMMANDS: &[&str] = &[
     "wc",
     "echo",
+    "mv",
+    "sysctl",
+    "prlimit",
     "fsfreeze",
     "ip",
     "umount",
