@@ -164,7 +164,6 @@ impl Drop for HeldThread {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn a_tracer_holds_the_main_thread_of_the_daemon() -> anyhow::Result<()> {
     let mut patient = Patient::well().await?;
     let _held = HeldThread::new(patient.id(Ingestd))?;

@@ -54,7 +54,6 @@ async fn a_silent_resolver() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn every_feed_refuses_the_connection() -> anyhow::Result<()> {
     // The port of a listener that was closed.
     let closed = e2e::free_address()?;

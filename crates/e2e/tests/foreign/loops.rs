@@ -102,6 +102,7 @@ const ADMIN: Spot = Spot::in_call("admin", &["daemon::admin::AdminState::identit
 const ALLOCATOR: &[&str] = &["_rjem_je_arena_ptr_array_fill_small"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn a_worker_on_a_futex() -> anyhow::Result<()> {
     let how = (Gateway, STREAM_NEW, Hold::Futex, Lure::Stream);
     row("gw worker: futex in StreamSubscriber::new", how, blocked(&["worker-", "StreamSubscriber::new"]))
@@ -278,7 +279,6 @@ async fn the_admin_thread_of_the_daemon() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_watchdog_of_the_daemon() -> anyhow::Result<()> {
     let how = (Ingestd, Spot::idle("watchdog"), Hold::Futex, Lure::Nothing);
     row("in watchdog alone", how, blocked(&["watchdog"])).await

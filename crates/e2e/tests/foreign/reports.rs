@@ -146,7 +146,6 @@ async fn full_pipe(program: Binary) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn nothing_reads_the_log_of_the_daemon() -> anyhow::Result<()> {
     full_pipe(Ingestd).await
 }

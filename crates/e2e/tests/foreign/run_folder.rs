@@ -23,7 +23,6 @@ async fn folder(sickness: &str, happens: impl FnOnce(&Path) -> std::io::Result<(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_folder_is_deleted() -> anyhow::Result<()> {
     folder("run_dir deleted", |run| fs::remove_dir_all(run)).await
 }
