@@ -20,6 +20,9 @@ use crate::work::{self, BusyWorker, CurrentTask};
 /// second at most.
 const WATCHDOG_SILENT_MS: u64 = 6_000;
 
+/// A loop that has beaten since then moves again.
+const MOVES_AGAIN_MS: u64 = 500;
+
 /// An event loop, pool or thread without progress, for `/ready`.
 #[derive(Clone, Debug, Serialize)]
 pub struct StalledLoop {
@@ -54,7 +57,10 @@ impl Watch {
         // A watchdog that is stuck sets no mark.
         let is_unwatched = self.watchdog_silent_ms(now).is_some_and(|silent| silent > WATCHDOG_SILENT_MS);
         let stalled = entries.into_iter().filter(|entry| {
-            entry.stalled.load(Relaxed) || (is_unwatched && entry.silent_ms(now) > WATCHDOG_SILENT_MS)
+            let silent = entry.silent_ms(now);
+            // The watchdog takes a mark back when it looks again, which may be after the stack of the stall was read.
+            let is_marked = entry.stalled.load(Relaxed) && silent >= MOVES_AGAIN_MS;
+            is_marked || (is_unwatched && silent > WATCHDOG_SILENT_MS)
         });
         stalled
             .map(|entry| StalledLoop {

@@ -179,7 +179,7 @@ impl Watchdog {
         }
         self.notify_systemd(now.monotonic, &entries);
         if self.watch.0.dump_requested.swap(false, Relaxed) {
-            dump::log_dump(&self.watch);
+            self.watch.sampled(|| dump::log_dump(&self.watch));
         }
         self.detector.worked(now_ms() - now.monotonic);
     }

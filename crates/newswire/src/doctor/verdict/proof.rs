@@ -15,11 +15,9 @@ use crate::doctor::{
     part::{MissingCause, Part},
     program::{GATEWAY, INGESTD},
     proof_entry::{ProofEntry, ProofPart},
+    second_look::watchdog_is_stuck,
     show::lag,
 };
-
-/// A watchdog that has not looked for longer may be stuck: it looks every 250 ms.
-const WATCHDOG_LATE_MS: u64 = 5_000;
 
 /// Every part of the proof, in the order in which it is shown.
 pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
@@ -189,8 +187,12 @@ fn watchdog(daemon: &DaemonEvidence, part: ProofPart) -> ProofEntry {
     if daemon.presence == Presence::NotAsked {
         return ProofEntry::not_asked(part, "it was not asked for");
     }
-    let looked =
-        daemon.reports().filter_map(|report| Some(report.progress.watchdog.as_ref()?.looked_ms_ago)).min();
+    let looked = daemon
+        .reports()
+        .filter_map(|report| {
+            Some((report.progress.watchdog.as_ref()?.looked_ms_ago, watchdog_is_stuck(report)))
+        })
+        .min();
     let entry = |looks: bool, how: String| match looks {
         true => ProofEntry::proved(part, how),
         false => ProofEntry::unknown(
@@ -200,7 +202,7 @@ fn watchdog(daemon: &DaemonEvidence, part: ProofPart) -> ProofEntry {
         ),
     };
     match (looked, daemon.watchdog_ran) {
-        (Some(ms), _) => entry(ms <= WATCHDOG_LATE_MS, format!("looked {} ago", duration(ms))),
+        (Some((ms, is_stuck)), _) => entry(!is_stuck, format!("looked {} ago", duration(ms))),
         (None, Some(ran)) => {
             entry(ran, if ran { "its thread runs" } else { "its thread does not run" }.to_owned())
         }
