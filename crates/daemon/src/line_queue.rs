@@ -72,6 +72,8 @@ pub struct LineQueue {
 
 enum Queued {
     Line(Vec<u8>, LineShare),
+    /// The line before this one tells of dropped lines.
+    Told,
     Flush(SyncSender<()>),
 }
 
@@ -110,7 +112,16 @@ impl LineQueue {
         let (sender, lines) = mpsc::channel(LINES_MAX);
         let queue = Self { sender, state: Arc::new(LineQueueState::new()) };
         let (sender, state) = (queue.sender.downgrade(), Arc::clone(&queue.state));
-        let writer = LineQueueWriter { lines, sender, state, output, tell, told: None, is_torn: false };
+        let writer = LineQueueWriter {
+            lines,
+            sender,
+            state,
+            output,
+            tell,
+            told: None,
+            is_telling: false,
+            is_torn: false,
+        };
         std::thread::Builder::new().name(thread.to_owned()).spawn(move || writer.run())?;
         Ok(queue)
     }
@@ -214,6 +225,8 @@ struct LineQueueWriter<O, T> {
     tell: T,
     /// When dropped lines were told last.
     told: Option<Instant>,
+    /// The line that tells it is still queued.
+    is_telling: bool,
     /// The last write failed within a line.
     is_torn: bool,
 }
@@ -241,6 +254,10 @@ impl<O: LineSink, T: Fn(&LineQueue, u64)> LineQueueWriter<O, T> {
                             self.write(&mut batch);
                         }
                         batch.add(&line, line.capacity(), share);
+                    }
+                    Queued::Told => {
+                        self.write(&mut batch);
+                        self.is_telling = false;
                     }
                     Queued::Flush(reply) => {
                         self.write(&mut batch);
@@ -306,16 +323,17 @@ impl<O: LineSink, T: Fn(&LineQueue, u64)> LineQueueWriter<O, T> {
         let Some(sender) = self.sender.upgrade() else { return };
         let dropped = self.state.untold.swap(0, Relaxed);
         if dropped > 0 {
-            (self.tell)(&LineQueue { sender, state: Arc::clone(&self.state) }, dropped);
+            let queue = LineQueue { sender, state: Arc::clone(&self.state) };
+            (self.tell)(&queue, dropped);
             self.told = Some(Instant::now());
+            self.is_telling = queue.sender.try_send(Queued::Told).is_ok();
         }
     }
 
     /// Answers a flush; if lines have been dropped, the line that tells it comes first.
     fn answer_flush(&mut self, reply: SyncSender<()>) {
-        let before = self.told;
         self.tell_dropped();
-        if self.told == before {
+        if !self.is_telling {
             // The receiver is gone if it has waited for too long.
             reply.try_send(()).ok();
         } else if let Some(sender) = self.sender.upgrade() {

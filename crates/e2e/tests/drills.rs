@@ -455,6 +455,7 @@ const FEW_FILES: StartOptions = StartOptions {
     file_kib_max: None,
     unread_stderr: false,
     environment: Vec::new(),
+    through: Vec::new(),
 };
 
 async fn exhaust_descriptors(program: Binary) {

@@ -254,7 +254,7 @@ async fn gone(patient: &Patient, sickness: &str, publish: bool) -> anyhow::Resul
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_folder_of_the_store_is_deleted() -> anyhow::Result<()> {
-    store_gone("store folder deleted while running", false, |store| remove(store)).await
+    store_gone("store folder deleted while running", false, remove).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -294,5 +294,5 @@ async fn the_file_system_of_the_store_is_unmounted() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn the_folder_of_the_store_is_deleted_and_something_is_to_be_recorded() -> anyhow::Result<()> {
-    store_gone("store folder deleted, then an article", true, |store| remove(store)).await
+    store_gone("store folder deleted, then an article", true, remove).await
 }

@@ -325,6 +325,17 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
     }
 }
 
+fn admin_socket(options: &GatherOptions, name: &str, pid: Option<i32>, instance: &Instance) -> PathBuf {
+    match (&options.target, pid) {
+        (DoctorTarget::Pid(_), Some(pid)) => locate::admin_socket_of(pid).unwrap_or_default(),
+        // The directory of a broken configuration may be wrong.
+        (_, Some(pid)) if !instance.is_whole => {
+            locate::admin_socket_of(pid).unwrap_or_else(|| instance.admin_socket(name))
+        }
+        _ => instance.admin_socket(name),
+    }
+}
+
 async fn examine_daemon(
     options: &GatherOptions,
     name: &'static str,
@@ -332,14 +343,7 @@ async fn examine_daemon(
     instance: &Instance,
     units: &SystemdUnits,
 ) -> DaemonEvidence {
-    let socket = match (&options.target, found.pid) {
-        (DoctorTarget::Pid(_), Some(pid)) => locate::admin_socket_of(pid).unwrap_or_default(),
-        // The directory of a broken configuration may be wrong.
-        (_, Some(pid)) if !instance.is_whole => {
-            locate::admin_socket_of(pid).unwrap_or_else(|| instance.admin_socket(name))
-        }
-        _ => instance.admin_socket(name),
-    };
+    let socket = admin_socket(options, name, found.pid, instance);
     let is_asked = found.presence != Presence::NotAsked;
     let mut daemon = DaemonEvidence {
         name,

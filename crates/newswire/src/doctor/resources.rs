@@ -22,7 +22,9 @@ pub(crate) mod still_threads;
 pub(crate) mod store_placement;
 pub(crate) mod task_limit;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use serde::Serialize;
 use tokio::time::sleep;

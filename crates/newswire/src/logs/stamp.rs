@@ -166,8 +166,8 @@ fn time_at(text: &str) -> Option<(FoundTime, &str)> {
         let time = Local.from_local_datetime(&time).earliest()?;
         Some((time.with_timezone(&Utc).into(), rest.len()))
     };
-    let zoned = ZONED_FORMATS.iter().find_map(|format| zoned(format));
-    let (at, rest) = zoned.or_else(|| LOCAL_FORMATS.iter().find_map(|format| local(format)))?;
+    let zoned = ZONED_FORMATS.iter().find_map(zoned);
+    let (at, rest) = zoned.or_else(|| LOCAL_FORMATS.iter().find_map(local))?;
     Some((FoundTime { at, is_iso }, text_of(&normal[normal.len() - rest..])))
 }
 

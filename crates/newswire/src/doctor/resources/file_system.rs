@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use procfs::{
@@ -11,7 +11,10 @@ use procfs::{
     process::{MountInfo, MountInfos},
 };
 use serde::Serialize;
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::Command,
+    time::{Instant, timeout},
+};
 
 use super::kernel_files::KernelFiles;
 

@@ -91,7 +91,7 @@ fn container(groups: &str) -> Option<ContainerName> {
     }
     let below_docker = || {
         let line = groups.lines().find_map(|line| line.split_once("/docker/"))?;
-        Some(line.1.split('/').next().filter(|id| is_id(id))?).map(short)
+        line.1.split('/').next().filter(|id| is_id(id)).map(short)
     };
     scope("docker-")
         .or_else(below_docker)

@@ -122,7 +122,7 @@ mod tests {
     fn a_thread_that_waits_is_still_and_one_that_works_is_not() {
         let me = std::process::id().cast_signed();
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
         let waits = std::thread::Builder::new().name("waits".into());
         let waits = waits.spawn(move || {
             ready.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
