@@ -70,6 +70,8 @@ fn end_run(end: BlackBoxEnd, exit: u8, path: &Path) {
         let contents = BlackBoxContents::read(path);
         contents.is_ok_and(|contents| contents.records.iter().any(|record| is_end(&record.event)))
     });
+    // The next run takes the place only after the thread of this one has closed its file; a process that ended has.
+    wait_for("the file is closed", || std::fs::File::open(path).is_ok_and(|file| file.try_lock().is_ok()));
 }
 
 #[test]

@@ -194,8 +194,8 @@ impl Marks {
         state.is_stuck |= is_late;
         drop(state);
         if is_late && !self.has_failed.swap(true, Relaxed) {
-            let waited_ms = u64::try_from(MARK_WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(%source, waited_ms, "crash guard: the disk does not answer; documents are parsed without it");
+            let wait_ms = u64::try_from(MARK_WAIT_MAX.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(%source, wait_ms, "crash guard: the disk does not answer; documents are parsed without it");
         }
         !is_late
     }
