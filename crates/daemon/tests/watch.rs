@@ -349,7 +349,12 @@ fn a_listener_that_accepts_nothing_is_told_and_starves_the_systemd_watchdog_unti
     wait_until(|| clients(&running)["waiting_ms"].as_u64().is_some_and(|ms| ms > bound_ms));
     drain();
     systemd.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
-    assert!(receive().is_err(), "every loop beats, but no client is served");
+    let received = receive();
+    assert!(
+        received.is_err(),
+        "every loop beats, but no client is served: {received:?}, {:#}",
+        running.watch()
+    );
     systemd.set_read_timeout(Some(SOON)).unwrap();
     running.child.stdin.as_mut().unwrap().write_all(b"answer again\n").unwrap();
     running.until("a listener of this process answers again");
