@@ -455,9 +455,16 @@ pub(super) fn run_dir_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
         name_and_pid(first),
         lost.join("; ")
     );
-    let next =
-        sick.iter().map(|daemon| format!("{}   # it makes its sockets anew", restart_in_order(daemon)));
+    let next = sick.iter().map(|daemon| makes_sockets_anew(daemon));
     Some(DoctorVerdict::new(VerdictCode::RunDirGone, line, next))
+}
+
+/// A process that serves its clients is ended in order, and when it suits.
+fn makes_sockets_anew(daemon: &DaemonEvidence) -> String {
+    match daemon.unit.get() {
+        Some(_) => format!("{}   # it makes its sockets anew", restart_in_order(daemon)),
+        None => format!("restart {} as usual when it suits: it makes its sockets anew", daemon.name),
+    }
 }
 
 fn lost_sockets(daemon: &DaemonEvidence) -> impl Iterator<Item = String> {
