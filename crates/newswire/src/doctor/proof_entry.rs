@@ -67,14 +67,24 @@ pub(crate) struct ProofEntry {
     pub(crate) why: String,
     /// What would let it be looked at, if it is unknown.
     pub(crate) remedy: Option<String>,
-    /// Whether this user lacks the right to look. That does not pass by itself, as a start does.
+    /// Whether this user lacks the right to look.
     #[serde(skip)]
     pub(crate) is_denied: bool,
+    /// Whether that does not pass by itself, as a start does: a lack of rights, or an answer of another form.
+    #[serde(skip)]
+    pub(crate) is_lasting: bool,
 }
 
 impl ProofEntry {
     pub(crate) fn proved(part: ProofPart, why: impl Into<String>) -> Self {
-        Self { part, state: ProofState::Proved, why: why.into(), remedy: None, is_denied: false }
+        Self {
+            part,
+            state: ProofState::Proved,
+            why: why.into(),
+            remedy: None,
+            is_denied: false,
+            is_lasting: false,
+        }
     }
 
     pub(crate) fn not_asked(part: ProofPart, why: impl Into<String>) -> Self {
@@ -87,7 +97,12 @@ impl ProofEntry {
 
     /// Unknown, because this user may not look.
     pub(crate) fn denied(part: ProofPart, why: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { is_denied: true, ..Self::unknown(part, why, remedy) }
+        Self { is_denied: true, ..Self::unknown(part, why, remedy) }.lasting()
+    }
+
+    /// That it is unknown does not pass by itself.
+    pub(crate) fn lasting(self) -> Self {
+        Self { is_lasting: true, ..self }
     }
 
     pub(crate) fn is_unknown(&self) -> bool {

@@ -226,7 +226,7 @@ fn prove(evidence: &Evidence, found: DoctorVerdict) -> DoctorVerdict {
         || evidence.daemons().any(|daemon| daemon.is_running() && presence_rules::is_starting(daemon));
     let unknown: Vec<_> = proof::prove(evidence)
         .into_iter()
-        .filter(|entry| entry.is_unknown() && (entry.is_denied || !passes))
+        .filter(|entry| entry.is_unknown() && (entry.is_lasting || !passes))
         .collect();
     let Some(first) = unknown.first() else { return found };
     let seen = match found.code {

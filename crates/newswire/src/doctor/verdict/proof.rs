@@ -127,7 +127,7 @@ fn report(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> Proo
             safe(&foreign.command),
             safe(&daemon.socket)
         );
-        return ProofEntry::unknown(part, why, whose(foreign.pid));
+        return ProofEntry::unknown(part, why, whose(foreign.pid)).lasting();
     }
     let health = match (&daemon.health, daemon.latest()) {
         (Part::Found(health), Some(_)) => health,
@@ -147,14 +147,14 @@ fn report(evidence: &Evidence, daemon: &DaemonEvidence, part: ProofPart) -> Proo
             safe(&said.name),
             safe(&health.status)
         );
-        return ProofEntry::unknown(part, why, look_again(evidence));
+        return ProofEntry::unknown(part, why, look_again(evidence)).lasting();
     }
     if let Some(process) =
         daemon.process.get().filter(|p| p.pid != said.pid && !p.inner_pids.contains(&said.pid))
     {
         let why =
             format!("{} is answered by pid {}, not by pid {}", safe(&daemon.socket), said.pid, process.pid);
-        return ProofEntry::unknown(part, why, look_again(evidence));
+        return ProofEntry::unknown(part, why, look_again(evidence)).lasting();
     }
     if daemon.gateway_vitals().is_none() && daemon.ingest_vitals().is_none() {
         let why = format!("{} did not put its diagnostics together in time", daemon.name);
@@ -176,7 +176,7 @@ fn unreadable(
     let why = format!("the report of {} could not be read: {}", daemon.name, safe(missing));
     match cause {
         MissingCause::Denied => ProofEntry::denied(part, why, look_with_rights(evidence)),
-        MissingCause::OtherVersion => ProofEntry::unknown(part, why, tool_of_its_version(daemon)),
+        MissingCause::OtherVersion => ProofEntry::unknown(part, why, tool_of_its_version(daemon)).lasting(),
         // A process binds its sockets when it starts, and never again.
         MissingCause::NoSocket => ProofEntry::unknown(part, why, restart_in_order(daemon)),
         _ => ProofEntry::unknown(part, why, look_again(evidence)),

@@ -1068,6 +1068,23 @@ fn text_of_a_process_cannot_control_the_terminal() {
 }
 
 #[test]
+fn a_start_does_not_excuse_a_report_of_another_form() {
+    let mut e = healthy();
+    let process = match &mut e.gateway.process {
+        Part::Found(process) => process,
+        Part::Missing { .. } => panic!("it was sampled"),
+    };
+    process.uptime_ms = 500;
+    let missing = "GET /watch: the answer is not JSON".to_owned();
+    e.gateway.watch = Part::Missing { missing, cause: MissingCause::OtherVersion };
+    e.gateway.watch_later = Part::not_asked();
+    expect(&e, VerdictCode::Unknown, &["the answer is not JSON"]);
+    let missing = "no answer in time".to_owned();
+    e.gateway.watch = Part::Missing { missing, cause: MissingCause::TimedOut };
+    expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
 fn an_unreadable_report_of_another_version_is_unknown_and_one_without_newer_fields_is_read() {
     let mut e = healthy();
     let missing = "newswire-gateway is version 9.1.0, this tool is 0.1.0: missing field `clients`".to_owned();
