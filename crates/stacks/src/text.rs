@@ -52,6 +52,9 @@ const WAITERS: &[&str] = &[
     "sled::threadpool::Queue::",
     "sled::threadpool::recv_timeout", // the same in an optimised build, without the type's name
     "sled::flusher::run",
+    // Threads of our own that wait for an order.
+    "store::flush::FlushOrders::next",
+    "newswire_ingestd::visit::crash_guard::Marks::write_all",
 ];
 
 /// Where a background thread of jemalloc waits.
