@@ -44,6 +44,7 @@ async fn every_loop_is_watched_and_the_gateway_reports_its_diagnostics() {
         ["arbiter", "main"],
         ["front", "front"],
         ["pool", "pool-main"],
+        ["prober", "prober"],
         ["wire", "intake"],
         ["worker", "pages"],
         ["worker", "worker-0"],
