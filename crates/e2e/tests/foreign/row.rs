@@ -148,12 +148,9 @@ impl Patient {
         Ok(patient)
     }
 
-    /// Starts both and waits until they are ready; on a machine that others use, that may take two attempts.
+    /// Starts both and waits until they are ready.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
-        match self.stack.start_both().await {
-            Ok(()) => Ok(()),
-            Err(_) => self.stack.wait_ready().await,
-        }
+        self.stack.start_both().await
     }
 
     /// As [`Patient::well`], started with these options.
