@@ -177,6 +177,10 @@ fn unreadable(
     match cause {
         MissingCause::Denied => ProofEntry::denied(part, why, look_with_rights(evidence)),
         MissingCause::OtherVersion => ProofEntry::unknown(part, why, tool_of_its_version(daemon)).lasting(),
+        // What answers one request and not the other has started.
+        MissingCause::TimedOut if daemon.health.get().is_some() => {
+            ProofEntry::unknown(part, why, look_again(evidence)).lasting()
+        }
         // A process binds its sockets when it starts, and never again.
         MissingCause::NoSocket => ProofEntry::unknown(part, why, restart_in_order(daemon)),
         _ => ProofEntry::unknown(part, why, look_again(evidence)),

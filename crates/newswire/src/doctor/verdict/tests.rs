@@ -1081,7 +1081,10 @@ fn a_start_does_not_excuse_a_report_of_another_form() {
     expect(&e, VerdictCode::Unknown, &["the answer is not JSON"]);
     let missing = "no answer in time".to_owned();
     e.gateway.watch = Part::Missing { missing, cause: MissingCause::TimedOut };
-    expect(&e, VerdictCode::Healthy, &[]);
+    expect(&e, VerdictCode::Unknown, &["no answer in time"]);
+    e.gateway.health = Part::timed_out("no answer in time");
+    e.gateway.watch = Part::timed_out("no answer in time");
+    assert_ne!(conclude(&e).code, VerdictCode::Unknown, "it may still start");
 }
 
 #[test]
