@@ -71,7 +71,7 @@ async fn park_in(
 /// Requests a path again and again, because the trap may not be set yet.
 async fn ask_again(address: e2e::http::Address, path: &'static str) {
     loop {
-        // An answer that does not come is what is wanted.
+        // A request that reaches the parked thread has no answer, which is no error here.
         e2e::http::fetch(&address, path, std::time::Duration::from_secs(1)).await.ok();
         sleep(std::time::Duration::from_millis(100)).await;
     }
