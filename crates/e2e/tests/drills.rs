@@ -420,7 +420,9 @@ async fn a_log_that_cannot_be_read_fails_the_requests_for_it_and_nothing_else() 
     }
     assert_eq!((status("/sources").await, status("/health").await), (200, 200));
     let read = e2e::http::fetch(&wire, "/metrics", HEALTH_WITHIN).await.unwrap().1;
-    assert!(read.contains("newswire_ingestd_log_read_errors_total 5"), "{read}");
+    // The gateway may still be reading the log for its ring, so there may be more errors than requests from here.
+    let errors = read.lines().find_map(|line| line.strip_prefix("newswire_ingestd_log_read_errors_total "));
+    assert!(errors.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count >= 5), "{read}");
     fixture.diagnose("newswire-ingestd fail-reads", "log-unreadable", None).await;
     let daemon = fixture.stack.process(Binary::Ingestd).unwrap();
     assert!(daemon.is_running());
