@@ -54,6 +54,7 @@ const WAITERS: &[&str] = &[
     "sled::flusher::run",
     // Threads of our own that wait for an order.
     "store::flush::FlushOrders::next",
+    "store::flush::next", // the same in an optimised build
     "newswire_ingestd::visit::crash_guard::Marks::write_all",
 ];
 

@@ -81,6 +81,14 @@ fn a_thread_of_the_stores_pool_without_a_job_is_idle_in_every_build() {
 }
 
 #[test]
+fn a_thread_of_our_own_without_an_order_is_idle_in_every_build() {
+    for waiter in ["store::flush::FlushOrders::next", "store::flush::next"] {
+        assert!(thread(&["syscall", "std::sync::poison::condvar::wait", waiter]).is_idle(), "{waiter}");
+    }
+    assert!(!thread(&["syscall", "std::sync::poison::condvar::wait", "store::flush::run"]).is_idle());
+}
+
+#[test]
 fn a_thread_of_the_allocator_without_work_is_idle() {
     let waiting =
         ["pthread_cond_timedwait@@GLIBC_2.3.2", "background_thread_sleep", "background_work_sleep_once"];
