@@ -78,7 +78,7 @@ async fn a_tracer_watches_a_daemon_whose_main_thread_is_blocked() -> anyhow::Res
     let _tracer = Outsider::start("strace", &["-f", "-o", "/dev/null", "-p", &process])?;
     traced(&process, "strace").await?;
     sleep(SETTLED).await;
-    let expected = Expected::fault(&["event-loop-blocked"], &["set_activity"]);
+    let expected = Expected::fault(&["event-loop-blocked"], &["set_activity|status::registry"]);
     patient.expect("strace -f on ingestd, main blocked", expected).await.map(drop)
 }
 

@@ -143,10 +143,10 @@ async fn a_quota_of_the_processor_and_large_feeds_quarantine_no_feed() -> anyhow
     let mut patient = Patient::well().await?;
     let Some(group) = Group::new("cpu") else { return Ok(()) };
     group.add(patient.id(Ingestd))?;
-    throttle(&group, 3).await?;
     for number in 0..2 {
         patient.origin.publish_article(&format!("feed-{number}"), "A long one", 7 << 20);
     }
+    throttle(&group, 3).await?;
     sleep(Duration::from_secs(75)).await;
     let expected = Expected::fault(&["throttled"], &["newswire-ingestd"]);
     let result = patient.expect("CPU quota 3 % ingestd, 7-MB feeds", expected).await;

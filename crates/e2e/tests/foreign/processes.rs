@@ -77,7 +77,7 @@ async fn killed_while_blocked(program: Binary, code: &'static [&'static str]) ->
         return Ok(());
     }
     let mut patient = Patient::well().await?;
-    let function = if program == Gateway { &["on_tick"] } else { &["set_activity"] };
+    let function = if program == Gateway { &["on_tick"] } else { &["set_activity|status::registry"] };
     match program {
         Gateway => park_worker(&mut patient).await?,
         _ => park_main(&mut patient).await?,
@@ -205,7 +205,7 @@ async fn the_same_user_sees_a_blocked_main_thread() -> anyhow::Result<()> {
     patient.expect_of("same user, well", doctor.clone(), Expected::FINE).await?;
     park_main(&mut patient).await?;
     sleep(SETTLED).await;
-    let expected = Expected::fault(&["event-loop-blocked"], &["set_activity"]);
+    let expected = Expected::fault(&["event-loop-blocked"], &["set_activity|status::registry"]);
     patient.expect_of("same user, main blocked", doctor, expected).await.map(drop)
 }
 
