@@ -24,6 +24,10 @@ use crate::doctor::resources::{
 
 /// A group that was throttled for less than this part of the time between the samples still gets what it needs.
 const THROTTLED_PERCENT: u64 = 30;
+/// A quota of less than this part of a processor keeps a process from answering, however seldom it is throttled.
+const SMALL_QUOTA_PERCENT: f64 = 10.0;
+/// For so long of a second at least.
+const SMALL_QUOTA_MS: u64 = 20;
 /// A loop that has made no progress for longer, and whose thread sleeps, is blocked by something else than its quota.
 const BLOCKED_BEYOND_QUOTA_MS: u64 = 10_000;
 /// A group that is full of memory which the kernel cannot drop.
@@ -60,9 +64,10 @@ pub(super) fn throttled(evidence: &Evidence) -> Option<DoctorVerdict> {
 }
 
 fn is_throttled(quota: &CpuQuota) -> bool {
-    quota.throttled_periods * 2 >= quota.periods.max(1)
+    let by_time = quota.throttled_periods * 2 >= quota.periods.max(1)
         && quota.throttled_ms * 100 >= quota.over_ms.saturating_mul(THROTTLED_PERCENT)
-        && quota.throttled_ms > 0
+        && quota.throttled_ms > 0;
+    by_time || quota.quota_percent < SMALL_QUOTA_PERCENT && quota.throttled_ms >= SMALL_QUOTA_MS
 }
 
 /// A thread that waits for its quota can run. One that sleeps or waits for a disk while its loop stalls for long does not wait

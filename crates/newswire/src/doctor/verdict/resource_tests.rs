@@ -70,6 +70,11 @@ fn a_process_that_is_throttled_now_and_then_is_healthy() {
     let mut e = healthy();
     throttle(&mut e.gateway, 200);
     expect(&e, VerdictCode::Healthy, &[]);
+    resources(&mut e.gateway).cpu[0].quota_percent = 1.0;
+    expect(&e, VerdictCode::Throttled, &["1 % of a processor"]);
+    throttle(&mut e.gateway, 0);
+    resources(&mut e.gateway).cpu[0].quota_percent = 1.0;
+    expect(&e, VerdictCode::Healthy, &[]);
 }
 
 #[test]
