@@ -373,6 +373,9 @@ pub struct GatewayVitals {
     pub inherited: bool,
     /// Open streams.
     pub clients: u64,
+    /// The same by what they wait for, as each worker counted them at its last tick.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamWaits>,
     /// Whether it is closing streams because it stops.
     pub draining: bool,
     /// Its connection to the ingestion daemon.
@@ -381,6 +384,19 @@ pub struct GatewayVitals {
     pub ring: Option<RingReport>,
     /// File descriptors.
     pub open_files: OpenFiles,
+}
+
+/// Open streams that wait for the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamWaits {
+    /// `start`: the ring is filled, or the log says where the stream starts; `log-page`: a page of the daemon's log;
+    /// `allowance`: its address may be sent more from the past; `events`: new events; `client`: the client reads;
+    /// `turn`: its worker polls it.
+    pub waits_for: String,
+    /// How many.
+    pub streams: u64,
+    /// For how long the longest of them.
+    pub longest_ms: u64,
 }
 
 /// The gateway's end of the wire.
@@ -446,6 +462,10 @@ pub struct PublisherReport {
 pub struct SourcesReport {
     /// Sources by what they do: `idle`, `fetching`, …
     pub actors: BTreeMap<String, u64>,
+    /// Those that are `fetching` by what they wait for: `options` (files of the source), `lookup`, `connect`, `proxy-tls`,
+    /// `tunnel` (the proxy connects), `tls`, `answer`, `body`, `retry` (the pause before the second attempt).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fetching: BTreeMap<String, u64>,
     /// Sources that are being visited or wait for that, the longest first.
     pub busiest: Vec<BusySource>,
     /// Idle sources whose visit should have begun.
@@ -494,6 +514,8 @@ pub struct FeedsReport {
     pub waiting: u64,
     /// Of these, those that wait because all slots are in use, or all slots for sources that did not answer lately.
     pub waiting_for_slot: u64,
+    /// For how long the longest of these has waited.
+    pub slot_wait_ms: u64,
     /// How many visits may be in progress at once (`fetch.in_flight`).
     pub slots: u64,
     /// The nameservers of the machine, as the daemon finds them in `resolv.conf`. Empty while no lookup fails.
@@ -505,6 +527,9 @@ pub struct FeedsReport {
 impl FeedsReport {
     /// A visit that waits for its server for so long is slow.
     pub const SLOW_MS: u64 = 5_000;
+
+    /// Visits that have waited for a slot for so long are late.
+    pub const SLOT_WAIT_LATE_MS: u64 = 10_000;
 
     /// The number of visited sources whose last visit failed.
     #[must_use]
@@ -595,7 +620,8 @@ pub struct BusySource {
     pub activity: String,
     /// For how long.
     pub since_ms_ago: u64,
-    /// What keeps its visit from starting.
+    /// What keeps its visit from starting, or, of one that is `fetching`, what that waits for: see
+    /// [`SourcesReport::fetching`].
     pub waiting_for: Option<String>,
 }
 

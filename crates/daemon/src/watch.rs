@@ -47,6 +47,7 @@ pub use self::states::{ListenerAddress, QueueLength};
 pub use self::tasks::WatchedTask;
 pub use self::watchdog::WatchHandle;
 pub use crate::brief_lock::try_briefly;
+pub use crate::work::coarse_ms;
 pub use control::watch::WatchKind;
 
 /// How often an event loop sends a beat.

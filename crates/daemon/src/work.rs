@@ -113,8 +113,9 @@ fn slots() -> MutexGuard<'static, Vec<Arc<ThreadSlot>>> {
     SLOTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The monotonic clock to a few milliseconds, at a fifth of the cost of the exact one and comparable with it.
-pub(crate) fn coarse_ms() -> u64 {
+/// The monotonic clock in milliseconds, to a few of them, at a fifth of the cost of the exact one and comparable with it.
+#[must_use]
+pub fn coarse_ms() -> u64 {
     crate::clock::millis(clock_gettime(ClockId::MonotonicCoarse))
 }
 

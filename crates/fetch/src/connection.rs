@@ -37,8 +37,9 @@ use crate::{
     certificate::CertificateFields,
     head_bounds::{HeadMeter, MeteredStream},
     limits::Deadline,
+    phase::{VisitPhase, VisitPhaseCell},
     proxy,
-    stream::{BoxError, BoxStream, ConnectPhase, ConnectionTask, http, is_https},
+    stream::{BoxError, BoxStream, ConnectionTask, http, is_https},
     tls::{self, OwnCertificates},
     userinfo::{basic_of, credentials, without_credentials},
 };
@@ -130,8 +131,6 @@ impl ProxyRoute {
 /// When the parts of a connection were begun and done.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ExchangeTimes {
-    /// The part that was begun last.
-    pub(crate) phase: ConnectPhase,
     /// TLS began.
     pub(crate) handshake: Option<Instant>,
     /// The connection was established, TLS included.
@@ -167,13 +166,15 @@ impl HttpClient {
         to: &Uri,
         addresses: Vec<SocketAddr>,
         deadline: Deadline,
+        phase: &VisitPhaseCell,
         times: &mut ExchangeTimes,
     ) -> Result<Connection, BoxError> {
+        phase.set(VisitPhase::Connect);
         let (mut stream, remote) = match &self.0.proxy {
             None => tcp(addresses, deadline).await?,
-            Some(route) => Box::pin(self.through(route, to, addresses, deadline, &mut times.phase)).await?,
+            Some(route) => Box::pin(self.through(route, to, addresses, deadline, phase)).await?,
         };
-        times.phase = ConnectPhase::Handshake;
+        phase.set(VisitPhase::Tls);
         let (mut certificate_until, mut is_certificate_wanted) = (None, false);
         if is_https(to) {
             times.handshake = Some(Instant::now());
@@ -216,15 +217,15 @@ impl HttpClient {
         to: &Uri,
         addresses: Vec<SocketAddr>,
         deadline: Deadline,
-        phase: &mut ConnectPhase,
+        phase: &VisitPhaseCell,
     ) -> Result<(BoxStream, SocketAddr), BoxError> {
         let (mut stream, remote) = tcp(addresses, deadline).await?;
         if is_https(&route.address) {
-            *phase = ConnectPhase::ProxyHandshake;
+            phase.set(VisitPhase::ProxyTls);
             let host = route.address.host().unwrap_or_default();
             stream = Box::new(handshake(&route.tls, host, stream).await?.0);
         }
-        *phase = ConnectPhase::Tunnel;
+        phase.set(VisitPhase::Tunnel);
         let login = credentials(route.proxy.secret());
         if route.proxy.is_socks() {
             stream = proxy::socks(stream, to, login).await?;

@@ -17,6 +17,7 @@ use crate::{
     connection::{ExchangeTimes, HttpClient, headers},
     failure::{self, Destination},
     limits::{Deadline, TimeLimits},
+    phase::{VisitPhase, VisitPhaseCell},
     proxy::ProxyError,
     stream::BoxError,
 };
@@ -41,8 +42,14 @@ impl ExchangeError {
     }
 
     /// There is no connection to the host of the request.
-    fn unconnected(error: BoxError, to: Destination<'_>, times: ExchangeTimes, connect: Deadline) -> Self {
-        let failure = failure::of_connection(&*error, to, times.phase, connect);
+    fn unconnected(
+        error: BoxError,
+        to: Destination<'_>,
+        times: ExchangeTimes,
+        phase: VisitPhase,
+        connect: Deadline,
+    ) -> Self {
+        let failure = failure::of_connection(&*error, to, phase, connect);
         let is_unsent = failure.class == FailureClass::Connect || cause::is_closed(&*error);
         match error.downcast::<ProxyError>() {
             Ok(error) => {
@@ -80,17 +87,18 @@ pub(crate) async fn send(
     addresses: Vec<SocketAddr>,
     connect: Deadline,
     limits: &TimeLimits,
+    phase: &VisitPhaseCell,
 ) -> Result<Head, ExchangeError> {
     let host = request.url().host_str().unwrap_or_default().to_owned();
     let request =
         http::Request::try_from(request).map_err(|e| failure::of_request(&e.without_url(), &host))?;
     let to = Destination { host: &host, proxy: client.proxy() };
     let mut times = ExchangeTimes::default();
-    let connecting = client.connect(request.uri(), addresses.clone(), connect, &mut times);
+    let connecting = client.connect(request.uri(), addresses.clone(), connect, phase, &mut times);
     let connection = match timeout_at(connect.at, connecting).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(e)) => return Err(ExchangeError::unconnected(e, to, times, connect)),
-        Err(_) => return Err(ExchangeError::new(failure::late(to, times.phase, connect), times)),
+        Ok(Err(e)) => return Err(ExchangeError::unconnected(e, to, times, phase.get(), connect)),
+        Err(_) => return Err(ExchangeError::new(failure::late(to, phase.get(), connect), times)),
     };
     let error = |failure| ExchangeError::new(failure, times);
     let (remote, certificate_until) = (connection.remote(), connection.certificate_until());
@@ -98,6 +106,7 @@ pub(crate) async fn send(
     if addresses.iter().all(|address| address.ip().to_canonical() != remote.ip().to_canonical()) {
         return Err(error(unexpected(&remote.to_string())));
     }
+    phase.set(VisitPhase::Answer);
     let (first_byte, progress) = (limits.first_byte(), connection.head_progress());
     match timeout_at(first_byte.at, connection.exchange(client.outgoing(request))).await {
         Ok(Ok(response)) => Ok(Head { response: boxed(response), times, remote, certificate_until }),
@@ -131,7 +140,9 @@ pub(crate) async fn send_over(
     mut request: Request,
     addresses: Vec<SocketAddr>,
     limits: &TimeLimits,
+    phase: &VisitPhaseCell,
 ) -> Result<Head, ExchangeError> {
+    phase.set(VisitPhase::Answer);
     let host = request.url().host_str().unwrap_or_default().to_owned();
     let (Some(remote), Ok(defaults)) = (addresses.first().copied(), headers(policy)) else {
         return Err(unexpected(&host).into());

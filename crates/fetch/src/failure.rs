@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::{
     cause::{EndlessInterim, WantsClientCertificate, causes, is_alert, is_closed, root},
     limits::Deadline,
-    stream::{ConnectPhase, HEAD_BYTES_MAX, HEADERS_MAX},
+    phase::VisitPhase,
+    stream::{HEAD_BYTES_MAX, HEADERS_MAX},
     verifier,
 };
 
@@ -66,9 +67,9 @@ pub(crate) struct Destination<'a> {
 
 impl Destination<'_> {
     /// How far a connection has come.
-    fn stage(&self, phase: ConnectPhase) -> FailedAt {
+    fn stage(&self, phase: VisitPhase) -> FailedAt {
         match (phase, self.proxy) {
-            (ConnectPhase::Handshake, _) => FailedAt::Answer,
+            (VisitPhase::Tls, _) => FailedAt::Answer,
             (_, Some(_)) => FailedAt::Proxy,
             (_, None) => FailedAt::Connection,
         }
@@ -90,16 +91,16 @@ pub(crate) fn of_request(error: &(dyn Error + 'static), host: &str) -> Failure {
 }
 
 /// What a connection was waiting for at its deadline.
-pub(crate) fn late(to: Destination<'_>, phase: ConnectPhase, deadline: Deadline) -> Failure {
+pub(crate) fn late(to: Destination<'_>, phase: VisitPhase, deadline: Deadline) -> Failure {
     let Destination { host, proxy } = to;
     let failure = deadline.failure(&match (phase, proxy) {
-        (ConnectPhase::Handshake, _) => format!("waiting for the TLS handshake with {to}"),
+        (VisitPhase::Tls, _) => format!("waiting for the TLS handshake with {to}"),
         (_, None) => format!("connecting to {host}"),
-        (ConnectPhase::Tcp, Some(proxy)) => format!("connecting to the proxy {proxy}"),
-        (ConnectPhase::ProxyHandshake, Some(proxy)) => {
+        (VisitPhase::ProxyTls, Some(proxy)) => {
             format!("waiting for the TLS handshake with the proxy {proxy}")
         }
-        (ConnectPhase::Tunnel, Some(proxy)) => format!("waiting for the proxy {proxy} to connect to {host}"),
+        (VisitPhase::Tunnel, Some(proxy)) => format!("waiting for the proxy {proxy} to connect to {host}"),
+        (_, Some(proxy)) => format!("connecting to the proxy {proxy}"),
     });
     failure.at(to.stage(phase))
 }
@@ -108,7 +109,7 @@ pub(crate) fn late(to: Destination<'_>, phase: ConnectPhase, deadline: Deadline)
 pub(crate) fn of_connection(
     error: &(dyn Error + 'static),
     to: Destination<'_>,
-    phase: ConnectPhase,
+    phase: VisitPhase,
     deadline: Deadline,
 ) -> Failure {
     let is_late = |e: &io::Error| e.kind() == io::ErrorKind::TimedOut;
@@ -116,13 +117,13 @@ pub(crate) fn of_connection(
         // The time is shared out among the addresses of the host.
         return late(to, phase, deadline);
     }
-    if phase == ConnectPhase::Handshake
+    if phase == VisitPhase::Tls
         && let Some(failure) = of_handshake(error, to)
     {
         return failure;
     }
     let through = to.proxy.map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
-    let why = match tls_words(error).filter(|_| phase == ConnectPhase::ProxyHandshake) {
+    let why = match tls_words(error).filter(|_| phase == VisitPhase::ProxyTls) {
         Some(why) => format!("no trustworthy TLS session with it: {why}"),
         None => root(error),
     };

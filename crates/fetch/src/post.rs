@@ -18,6 +18,7 @@ use crate::{
     headers,
     hop_gate::admit,
     limits::TimeLimits,
+    phase::VisitPhaseCell,
     userinfo::without_credentials,
 };
 
@@ -65,9 +66,9 @@ impl Visitor {
             let mut request = Request::new(Method::POST, without_credentials(at.secret()));
             request.headers_mut().insert(CONTENT_TYPE, FORM);
             *request.body_mut() = Some(body.clone().into());
-            let connect = limits.connect();
+            let (connect, phase) = (limits.connect(), VisitPhaseCell::default());
             let addresses = self.addresses(request.url(), proxy, &mut guard, connect).await?;
-            let head = self.exchange(&client, request, addresses, connect, &limits).await;
+            let head = self.exchange(&client, request, addresses, connect, &limits, &phase).await;
             let response = head.map_err(|error| error.failure)?.response;
             let (status, head) = (response.status(), response.headers());
             let is_error = status.is_client_error() || status.is_server_error();

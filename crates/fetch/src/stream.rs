@@ -21,20 +21,6 @@ pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
 pub(crate) type BoxStream = Box<dyn ByteStream>;
 
-/// A part of a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ConnectPhase {
-    /// TCP, to the host or to the proxy.
-    #[default]
-    Tcp,
-    /// TLS with the proxy.
-    ProxyHandshake,
-    /// The proxy connects to the host.
-    Tunnel,
-    /// TLS with the host, and all that follows.
-    Handshake,
-}
-
 /// What hyper reads as the head of a response. Servers send heads that RFC 9112 does not allow, and browsers read them.
 pub(crate) fn http() -> http1::Builder {
     let mut http = http1::Builder::new();

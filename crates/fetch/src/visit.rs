@@ -32,6 +32,7 @@ use crate::{
     headers, hop_gate,
     limits::{Deadline, TimeLimits},
     links,
+    phase::{VisitPhase, VisitPhaseCell},
     proxy::{self, login_advice_for, status_line},
     report::answerer,
     userinfo::{basic_of, has_credentials, without_credentials},
@@ -68,6 +69,8 @@ pub struct VisitRequest<'a> {
     pub budget: Option<&'a dyn ByteBudget>,
     /// Admits the requests after the first. `None`: they are sent at once.
     pub gate: Option<&'a dyn HopGate>,
+    /// Where others read what the visit waits for.
+    pub phase: Option<&'a VisitPhaseCell>,
 }
 
 impl<'a> VisitRequest<'a> {
@@ -87,6 +90,7 @@ impl<'a> VisitRequest<'a> {
             now,
             budget: None,
             gate: None,
+            phase: None,
         }
     }
 
@@ -115,6 +119,7 @@ struct Route {
 struct VisitProgress<'a> {
     now: Timestamp,
     started: Instant,
+    phase: &'a VisitPhaseCell,
     /// For the admission of redirects.
     waited: Duration,
     /// Why the last redirect was not followed.
@@ -177,10 +182,11 @@ impl Visitor {
     /// Makes one visit. It ends within its time limit and the time that its redirects wait for admission, whatever the
     /// server does.
     pub async fn visit(&self, request: &VisitRequest<'_>) -> FetchReport {
-        let started = Instant::now();
+        let (started, own) = (Instant::now(), VisitPhaseCell::default());
         let mut progress = VisitProgress {
             now: request.now,
             started,
+            phase: request.phase.unwrap_or(&own),
             waited: Duration::ZERO,
             held: None,
             limits: TimeLimits::new(&self.policy, request.timeout, request.timeout_first_byte),
@@ -315,6 +321,7 @@ impl Visitor {
         match again {
             Some(outgoing) if error.is_unsent && !progress.is_retried && has_time => {
                 progress.is_retried = true;
+                progress.phase.set(VisitPhase::Retry);
                 tokio::time::sleep(pause).await;
                 Box::pin(self.send_once(route, outgoing, progress)).await.map_err(|error| error.failure)
             }
@@ -329,12 +336,14 @@ impl Visitor {
         progress: &mut VisitProgress<'_>,
     ) -> Result<Response, ExchangeError> {
         let started = Instant::now();
+        progress.phase.set(VisitPhase::Lookup);
         let connect = progress.limits.connect();
         let url = outgoing.url();
         let found = self.addresses(url, route.proxy.as_ref(), &mut progress.guard, connect).await;
         let looked_up = Instant::now();
         progress.timings.dns += looked_up - started;
-        let head = self.exchange(&route.client, outgoing, found?, connect, &progress.limits).await;
+        let (limits, phase) = (&progress.limits, progress.phase);
+        let head = self.exchange(&route.client, outgoing, found?, connect, limits, phase).await;
         let times = head.as_ref().map_or_else(|error| error.times, |head| head.times);
         progress.book(looked_up, times, Instant::now());
         if let Err(ExchangeError { proxy_headers: Some(headers), .. }) = &head {
@@ -355,10 +364,13 @@ impl Visitor {
         addresses: Vec<SocketAddr>,
         connect: Deadline,
         limits: &TimeLimits,
+        phase: &VisitPhaseCell,
     ) -> Result<Head, ExchangeError> {
         match &self.transport {
-            None => exchange::send(client, outgoing, addresses, connect, limits).await,
-            Some(network) => exchange::send_over(&**network, &self.policy, outgoing, addresses, limits).await,
+            None => exchange::send(client, outgoing, addresses, connect, limits, phase).await,
+            Some(network) => {
+                exchange::send_over(&**network, &self.policy, outgoing, addresses, limits, phase).await
+            }
         }
     }
 
@@ -449,6 +461,7 @@ impl Visitor {
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let max = request.body_bytes_max.unwrap_or(self.policy.body_bytes_max);
         let started = Instant::now();
+        progress.phase.set(VisitPhase::Body);
         let limits = &progress.limits;
         let room = BodyRoom::new(request.budget, max);
         let body =

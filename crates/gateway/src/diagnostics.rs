@@ -22,6 +22,7 @@ pub(crate) fn vitals(state: &AppState, listen: SocketAddr, inherited: bool) -> G
         listen,
         inherited,
         clients: u64::try_from(state.metrics.clients.get()).unwrap_or_default(),
+        streams: try_briefly(|| state.stream_waits.try_report()).unwrap_or_default(),
         draining: state.is_draining(),
         wire: wire.map(|wire| WireReport {
             heard_ms_ago: received_ms_ago(&wire),

@@ -35,6 +35,7 @@ use crate::{
         notices::Notices,
         replay::{self, ReplayForwarder, ReplayQueue},
         ring::Ring,
+        stream_waits::WaitsOfWorkers,
         worker_lag::WorkerLag,
     },
     unsent::UnsentBudget,
@@ -64,6 +65,7 @@ pub(crate) struct AppState {
     pub(crate) pages: PagePool,
     pub(crate) metrics_texts: MetricsTexts,
     pub(crate) worker_lag: WorkerLag,
+    pub(crate) stream_waits: WaitsOfWorkers,
     pub(crate) registry: MetricsRegistry,
     pub(crate) metrics: GatewayMetrics,
     /// The daemon's metrics, as last read.
@@ -152,6 +154,7 @@ impl AppState {
             metrics_texts: MetricsTexts::default(),
             unsent: UnsentBudget::new(unsent_bytes_max, &registry),
             worker_lag: WorkerLag::default(),
+            stream_waits: WaitsOfWorkers::default(),
             metrics,
             registry,
             daemon_metrics: RwLock::default(),

@@ -33,6 +33,9 @@ pub(crate) mod subscriber;
 // All streams of one worker: who is woken, who has to end.
 pub(crate) mod worker_streams;
 
+// What each stream waits for.
+pub(crate) mod stream_waits;
+
 // Whether a client is too slow.
 mod throughput;
 

@@ -154,7 +154,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
     let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
     let server = serve_wire(
-        parts.control_state(&actors, log, head, reloads, list_orders),
+        parts.control_state(&actors, &watched, log, head, reloads, list_orders),
         wire_socket,
         watched.clone(),
     )?;
@@ -314,6 +314,7 @@ impl DaemonParts {
     fn control_state(
         &self,
         actors: &Actors,
+        watch: &Watch,
         log: WireLog,
         head: watch::Receiver<Seq>,
         reloads: mpsc::Sender<ReloadOrder>,
@@ -347,6 +348,7 @@ impl DaemonParts {
             metrics_registry: self.metrics_registry.clone(),
             metrics: self.metrics.clone(),
             recording: self.recording.clone(),
+            watch: watch.clone(),
             newest_ahead: Arc::default(),
         }
     }

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use fetch::{FailureClass, FetchReport, Policy, VisitRequest, Visitor};
+use fetch::{
+    FailureClass, FetchReport, Lookup, Policy, Resolver, VisitPhase, VisitPhaseCell, VisitRequest, Visitor,
+};
 use news::{FeedUrl, Timestamp};
 use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
 
@@ -200,4 +202,40 @@ async fn a27_plain_text_on_the_port_of_tls_is_a_tls_failure() {
     });
     let visit = visit(&url).await;
     assert_eq!(class(&visit), FailureClass::Tls, "{:?}", visit.answer);
+}
+
+/// Never answers.
+struct NoResolver;
+
+impl Resolver for NoResolver {
+    fn lookup(&self, _: &str) -> Lookup {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn a_visit_in_progress_shows_what_it_waits_for() {
+    let origin = async |steps| Origin::always(steps).await.url("/");
+    let silent = origin(vec![Step::Hang]).await;
+    let ok = Visitor::try_new(policy()).unwrap();
+    let lookups_hang = Visitor::with_resolver(policy(), Arc::new(NoResolver)).unwrap();
+    for (visitor, url, expected) in [
+        (&lookups_hang, "http://a.example/".to_owned(), VisitPhase::Lookup),
+        (&ok, silent.replace("http:", "https:"), VisitPhase::Tls),
+        (&ok, silent.clone(), VisitPhase::Answer),
+        (&ok, origin(vec![say(HEAD), say("<rss>"), Step::Hang]).await, VisitPhase::Body),
+    ] {
+        let (url, phase) = (FeedUrl::try_new(&url).unwrap(), VisitPhaseCell::default());
+        let request = VisitRequest::new(&url, Timestamp::from_millis(NOW_MS));
+        let request = VisitRequest { phase: Some(&phase), ..request };
+        let shown = async {
+            while phase.get() != expected {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = shown => {}
+            visit = visitor.visit(&request) => panic!("{expected:?}: ended at {:?}: {visit:?}", phase.get()),
+        }
+    }
 }

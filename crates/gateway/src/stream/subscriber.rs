@@ -37,6 +37,7 @@ use super::{
     outgoing::Outgoing,
     replay::{PAGE_BYTES, ReplayPage, ReplayResult, ReplayStart},
     ring::{EventBatch, NextEvents, RingPosition, RingState, SearchStep, SnapshotSearch},
+    stream_waits::StreamWait,
     turn::Turn,
     worker_streams::{WakeReason, WorkerStreams},
 };
@@ -619,6 +620,16 @@ impl StreamSubscriber {
         self.has_id = true;
     }
 
+    /// What it waits for while nothing is to be written.
+    fn wait(&self) -> StreamWait {
+        match (&self.stage, &self.replay) {
+            _ if self.hold.is_some() => StreamWait::Allowance,
+            (_, Replay::Wanted(..) | Replay::Requested(..)) => StreamWait::LogPage,
+            (Stage::New | Stage::Opening(_), _) => StreamWait::Start,
+            (Stage::Live | Stage::Ended, _) => StreamWait::Events,
+        }
+    }
+
     /// Where the client is; `None` before that is resolved.
     fn cursor(&self) -> Option<Cursor> {
         self.epoch.clone().map(|epoch| Cursor { epoch, seq: self.cursor })
@@ -723,7 +734,7 @@ impl MessageBody for StreamSubscriber {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        this.streams.on_idle(this.key, this.cursor);
+        this.streams.on_idle(this.key, this.cursor, this.wait());
         Poll::Pending
     }
 }

@@ -6,12 +6,15 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc, task::Waker, time::Duration};
 
 use actix_web::rt::task::JoinHandle;
-use daemon::watch::WatchKind;
+use daemon::watch::{WatchKind, coarse_ms};
 use news::Seq;
 use slab::Slab;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::throughput::Throughput;
+use super::{
+    stream_waits::{ShownWaits, StreamWait, WaitCounts, WaitingStream},
+    throughput::Throughput,
+};
 use crate::{
     auth::authenticator::AuthorisedReader,
     connection::{
@@ -37,6 +40,8 @@ pub(crate) struct WorkerStreams {
     slots: RefCell<Slab<StreamSlot>>,
     /// The settings at the last tick.
     settings: RefCell<Arc<Settings>>,
+    /// What the streams wait for, at the last tick.
+    waits: Arc<ShownWaits>,
 }
 
 struct StreamSlot {
@@ -56,6 +61,7 @@ struct StreamSlot {
     connection: Rc<ClientConnection>,
     cursor: Seq,
     throughput: Throughput,
+    waiting: WaitingStream,
 }
 
 /// Why a stream is polled.
@@ -74,7 +80,8 @@ impl WorkerStreams {
     pub(crate) fn start(state: Arc<AppState>, worker: usize) -> (Rc<Self>, JoinHandle<()>) {
         state.watch.event_loop(&format!("worker-{worker}"), WatchKind::Worker);
         let settings = RefCell::new(state.settings());
-        let streams = Rc::new(Self { worker, state, slots: RefCell::default(), settings });
+        let waits = state.stream_waits.add_worker();
+        let streams = Rc::new(Self { worker, state, slots: RefCell::default(), settings, waits });
         let ticks = actix_web::rt::spawn(Rc::clone(&streams).run());
         #[cfg(feature = "drill")]
         crate::drill::run_worker_drills();
@@ -124,7 +131,7 @@ impl WorkerStreams {
         let drain_window = if draining { self.state.drain_window() } else { Duration::ZERO };
         let metrics = &self.state.metrics;
         let head = Seq(u64::try_from(metrics.head.get()).unwrap_or_default());
-        let mut lag_max = 0;
+        let (mut lag_max, mut waits, now_ms) = (0, WaitCounts::default(), coarse_ms());
         for (_, slot) in &mut *self.slots.borrow_mut() {
             if draining {
                 slot.drain(now, drain_window);
@@ -142,7 +149,9 @@ impl WorkerStreams {
                 slot.connection.cut(ConnectionCut::Slow);
             }
             lag_max = lag_max.max(slot.lag(head));
+            waits.add(&slot.waiting, now_ms);
         }
+        self.waits.show(&waits);
         let clients = i64::try_from(self.slots.borrow().len()).unwrap_or(i64::MAX);
         metrics.worker_clients.get_or_create(&[("worker", self.worker)]).set(clients);
         let lag_max = self.state.worker_lag.update(self.worker, lag_max);
@@ -169,6 +178,7 @@ impl WorkerStreams {
             connection,
             cursor: Seq::NONE,
             throughput: Throughput::new(now + self.state.settings().limits.throughput_window),
+            waiting: WaitingStream::new(),
         };
         self.slots.borrow_mut().insert(slot)
     }
@@ -187,7 +197,8 @@ impl WorkerStreams {
 
     /// Why the stream is polled now.
     pub(crate) fn wake_reason(&self, key: usize) -> WakeReason {
-        let slot = &self.slots.borrow()[key];
+        let slot = &mut self.slots.borrow_mut()[key];
+        slot.waiting.on_polled();
         let drain = slot.drains_at.is_some_and(|at| at <= Instant::now());
         let expired = slot.expires_at.is_some_and(|at| at <= Instant::now());
         WakeReason { heartbeat: slot.heartbeat, drain, expired }
@@ -206,6 +217,7 @@ impl WorkerStreams {
         let slot = &mut slots[key];
         slot.cursor = cursor;
         slot.throughput.on_events();
+        slot.waiting.waits_for(StreamWait::Client);
     }
 
     /// Records that the stream continues when the others had their turn.
@@ -213,13 +225,16 @@ impl WorkerStreams {
         let slot = &mut self.slots.borrow_mut()[key];
         slot.cursor = cursor;
         slot.throughput.on_events();
+        slot.waiting.waits_for(StreamWait::Turn);
     }
 
-    /// Records that the client has everything and waits; its cursor may have passed events that its filter left out.
-    pub(crate) fn on_idle(&self, key: usize, cursor: Seq) {
+    /// Records that the client has all that there is to write now; its cursor may have passed events that its filter left
+    /// out.
+    pub(crate) fn on_idle(&self, key: usize, cursor: Seq, wait: StreamWait) {
         let slot = &mut self.slots.borrow_mut()[key];
         slot.cursor = cursor;
         slot.throughput.on_caught_up();
+        slot.waiting.waits_for(wait);
     }
 
     pub(crate) fn set_waker(&self, key: usize, waker: &Waker) {
@@ -235,6 +250,7 @@ impl Drop for WorkerStreams {
     fn drop(&mut self) {
         // A worker that has ended is not behind.
         self.state.worker_lag.update(self.worker, 0);
+        self.waits.show(&WaitCounts::default());
         self.state.metrics.worker_clients.get_or_create(&[("worker", self.worker)]).set(0);
     }
 }
@@ -273,6 +289,7 @@ impl StreamSlot {
 
     fn wake(&mut self) {
         self.throughput.on_events();
+        self.waiting.on_woken();
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::Recipient;
-use daemon::admin::ReloadOrder;
+use daemon::{admin::ReloadOrder, watch::Watch};
 use news::Cursor;
 use tokio::sync::{mpsc, watch};
 use wire::Publisher;
@@ -35,6 +35,7 @@ pub(crate) struct ControlState {
     pub(crate) metrics_registry: daemon::metrics::MetricsRegistry,
     pub(crate) metrics: IngestMetrics,
     pub(crate) recording: Recording,
+    pub(crate) watch: Watch,
     /// The newest event that a gateway has seen, if the log does not have it.
     pub(crate) newest_ahead: Arc<watch::Sender<Option<Cursor>>>,
 }

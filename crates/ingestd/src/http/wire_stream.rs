@@ -6,12 +6,16 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use actix_web::{HttpRequest, HttpResponse, Responder as _, web};
 use actix_web_lab::sse::{self, Sse};
+use daemon::watch::{QueueLength, WatchedTask};
 use futures_util::{Stream, StreamExt as _, future::Either, stream};
 use news::{Cursor, RecordingPauseReason};
 use serde::Deserialize;
@@ -57,9 +61,12 @@ pub(super) async fn wire(
     let guard = SubscriberGuard::new(&state.metrics);
     let progress = Arc::clone(&state.metrics.progress);
     let (mut blocks, of) = (Box::pin(blocks), Arc::<str>::from("the wire"));
+    let task = watched_stream(&state);
     let blocks = stream::poll_fn(move |cx| {
         let _at_work = daemon::work::on("sending", Arc::clone(&of));
-        blocks.as_mut().poll_next(cx)
+        let polled = blocks.as_mut().poll_next(cx);
+        task.idles_until(if polled.is_ready() { "the gateway to read" } else { "a new event" });
+        polled
     });
     let blocks = blocks.inspect(move |block| {
         let _counted = &guard;
@@ -69,6 +76,13 @@ pub(super) async fn wire(
         }
     });
     encoded(blocks).respond_to(&request).map_into_boxed_body()
+}
+
+/// The stream of one gateway among the tasks of `/watch`, by its number since the start.
+fn watched_stream(state: &ControlState) -> WatchedTask {
+    static STREAMS: AtomicU64 = AtomicU64::new(0);
+    let number = STREAMS.fetch_add(1, Ordering::Relaxed);
+    state.watch.task(format!("wire-{number}"), None::<fn() -> QueueLength>)
 }
 
 /// Pauses recording if the log lacks an event that a gateway has seen.

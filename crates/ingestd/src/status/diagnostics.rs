@@ -12,6 +12,7 @@ use control::watch::{
     RecordingPauseReport, SlowDiskReport, SourcesReport, StoreReport,
 };
 use daemon::{Clock, watch::try_briefly};
+use fetch::VisitPhase;
 use news::{Cursor, RecordingPause, Seq, Timestamp};
 use store::{
     LogReader,
@@ -113,6 +114,8 @@ fn paused(RecordingPause { reason, since, detail }: RecordingPause, now: Timesta
 pub(crate) struct ActivityCounts<'a> {
     pub(crate) activities: [usize; Activity::ALL.len()],
     pub(crate) healths: [usize; SourceHealth::ALL.len()],
+    /// Those that are fetching, by what the visit waits for.
+    phases: [u64; VisitPhase::ALL.len()],
     /// Idle sources whose visit should have started.
     pub(crate) overdue: usize,
     /// Sources with items that wait, because they have more new ones than they may record.
@@ -133,6 +136,9 @@ impl<'a> ActivityCounts<'a> {
         for (snapshot, entry) in entries.iter().filter_map(|entry| Some((entry.try_snapshot(now)?, entry))) {
             counts.feeds.add(entry, &snapshot, now);
             counts.activities[snapshot.activity as usize] += 1;
+            if let Some(phase) = snapshot.phase {
+                counts.phases[phase as usize] += 1;
+            }
             counts.healths[snapshot.health as usize] += 1;
             counts.flooding += usize::from(snapshot.is_flooding);
             counts.quiet += usize::from(snapshot.is_quiet);
@@ -164,18 +170,24 @@ impl<'a> ActivityCounts<'a> {
 
 /// The counts and the busiest sources.
 fn sources(entries: &[Arc<SourceEntry>], now: Timestamp, slots: usize) -> SourcesReport {
-    let ActivityCounts { activities, overdue, mut busy, feeds, .. } = ActivityCounts::of(entries, now);
+    let ActivityCounts { activities, phases, overdue, mut busy, feeds, .. } =
+        ActivityCounts::of(entries, now);
     busy.sort_by_key(|(since, ..)| Reverse(*since));
     busy.truncate(BUSIEST_MAX);
     let busy_source = |(since_ms_ago, activity, entry): (u64, Activity, &Arc<SourceEntry>)| BusySource {
         source: entry.source.id.to_string(),
         activity: activity.as_str().to_owned(),
         since_ms_ago,
-        waiting_for: entry.try_wait_reason(),
+        waiting_for: match activity {
+            Activity::Fetching => Some(entry.phase.get().as_str().to_owned()),
+            _ => entry.try_wait_reason(),
+        },
     };
     let count = |activity: &Activity| (activity.as_str().to_owned(), activities[*activity as usize] as u64);
+    let in_phase = |phase: &VisitPhase| (phase.as_str().to_owned(), phases[*phase as usize]);
     SourcesReport {
         actors: Activity::ALL.iter().map(count).collect(),
+        fetching: VisitPhase::ALL.iter().filter(|phase| phases[**phase as usize] > 0).map(in_phase).collect(),
         busiest: busy.into_iter().map(busy_source).collect(),
         overdue: overdue as u64,
         feeds: Some(Box::new(feeds.into_report(now, slots))),
@@ -204,15 +216,17 @@ mod tests {
         let late = entry("late", 99_999);
         for (n, entry) in entries.iter().enumerate().take(60) {
             entry.set_activity(Activity::Fetching, Timestamp::from_millis(1_000 * n as i64));
+            entry.phase.set(if n < 2 { VisitPhase::Answer } else { VisitPhase::Lookup });
         }
         let all: Vec<_> = entries.into_iter().chain([late]).collect();
         let json = serde_json::to_value(sources(&all, now, 256)).unwrap();
         assert_eq!((&json["actors"]["fetching"], &json["actors"]["idle"]), (&json!(60), &json!(141)));
+        assert_eq!(json["fetching"], json!({"answer": 2, "lookup": 58}));
         assert_eq!(json["overdue"], 1);
         let busiest = json["busiest"].as_array().unwrap();
         assert_eq!(busiest.len(), BUSIEST_MAX);
         let first =
-            json!({"source": "s0", "activity": "fetching", "since_ms_ago": 100_000, "waiting_for": null});
+            json!({"source": "s0", "activity": "fetching", "since_ms_ago": 100_000, "waiting_for": "answer"});
         assert_eq!(busiest[0], first);
     }
 

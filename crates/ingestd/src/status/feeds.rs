@@ -49,7 +49,11 @@ impl<'a> FeedCounts<'a> {
         report.visited += u64::from(snapshot.ended.is_some());
         report.never_visited += u64::from(snapshot.last_visit.is_none());
         report.waiting += u64::from(snapshot.activity == Activity::Waiting);
-        report.waiting_for_slot += u64::from(snapshot.waits_for_slot);
+        if snapshot.waits_for_slot {
+            let since = snapshot.since.map_or(0, |since| millis_since(since, now));
+            report.waiting_for_slot += 1;
+            report.slot_wait_ms = report.slot_wait_ms.max(since);
+        }
         self.last_success = self.last_success.max(snapshot.last_success);
         self.add_slow(entry, snapshot, now);
         match snapshot.ended {
@@ -73,8 +77,8 @@ impl<'a> FeedCounts<'a> {
     }
 
     fn add_slow(&mut self, entry: &'a Arc<SourceEntry>, snapshot: &SourceSnapshot, now: Timestamp) {
-        let since = |then| u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
-        let in_progress = snapshot.since.filter(|_| snapshot.activity == Activity::Fetching).map_or(0, since);
+        let fetching_since = snapshot.since.filter(|_| snapshot.activity == Activity::Fetching);
+        let in_progress = fetching_since.map_or(0, |since| millis_since(since, now));
         let last = snapshot.ended.map_or(0, |ended| u64::from(ended.waited_ms));
         let took = in_progress.max(last);
         if took < FeedsReport::SLOW_MS {
@@ -102,8 +106,7 @@ impl<'a> FeedCounts<'a> {
                 .iter()
                 .filter(|at| last_success.is_none_or(|last| **at > last))
                 .count() as u64,
-            last_success_ms_ago: last_success
-                .map(|last| u64::try_from(now.since(last).as_millis()).unwrap_or(u64::MAX)),
+            last_success_ms_ago: last_success.map(|last| millis_since(last, now)),
             slowest: slowest.map(slow_feed),
             slots: slots as u64,
             resolvers: if lookups_fail { read_nameservers() } else { Vec::new() },
@@ -114,6 +117,10 @@ impl<'a> FeedCounts<'a> {
             ..report
         }
     }
+}
+
+fn millis_since(then: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX)
 }
 
 impl ProxyInCommon {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use control::watch::FeedTrouble;
-use fetch::schedule::PlannedVisit;
+use fetch::{VisitPhase, VisitPhaseCell, schedule::PlannedVisit};
 use news::{
     Cursor, HubSubscription, Pause, PushStatus, Quiet, Source, SourceId, SourceState, SourceStatus,
     Timestamp, VisitStatus, WebSubState,
@@ -24,6 +24,8 @@ use crate::{queue::wait_reason::WaitStatus, visit::redirects::url_hash, websub::
 pub(crate) struct SourceSnapshot {
     pub(crate) activity: Activity,
     pub(crate) health: SourceHealth,
+    /// What the visit waits for, if it is fetching.
+    pub(crate) phase: Option<VisitPhase>,
     pub(crate) since: Option<Timestamp>,
     pub(crate) next_visit: Option<Timestamp>,
     pub(crate) is_flooding: bool,
@@ -55,6 +57,8 @@ const FAILING_LONG: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) struct SourceEntry {
     pub(crate) source: Arc<Source>,
+    /// What the visit waits for, while the source is fetching.
+    pub(crate) phase: VisitPhaseCell,
     inner: Mutex<Inner>,
 }
 
@@ -109,7 +113,8 @@ fn next_planned(state: &SourceState) -> (Option<Timestamp>, &str) {
 impl SourceEntry {
     pub(crate) fn new(source: Arc<Source>, state: SourceState) -> Self {
         let activity = if source.enabled { Activity::Idle } else { Activity::Disabled };
-        Self { source, inner: Mutex::new(Inner { activity, state, ..Inner::default() }) }
+        let phase = VisitPhaseCell::default();
+        Self { source, phase, inner: Mutex::new(Inner { activity, state, ..Inner::default() }) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -141,6 +146,7 @@ impl SourceEntry {
         Some(SourceSnapshot {
             activity,
             health,
+            phase: (activity == Activity::Fetching).then(|| self.phase.get()),
             since: inner.since,
             next_visit: inner.state.next_visit,
             is_flooding: inner.state.flooding.is_some(),

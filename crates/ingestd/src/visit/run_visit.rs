@@ -299,6 +299,7 @@ async fn fetch_and_parse(
     if is_full {
         forget_document(&mut state);
     }
+    entry.phase.set(fetch::VisitPhase::Options);
     entry.set_activity(Activity::Fetching, ctx.now());
     let options = match request_options(ctx, source, &state).await {
         Ok(options) => options,
@@ -318,6 +319,7 @@ async fn fetch_and_parse(
         scope: scope(source),
         budget: Some(&memory),
         gate: Some(hops as &dyn HopGate),
+        phase: Some(&entry.phase),
         ..fetch::VisitRequest::new(url, ctx.now())
     };
     black_box::record(BlackBoxEvent::VisitBegan { source: source.id.as_str().into() });

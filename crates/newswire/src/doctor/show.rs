@@ -220,6 +220,11 @@ fn wire_and_store(page: &mut ReportWriter, evidence: &Evidence) {
             }
             None => page.missing("gateway", "it does not report it"),
         }
+        for waits in &vitals.streams {
+            let text =
+                format!("{} wait for it, the longest for {}", waits.streams, duration(waits.longest_ms));
+            page.normal(&format!("streams: {}", safe(&waits.waits_for)), &text);
+        }
     }
     if let Some(vitals) = ingestd {
         let (head, subscribers) = (vitals.head, vitals.wire.subscribers);
@@ -292,6 +297,10 @@ fn sources(page: &mut ReportWriter, evidence: &Evidence) {
         "overdue",
         &format!("{}{}", sources.overdue, if outage { "; the network is down" } else { "" }),
     );
+    if !sources.fetching.is_empty() {
+        let waits = sources.fetching.iter().map(|(phase, n)| format!("{n} {}", safe(phase)));
+        page.normal("fetching", &waits.collect::<Vec<_>>().join(", "));
+    }
     if let Some(feeds) = &sources.feeds {
         let failing = feeds.failing.iter().map(|(trouble, count)| format!("{count} {}", trouble.as_str()));
         let failing = failing.collect::<Vec<_>>().join(", ");

@@ -229,7 +229,9 @@ pub(super) fn slow_feeds(evidence: &Evidence) -> Option<DoctorVerdict> {
     let vitals = evidence.ingestd.ingest_vitals()?;
     let Some(feeds) = vitals.sources.as_ref()?.feeds.as_deref() else { return slow_by_list(vitals) };
     let is_much = feeds.slow > 0 && feeds.slow * 100 >= feeds.visited * SLOW_PERCENT;
-    let slowest = feeds.slowest.as_ref().filter(|_| feeds.slow_now > 0 || is_much)?;
+    let Some(slowest) = feeds.slowest.as_ref().filter(|_| feeds.slow_now > 0 || is_much) else {
+        return slots_in_use(vitals, feeds);
+    };
     let rest = if feeds.waiting_for_slot > 0 {
         format!(
             "; {} of {} slots are held by feeds that do not answer, and {} due visits wait for one",
@@ -241,6 +243,27 @@ pub(super) fn slow_feeds(evidence: &Evidence) -> Option<DoctorVerdict> {
         "; other feeds and clients do not wait for them".to_owned()
     };
     Some(slow_verdict("", feeds.slow, &slowest.source, slowest.took_ms, &rest))
+}
+
+/// Visits that are due wait long for a slot. None need be slow: a visit that takes long is stopped for those that wait.
+fn slots_in_use(vitals: &IngestVitals, feeds: &FeedsReport) -> Option<DoctorVerdict> {
+    if feeds.slot_wait_ms < FeedsReport::SLOT_WAIT_LATE_MS {
+        return None;
+    }
+    let phases = vitals.sources.as_ref().map(|sources| sources.fetching.iter()).into_iter().flatten();
+    let phase = phases.max_by_key(|(_, count)| **count).map(|(phase, count)| {
+        format!("; {count} of the visits in progress wait in the phase {}", safe(phase))
+    });
+    let line = format!(
+        "no hang: all {} slots are in use, and {} due visits wait for one, the longest for {}{}",
+        feeds.slots,
+        feeds.waiting_for_slot,
+        duration(feeds.slot_wait_ms),
+        phase.unwrap_or_default()
+    );
+    let next =
+        ["newswire sources list --failing   # raise fetch.in_flight if the servers answer, only slowly"];
+    Some(DoctorVerdict::new(VerdictCode::SlowFeeds, line, next.map(str::to_owned)))
 }
 
 /// Of a daemon that reports only its busiest sources.
@@ -413,6 +436,13 @@ mod tests {
             all,
             VerdictCode::SlowFeeds,
             "10000 feeds are slow, the slowest s7 for 10s; no feed has answered since the start",
+        );
+        let queued = FeedsReport { waiting_for_slot: 9_744, slot_wait_ms: 19_000, ..feeds(0, &[]) };
+        expect(FeedsReport { slot_wait_ms: 900, ..queued.clone() }, VerdictCode::Healthy, "");
+        expect(
+            queued,
+            VerdictCode::SlowFeeds,
+            "all 256 slots are in use, and 9744 due visits wait for one, the longest for 19s",
         );
         let full = FeedsReport { slow_now: 256, waiting_for_slot: 44, ..hanging };
         expect(
