@@ -131,6 +131,10 @@ pub struct LogReport {
     pub dropped: u64,
     /// How long the present write has been waiting for the output; 0 if nothing is being written.
     pub blocked_ms: u64,
+    /// For how long the thread that writes the log has not taken a probe, which is sent every few seconds; 0 if none waits.
+    /// It takes none during a write.
+    #[serde(default)]
+    pub untaken_ms: u64,
     /// Null if the last write succeeded.
     pub failing: Option<LogFailure>,
 }
@@ -209,6 +213,10 @@ pub enum WatchKind {
     Admin,
     /// Connects to the sockets of the process, to see whether they answer.
     Prober,
+    /// Handles signals.
+    Signals,
+    /// Another thread that works for the operator only: the black box, the log level, marks.
+    Helper,
 }
 
 impl WatchKind {
@@ -224,8 +232,20 @@ impl WatchKind {
             Self::Pool => "pool",
             Self::Admin => "admin",
             Self::Prober => "prober",
+            Self::Signals => "signals",
+            Self::Helper => "helper",
         }
     }
+
+    /// Whether it is a thread that clients and feeds do not need. It beats once a second, and only longer silence than
+    /// [`WatchKind::HELPER_SILENCE_MS`] is a stall.
+    #[must_use]
+    pub fn is_helper(self) -> bool {
+        matches!(self, Self::Prober | Self::Signals | Self::Helper)
+    }
+
+    /// See [`WatchKind::is_helper`].
+    pub const HELPER_SILENCE_MS: u64 = 5_000;
 }
 
 /// An event loop, a pool, or a thread that is watched while it is busy.

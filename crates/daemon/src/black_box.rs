@@ -29,6 +29,7 @@ use rustix::time::{ClockId, clock_gettime};
 use self::writer::BlackBoxWriter;
 use crate::clock::{Clock, millis};
 use crate::metrics::MetricsRegistry;
+use crate::watch::{Watch, WatchKind};
 
 /// Records that wait for the thread, which takes them every 100 ms.
 const QUEUE_RECORDS: usize = 2_048;
@@ -54,6 +55,8 @@ pub struct BlackBoxOptions {
     pub bytes: u64,
     /// The program.
     pub program: String,
+    /// Where its thread is watched.
+    pub watch: Watch,
 }
 
 /// A running black box. Cheap to clone.
@@ -209,11 +212,12 @@ impl BlackBox {
             burst_tasks: AtomicU64::new(0),
         }));
         let (open, ended) = sync_channel::<()>(1);
+        let watch = options.watch.clone();
         let mut writer = BlackBoxWriter::new(black_box.clone(), options);
         let work = move || {
             // Dropped with the thread, which the end waits for.
             let _open = open;
-            writer.run();
+            writer.run(&watch.helper_thread("black-box", WatchKind::Helper));
         };
         let thread = std::thread::Builder::new().name("black-box".to_owned()).spawn(work)?;
         black_box.0.thread.get_or_init(|| thread.thread().clone());

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicI32, AtomicU64, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -75,6 +75,8 @@ enum Queued {
     /// The line before this one tells of dropped lines.
     Told,
     Flush(SyncSender<()>),
+    /// Whether the thread takes what is queued.
+    Probe,
 }
 
 /// Numbers only: it is read while any thread may be stuck.
@@ -86,6 +88,8 @@ struct LineQueueState {
     untold: AtomicU64,
     /// Since when the present write waits, in milliseconds after `started`, plus one; 0 if nothing is being written.
     writing_since: AtomicU64,
+    /// The same for the oldest probe that was not taken.
+    probed_since: AtomicU64,
     /// The same for the first of the writes that failed one after the other.
     failing_since: AtomicU64,
     /// Its `errno`.
@@ -170,6 +174,23 @@ impl LineQueue {
         self.state.since(&self.state.writing_since)
     }
 
+    /// Finds out whether the thread still takes what is queued, unless an earlier probe still waits: see
+    /// [`LineQueue::untaken_for`].
+    pub fn probe(&self) {
+        let now = self.state.now();
+        let is_first = self.state.probed_since.compare_exchange(0, now, AcqRel, Acquire).is_ok();
+        if is_first && self.sender.try_send(Queued::Probe).is_err() {
+            // A queue that is full says the same in other ways.
+            self.state.probed_since.store(0, Release);
+        }
+    }
+
+    /// For how long the thread has not taken a probe; `None` if none waits. It waits for the present write, too.
+    #[must_use]
+    pub fn untaken_for(&self) -> Option<Duration> {
+        self.state.since(&self.state.probed_since)
+    }
+
     /// The error of the last write and for how long there have been errors only; `None` if the last write succeeded.
     #[must_use]
     pub fn failing_for(&self) -> Option<(io::Error, Duration)> {
@@ -187,6 +208,7 @@ impl LineQueueState {
             dropped: AtomicU64::new(0),
             untold: AtomicU64::new(0),
             writing_since: AtomicU64::new(0),
+            probed_since: AtomicU64::new(0),
             failing_since: AtomicU64::new(0),
             failure: AtomicI32::new(0),
         }
@@ -255,6 +277,7 @@ impl<O: LineSink, T: Fn(&LineQueue, u64)> LineQueueWriter<O, T> {
                         }
                         batch.add(&line, line.capacity(), share);
                     }
+                    Queued::Probe => self.state.probed_since.store(0, Release),
                     Queued::Told => {
                         self.write(&mut batch);
                         self.is_telling = false;
@@ -497,6 +520,30 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[..kept], expected, "the oldest, in their order");
         assert_eq!(lines[kept..], [format!("dropped {dropped}"), "after".to_owned()]);
+    }
+
+    #[test]
+    fn a_thread_that_takes_nothing_is_found_by_a_probe() {
+        let memory = Memory::default();
+        let gate = memory.close();
+        let queue = start(&memory);
+        assert_eq!(queue.untaken_for(), None);
+        push(&queue, "blocked");
+        // Only once the thread is in the write, another line is not part of it.
+        while queue.writing_for().is_none() {
+            std::thread::yield_now();
+        }
+        queue.probe();
+        let first = queue.untaken_for().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        queue.probe();
+        assert!(queue.untaken_for().unwrap() > first, "the oldest probe counts");
+        drop(gate);
+        assert!(queue.flush(SOON));
+        assert_eq!(queue.untaken_for(), None);
+        queue.probe();
+        assert!(queue.flush(SOON));
+        assert_eq!(queue.untaken_for(), None);
     }
 
     #[test]

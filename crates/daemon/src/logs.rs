@@ -119,6 +119,13 @@ pub fn flush(within: Duration) {
     }
 }
 
+/// Finds out whether the thread that writes the log still takes lines; see [`LogReport::untaken_ms`].
+pub(crate) fn probe() {
+    if let Some(log) = RUNNING.get() {
+        log.queue.probe();
+    }
+}
+
 /// As [`flush`], but returns at once if the output takes no lines at present.
 pub(crate) fn flush_unless_blocked(within: Duration) {
     let is_blocked = |log: &RunningLog| log.queue.writing_for().is_some_and(|since| since >= BLOCKED_AFTER);
@@ -143,6 +150,7 @@ pub(crate) fn report() -> Option<LogReport> {
         queued_bytes_max: bytes(QUEUE_BYTES_MAX),
         dropped: queue.dropped(),
         blocked_ms: queue.writing_for().map_or(0, millis),
+        untaken_ms: queue.untaken_for().map_or(0, millis),
         failing: queue
             .failing_for()
             .map(|(error, lasted)| LogFailure { error: error.to_string(), lasted_ms: millis(lasted) }),

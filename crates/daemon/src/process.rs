@@ -5,7 +5,7 @@ use std::{
     io,
     path::Path,
     process::ExitCode,
-    sync::mpsc::{Receiver, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
     thread,
     time::Duration,
 };
@@ -23,7 +23,7 @@ use crate::{
     parent,
     program::CheckOutput,
     stop::{self, OperatorRequests, Signals},
-    watch::Watch,
+    watch::{HELPER_BEAT_EVERY, Watch, WatchKind},
 };
 
 /// Requests to change the log level that may be pending.
@@ -79,7 +79,8 @@ pub fn run<E: ExitReason>(
         Err(error) => return fail(name, &error, Exit::Config),
     };
     let flush_at_end = FlushAtEnd;
-    let black_box_end = start_black_box(name, &loaded.config);
+    let watch = Watch::new();
+    let black_box_end = start_black_box(name, &loaded.config, &watch);
     crate::panics::install();
     let self_sampler = match SelfSampler::install() {
         Ok(sampler) => Some(sampler),
@@ -88,7 +89,6 @@ pub fn run<E: ExitReason>(
             None
         }
     };
-    let watch = Watch::new();
     let signals = match operator_requests(&watch, &logs).and_then(stop::on_signals_with) {
         Ok(signals) => signals,
         Err(error) => return fail(name, &error, Exit::Failure),
@@ -132,11 +132,11 @@ impl Drop for FlushAtEnd {
 }
 
 /// Keeps a record of what the process does from now on, unless the operator wants none.
-fn start_black_box(name: &str, config: &Config) -> Option<BlackBoxEnd> {
+fn start_black_box(name: &str, config: &Config, watch: &Watch) -> Option<BlackBoxEnd> {
     let bytes = config.daemon.black_box_bytes;
     let path = config.black_box(name);
     let path = std::path::absolute(&path).unwrap_or(path);
-    let options = BlackBoxOptions { path, bytes, program: name.to_owned() };
+    let options = BlackBoxOptions { path, bytes, program: name.to_owned(), watch: watch.clone() };
     let started = (bytes > 0).then(|| black_box::install(options))?;
     started
         .inspect_err(|error| tracing::warn!(%error, "there is no black box: could not start its thread"))
@@ -202,8 +202,19 @@ pub fn check(
 /// stuck, and SIGTERM must not wait for it.
 fn operator_requests(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests> {
     let (raise, requests) = sync_channel::<fn(&Logs)>(LEVEL_REQUESTS_MAX);
+    let (of_signals, of_levels) = (watch.clone(), watch.clone());
     let (watch, restore, logs) = (watch.clone(), raise.clone(), logs.clone());
-    let run = move || requests.into_iter().for_each(|request| request(&logs));
+    let run = move || {
+        let watched = of_levels.helper_thread("log-level", WatchKind::Helper);
+        loop {
+            watched.beat();
+            match requests.recv_timeout(HELPER_BEAT_EVERY) {
+                Ok(request) => request(&logs),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    };
     thread::Builder::new().name("log-level".to_owned()).spawn(run)?;
     Ok(OperatorRequests {
         quit: Box::new(move || {
@@ -213,6 +224,7 @@ fn operator_requests(watch: &Watch, logs: &Logs) -> io::Result<OperatorRequests>
         // If the queue is full, one request more or less makes no difference.
         usr1: Box::new(move || raise.try_send(Logs::more_detail).unwrap_or_default()),
         usr2: Box::new(move || restore.try_send(Logs::restore).unwrap_or_default()),
+        watch: of_signals,
     })
 }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::black_box;
 use crate::exit::EX_FAILURE;
 use crate::logs;
+use crate::watch::{HELPER_BEAT_EVERY, HelperThread, Watch, WatchKind};
 
 /// Requests to stop or reload, from signals.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct OperatorRequests {
     pub usr1: SignalAction,
     /// SIGUSR2.
     pub usr2: SignalAction,
+    /// Where the thread is watched.
+    pub watch: Watch,
 }
 
 impl fmt::Debug for OperatorRequests {
@@ -64,7 +67,7 @@ const SAME_ORDER: Duration = Duration::from_millis(250);
 /// # Errors
 /// If the thread cannot be started or a signal handler cannot be installed.
 pub fn on_signals() -> io::Result<Signals> {
-    start(Vec::new(), CancellationToken::new())
+    start(Vec::new(), CancellationToken::new(), None)
 }
 
 /// The same without the order to abort: the second SIGTERM or SIGINT ends the process. Also runs the actions of `requests`
@@ -80,18 +83,23 @@ pub fn on_signals_with(requests: OperatorRequests) -> io::Result<Signals> {
     ];
     let abort = CancellationToken::new();
     abort.cancel();
-    start(actions, abort)
+    start(actions, abort, Some(requests.watch))
 }
 
 /// `abort` is cancelled already if there is no such order.
-fn start(actions: Vec<(SignalKind, SignalAction)>, abort: CancellationToken) -> io::Result<Signals> {
+fn start(
+    actions: Vec<(SignalKind, SignalAction)>,
+    abort: CancellationToken,
+    watch: Option<Watch>,
+) -> io::Result<Signals> {
     let stop = CancellationToken::new();
     let (reloads, reload) = watch::channel(0);
     let (installed, ready) = sync_channel(1);
     let mut orders = StopOrders { tokens: [stop.clone(), abort.clone()], last: None };
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || handle_signals(&mut orders, &reloads, &actions, &installed))?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let watched = watch.map(|watch| watch.helper_thread("signals", WatchKind::Signals));
+        handle_signals(&mut orders, &reloads, &actions, &installed, watched.as_ref());
+    })?;
     ready.recv().map_err(|_| io::Error::other("the signal thread ended"))??;
     Ok(Signals { stop, abort, reload })
 }
@@ -101,8 +109,9 @@ fn handle_signals(
     reloads: &watch::Sender<u64>,
     actions: &[(SignalKind, SignalAction)],
     installed: &SyncSender<io::Result<()>>,
+    watched: Option<&HelperThread>,
 ) {
-    let result = tokio::runtime::Builder::new_current_thread().enable_io().build().and_then(|runtime| {
+    let result = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         runtime.block_on(async {
             let mut term = signal(SignalKind::terminate())?;
             let mut int = signal(SignalKind::interrupt())?;
@@ -110,8 +119,10 @@ fn handle_signals(
             let others = actions.iter().map(|(kind, action)| Ok((signal(*kind)?, action)));
             let mut others = others.collect::<io::Result<Vec<_>>>()?;
             report(installed, Ok(()));
+            let mut beats = tokio::time::interval(HELPER_BEAT_EVERY);
             loop {
                 tokio::select! {
+                    _ = beats.tick(), if watched.is_some() => watched.into_iter().for_each(HelperThread::beat),
                     _ = term.recv() => {
                         arrived("SIGTERM");
                         orders.next();

@@ -158,6 +158,7 @@ impl fmt::Debug for Watch {
 }
 
 /// Removes its entry from the watch when dropped.
+#[derive(Debug)]
 struct Registration {
     watch: Watch,
     entry: Arc<WatchEntry>,
@@ -169,8 +170,25 @@ impl Drop for Registration {
     }
 }
 
+/// How often a helper beats.
+pub const HELPER_BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// A thread that is watched by its own beats.
+#[derive(Debug)]
+pub struct HelperThread(Registration);
+
 /// A thread that is watched only while it is busy.
 pub struct BusyThread(Registration);
+
+/// What a helper is busy with, until this is dropped.
+pub(crate) struct HelperGuard<'a> {
+    thread: &'a HelperThread,
+    _work: work::TaskGuard,
+}
+
+/// Marks a [`BusyThread`] from another thread: without it, one that is stuck while it waits for work seems to be idle.
+#[derive(Clone, Debug)]
+pub struct WorkMark(Arc<WatchEntry>);
 
 /// The thread is busy until this is dropped.
 #[must_use = "the thread is idle again when this is dropped"]
@@ -212,6 +230,13 @@ impl Watch {
     #[must_use]
     pub fn busy_thread(&self, name: &str, kind: WatchKind) -> BusyThread {
         BusyThread(self.register(name, kind, this_thread(), true))
+    }
+
+    /// Watches the thread that this is called on, which works for the operator only, until [`HelperThread`] is dropped. It
+    /// must beat every [`HELPER_BEAT_EVERY`] at least, whatever it waits for.
+    #[must_use]
+    pub fn helper_thread(&self, name: &str, kind: WatchKind) -> HelperThread {
+        HelperThread(self.register(name, kind, this_thread(), false))
     }
 
     /// Watches the blocking pool of a runtime until that ends: every second, a job that does nothing must finish. This keeps
@@ -279,19 +304,52 @@ impl Watch {
     }
 }
 
+impl HelperThread {
+    /// The thread makes progress.
+    pub fn beat(&self) {
+        self.0.entry.beat_ms.store(now_ms(), Relaxed);
+    }
+
+    /// The same while it is busy with `what` of `of`, until the guard is dropped.
+    pub(crate) fn during(&self, what: &'static str, of: impl Into<Arc<str>>) -> HelperGuard<'_> {
+        self.beat();
+        HelperGuard { thread: self, _work: work::on(what, of) }
+    }
+}
+
+impl HelperGuard<'_> {
+    /// The work goes on: the thread is not stuck.
+    pub(crate) fn progress(&self) {
+        self.thread.beat();
+    }
+}
+
+impl WorkMark {
+    /// Something is about to be queued for the thread: it has to go on.
+    pub fn expect(&self) {
+        if self.0.idle.load(std::sync::atomic::Ordering::Acquire) {
+            self.0.set_busy();
+        }
+    }
+}
+
 impl BusyThread {
+    /// What those mark who queue work for the thread.
+    #[must_use]
+    pub fn work_mark(&self) -> WorkMark {
+        WorkMark(Arc::clone(&self.0.entry))
+    }
+
+    /// Nothing is queued for the thread any more.
+    pub fn idles(&self) {
+        self.0.entry.set_idle(0);
+    }
+
     /// Marks the thread as busy with `what` of `of`, until the guard is dropped.
     pub fn during(&self, what: &'static str, of: impl Into<Arc<str>>) -> BusyGuard<'_> {
         let entry = &*self.0.entry;
         entry.set_busy();
         BusyGuard { entry, _work: work::on(what, of) }
-    }
-}
-
-impl BusyGuard<'_> {
-    /// The work goes on: the thread is not stuck.
-    pub(crate) fn progress(&self) {
-        self.entry.beat_ms.store(now_ms(), Relaxed);
     }
 }
 

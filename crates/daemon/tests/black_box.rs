@@ -32,7 +32,12 @@ impl RunDir {
     }
 
     fn options(&self) -> BlackBoxOptions {
-        BlackBoxOptions { path: self.path(), bytes: BYTES, program: "newswire-gateway".into() }
+        BlackBoxOptions {
+            path: self.path(),
+            bytes: BYTES,
+            program: "newswire-gateway".into(),
+            watch: Watch::new(),
+        }
     }
 
     fn start(&self) -> (BlackBox, BlackBoxEnd) {
@@ -202,6 +207,22 @@ fn a_deleted_run_dir_is_counted_stops_nothing_and_is_used_again_when_it_is_back(
     wait_for("it is written", || has(&path, &log("after it is back")));
     end_run(end, 0, &path);
     assert!(std::fs::metadata(&path).unwrap().size() == BYTES);
+}
+
+#[test]
+fn a_file_that_another_program_truncates_is_made_anew() {
+    let run_dir = RunDir::new();
+    let path = run_dir.make();
+    let (black_box, end) = run_dir.start();
+    black_box.record(log("before"));
+    wait_for("the record is written", || has(&path, &log("before")));
+    std::fs::File::create(&path).unwrap();
+    wait_for("the loss is counted", || black_box.failed_writes() > 0);
+    wait_for("a record is written again", || {
+        black_box.record(log("after"));
+        has(&path, &log("after"))
+    });
+    end.end(0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use daemon::stop::{self, OperatorRequests};
+use daemon::watch::Watch;
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROLE: &str = "DAEMON_TEST_ROLE";
@@ -21,7 +22,12 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let say = |word: &'static str| Box::new(move || println!("{word}"));
-        let requests = OperatorRequests { quit: say("quit"), usr1: say("louder"), usr2: say("quieter") };
+        let requests = OperatorRequests {
+            quit: say("quit"),
+            usr1: say("louder"),
+            usr2: say("quieter"),
+            watch: Watch::new(),
+        };
         let mut signals = stop::on_signals_with(requests).unwrap();
         println!("\nready");
         if role == "stuck" {

@@ -40,6 +40,7 @@ fn child() {
         quit: Box::new(move || dump_watch.request_dump()),
         usr1,
         usr2,
+        watch: watch.clone(),
     })
     .unwrap();
     let is_mute_about_itself = role == "vitals";
@@ -432,4 +433,21 @@ fn an_exhausted_pool_and_a_thread_that_stays_busy_are_stalls_and_their_ends_are_
     wait_until(|| watch.stalled().is_empty());
     drop(busy);
     pool.shutdown_background();
+}
+
+#[test]
+fn a_helper_that_does_not_beat_and_a_thread_that_leaves_its_work_are_stalls() {
+    let watch = Watch::new();
+    let _watchdog = watch.start(None, || Value::Null).unwrap();
+    let stalled = |name: &str| watch.stalled().iter().any(|one| &*one.name == name);
+    let helper = watch.helper_thread("signals", WatchKind::Signals);
+    let recorder = watch.busy_thread("recorder", WatchKind::Recorder);
+    recorder.work_mark().expect();
+    // Of two that are silent for the same time, the helper may be silent for longer.
+    wait_until(|| stalled("recorder"));
+    assert!(!stalled("signals"));
+    wait_until(|| stalled("signals"));
+    helper.beat();
+    recorder.idles();
+    wait_until(|| watch.stalled().is_empty());
 }

@@ -66,7 +66,7 @@ impl Readiness {
         if state.is_draining() {
             reasons.push("draining".to_owned());
         }
-        reasons.extend(stalled.iter().map(StalledLoop::sentence));
+        reasons.extend(stalled.iter().filter(|it| !it.kind.is_helper()).map(StalledLoop::sentence));
         let degradation = |pause: &RecordingPause| Degradation {
             reason: pause.reason.as_str(),
             since: pause.since,

@@ -12,7 +12,7 @@
 use std::{
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use control::black_box::BlackBoxEvent;
 use daemon::{
     Clock, black_box,
-    watch::{BusyThread, QueueLength, Watch, WatchKind},
+    watch::{BusyThread, QueueLength, Watch, WatchKind, WorkMark},
 };
 use futures_util::FutureExt as _;
 use news::{HeldHost, Pause, Seq, SourceId};
@@ -149,6 +149,8 @@ impl RetentionProgress {
 pub(crate) struct Recorder {
     jobs: mpsc::Sender<Job>,
     recording: Recording,
+    /// Set by the writer thread at its start.
+    mark: Arc<OnceLock<WorkMark>>,
     /// Ends the wait of jobs that may not be written yet: their senders would keep the writer thread from ending.
     stopped: CancellationToken,
 }
@@ -180,14 +182,16 @@ impl Recorder {
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
         let length = QueueLength::of(&jobs);
         let recording = writer_loop.recording.clone();
+        let mark = Arc::<OnceLock<WorkMark>>::default();
+        let of_thread = Arc::clone(&mark);
         let work = move || {
             let mut writer_loop = ManuallyDrop::new(writer_loop);
-            let result = or_panic(|| writer_loop.run(queue, length))
+            let result = or_panic(|| writer_loop.run(queue, length, &of_thread))
                 .and_then(|()| or_panic(|| Ok(ManuallyDrop::into_inner(writer_loop).writer.close()?)));
             result.inspect_err(failed)
         };
         let thread = thread::Builder::new().name("recorder".into()).spawn(work).context("start a thread")?;
-        Ok((Self { jobs, recording, stopped: CancellationToken::new() }, WriterThread { thread }))
+        Ok((Self { jobs, recording, mark, stopped: CancellationToken::new() }, WriterThread { thread }))
     }
 
     /// Queues a job for the writer thread, as soon as the store may be written to, and completes with its answer.
@@ -207,8 +211,10 @@ impl Recorder {
     /// Queues a job for the writer thread, as soon as the store may be written to.
     fn queue(&self, job: Job) -> impl Future<Output = Result<(), LogClosed>> + use<> {
         let (jobs, recording, stopped) = (self.jobs.clone(), self.recording.clone(), self.stopped.clone());
+        let mark = Arc::clone(&self.mark);
         async move {
             stopped.run_until_cancelled(recording.writable()).await.ok_or(LogClosed)?;
+            mark.get().inspect(|mark| mark.expect());
             jobs.send(job).await.map_err(|_| LogClosed)
         }
     }
@@ -241,6 +247,7 @@ impl Actor for Recorder {
     fn started(&mut self, actor_ctx: &mut Self::Context) {
         use actix::AsyncContext as _;
         actor_ctx.run_interval(LOOK_EVERY, |recorder, _| {
+            recorder.mark.get().inspect(|mark| mark.expect());
             // With a full queue, the thread looks without being told.
             recorder.jobs.try_send(Job::Look).ok();
         });
@@ -310,13 +317,18 @@ impl WriterLoop {
         &mut self,
         mut queue: mpsc::Receiver<Job>,
         length: impl Fn() -> QueueLength + Send + Sync + 'static,
+        mark: &OnceLock<WorkMark>,
     ) -> Result<(), WriterError> {
         let busy = self.watch.busy_thread("recorder", WatchKind::Recorder);
+        mark.get_or_init(|| busy.work_mark());
         let task = self.watch.task("recorder", Some(length));
         self.update_gauges();
         let mut retention = self.start_retention();
         loop {
             task.idles_until("a job");
+            if queue.is_empty() {
+                busy.idles();
+            }
             let is_busy = retention.is_behind && !self.recording.holds_writes();
             let Some(jobs) = JobBatch::next(&mut queue, is_busy) else { return Ok(()) };
             task.works();
@@ -490,7 +502,7 @@ mod tests {
             assert!(jobs.try_send(job).is_ok(), "there is room in the queue");
         }
         drop(jobs);
-        writer_loop.run(queue, no_length).unwrap();
+        writer_loop.run(queue, no_length, &OnceLock::new()).unwrap();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
         assert!(budget.admit(true).grow_to(64 << 20).is_none(), "and its memory is free");
         metrics.appends.get()
@@ -576,7 +588,7 @@ mod tests {
             answers.push(answer);
         }
         drop(jobs);
-        writer_loop.run(queue, no_length).unwrap();
+        writer_loop.run(queue, no_length, &OnceLock::new()).unwrap();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "each visit is answered");
         let metrics = &writer_loop.metrics;
         assert_eq!((metrics.appends.get(), metrics.events_removed.get()), (2, 2 * STEP));
@@ -588,7 +600,7 @@ mod tests {
         let mut writer_loop = writer_that_is_behind(folder.path());
         let (metrics, reader) = (writer_loop.metrics.clone(), writer_loop.reader.clone());
         let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
-        let writer = thread::spawn(move || writer_loop.run(queue, no_length));
+        let writer = thread::spawn(move || writer_loop.run(queue, no_length, &OnceLock::new()));
         let deadline = Instant::now() + Duration::from_secs(60);
         while metrics.events_removed.get() < STEP * 7 / 2 {
             assert!(Instant::now() < deadline, "{} removed", metrics.events_removed.get());

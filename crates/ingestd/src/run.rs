@@ -145,7 +145,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let (list_orders, list_requests) = mpsc::channel(RELOADS);
     let admin = parts.admin(&watched, reloads.clone());
     let _admin = start_admin(&config, admin, diagnostics, self_sampler, &logs)?;
-    let crash_guard = open_crash_guard(&config).await?;
+    let crash_guard = open_crash_guard(&config, &watched).await?;
     let (ctx, actors) = parts.start_actors(&config, recorder.start(), crash_guard.clone())?;
     held_hosts::restore(&ctx.limiter, held, ctx.now(), server_interval_max(ctx.interval_bounds.get()));
     let record_held = actors.recorder.clone().recipient();
@@ -483,9 +483,9 @@ fn log_note(note: &OpenNote) {
 }
 
 /// After [`open_store`], whose lock keeps a second process away from the files of the crash guard as well.
-async fn open_crash_guard(config: &Config) -> Result<CrashGuard, IngestError> {
-    let path = config.store.path.clone();
-    let opened = tokio::task::spawn_blocking(move || CrashGuard::open(&path)).await;
+async fn open_crash_guard(config: &Config, watch: &Watch) -> Result<CrashGuard, IngestError> {
+    let (path, watch) = (config.store.path.clone(), watch.clone());
+    let opened = tokio::task::spawn_blocking(move || CrashGuard::open(&path, &watch)).await;
     let opened = opened.context("the thread that opens the crash guard died")?;
     let folder = config.store.path.join("parsing");
     opened.map_err(|error| IngestError::CrashGuard { folder, error })
@@ -565,7 +565,7 @@ mod tests {
         std::fs::write(store.path().join("parsing"), "").unwrap();
         let mut config = Config::default();
         config.store.path = store.path().to_owned();
-        let error = open_crash_guard(&config).await.unwrap_err();
+        let error = open_crash_guard(&config, &Watch::new()).await.unwrap_err();
         assert_eq!(error.exit(), Exit::Io);
         let text = error.to_string();
         assert!(text.starts_with("cannot use /") && text.contains("/parsing: "), "{text}");

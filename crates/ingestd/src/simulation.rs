@@ -219,7 +219,7 @@ impl SimulatedDaemon {
             limiter: HostLimiter::new(limits, metrics.clone()),
             parsers: Arc::new(Semaphore::new(2)),
             parse: feed::read,
-            crash_guard: CrashGuard::open(path).unwrap(),
+            crash_guard: CrashGuard::open(path, &daemon::watch::Watch::new()).unwrap(),
             parse_limits: ParseLimits::default(),
             lost_time: LostTime::default(),
             outage: RefCell::default(),

@@ -282,7 +282,9 @@ impl RunReport {
                 (None, Some(signal)) => {
                     format!("it was killed {ago} ago, while it stopped because of {}", whole(signal))
                 }
-                (None, None) => format!("it was killed or crashed {ago} ago, and nothing was stalled"),
+                (None, None) => format!(
+                    "it was killed or crashed; its last record is {ago} old, and nothing was stalled then"
+                ),
             },
         })
     }

@@ -176,6 +176,11 @@ fn refuse_foreign(pid: i32) -> Result<(), UsageError> {
     let Ok(process) = Process::new(pid) else {
         return Err(UsageError(format!("--pid: process {pid} does not exist or may not be examined")));
     };
+    if let Some(process) = process::process_of(pid).filter(|process| *process != pid) {
+        return Err(UsageError(format!(
+            "--pid: {pid} is a thread of process {process}; ask for --pid {process}"
+        )));
+    }
     match program::of(pid) {
         Some(_) => Ok(()),
         None => Err(UsageError(format!(

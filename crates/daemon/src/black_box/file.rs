@@ -18,6 +18,7 @@ const MODE: u32 = 0o640;
 pub(super) struct BlackBoxFile {
     path: PathBuf,
     file: File,
+    bytes: u64,
 }
 
 /// Bytes of the ring in a file of this size.
@@ -33,25 +34,31 @@ impl BlackBoxFile {
     pub(super) fn create(path: &Path, ring_bytes: u64) -> io::Result<Self> {
         keep_previous(path)?;
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(MODE).open(path)?;
+        let file = options.read(true).write(true).create_new(true).mode(MODE).open(path)?;
         lock(&file)?;
         // The umask of the process does not apply to this.
         file.set_permissions(Permissions::from_mode(MODE))?;
-        file.set_len(RING_AT + ring_bytes)?;
-        Ok(Self { path: path.to_owned(), file })
+        let bytes = RING_AT + ring_bytes;
+        file.set_len(bytes)?;
+        Ok(Self { path: path.to_owned(), file, bytes })
     }
 
     pub(super) fn write(&self, write: &BlackBoxWrite) -> io::Result<()> {
         self.file.write_all_at(&write.bytes, write.offset)
     }
 
-    /// An error if the file was removed or replaced.
+    /// An error if the file was removed, replaced or truncated.
     pub(super) fn check(&self) -> io::Result<()> {
         let (open, named) = (self.file.metadata()?, std::fs::symlink_metadata(&self.path)?);
-        match (open.dev(), open.ino()) == (named.dev(), named.ino()) {
-            true => Ok(()),
-            false => Err(io::Error::other("another file has its place")),
+        if (open.dev(), open.ino()) != (named.dev(), named.ino()) {
+            return Err(io::Error::other("another file has its place"));
         }
+        let mut start = [0; 8];
+        // The writes that follow a truncation make it longer again, but not its header.
+        if open.len() < self.bytes || self.file.read_exact_at(&mut start, 0).is_err() || start == [0; 8] {
+            return Err(io::Error::other("another program has truncated it"));
+        }
+        Ok(())
     }
 }
 

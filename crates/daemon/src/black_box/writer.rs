@@ -12,6 +12,7 @@ use control::black_box::{BlackBoxEvent, BlackBoxHeader, BlackBoxPulse, BlackBoxR
 use super::file::{BlackBoxFile, ring_bytes};
 use super::{BlackBox, BlackBoxOptions, QUEUE_RECORDS, QueuedRecord, boot_ms};
 use crate::clock::Clock;
+use crate::watch::HelperThread;
 
 /// How late a record is written at most, if the disk takes it.
 const WRITE_EVERY: Duration = Duration::from_millis(100);
@@ -73,8 +74,9 @@ impl BlackBoxWriter {
         }
     }
 
-    pub(super) fn run(&mut self) {
+    pub(super) fn run(&mut self, watched: &HelperThread) {
         loop {
+            watched.beat();
             let is_ending = self.black_box.0.is_ending.load(Relaxed);
             match self.write_all() {
                 Ok(()) => self.succeeded(),

@@ -21,7 +21,8 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::states::{ListenerAddress, ListenerState};
-use super::{BusyGuard, Watch, WatchKind, dump, now_ms};
+use super::{HelperGuard, Watch, WatchKind, dump, now_ms};
+use crate::logs;
 
 /// The pause between two rounds of probes.
 const PAUSE_MS: u64 = 3_000;
@@ -208,14 +209,16 @@ impl ListenerProber {
     }
 
     pub(super) fn run(mut self, stop: &AtomicBool) {
-        let watched = self.watch.busy_thread("prober", WatchKind::Prober);
+        let watched = self.watch.helper_thread("prober", WatchKind::Prober);
         while !stop.load(Relaxed) {
             let listeners = self.watch.listeners().clone();
             for listener in listeners {
                 let at_work = watched.during("probing", listener.name);
                 Probe::new(&self.watch, &listener, &at_work, stop).run();
             }
+            watched.beat();
             self.look_at_watchdog();
+            logs::probe();
             std::thread::park_timeout(Duration::from_millis(PAUSE_MS));
         }
     }
@@ -249,7 +252,7 @@ impl ListenerProber {
 struct Probe<'a> {
     watch: &'a Watch,
     listener: &'a ListenerState,
-    at_work: &'a BusyGuard<'a>,
+    at_work: &'a HelperGuard<'a>,
     stop: &'a AtomicBool,
     /// How long it has waited, as far as the process ran.
     waited_ms: u64,
@@ -259,7 +262,7 @@ impl<'a> Probe<'a> {
     fn new(
         watch: &'a Watch,
         listener: &'a ListenerState,
-        at_work: &'a BusyGuard<'a>,
+        at_work: &'a HelperGuard<'a>,
         stop: &'a AtomicBool,
     ) -> Self {
         Self { watch, listener, at_work, stop, waited_ms: 0 }

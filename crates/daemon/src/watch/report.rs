@@ -185,12 +185,17 @@ fn spawn_exclusive(name: &str, observer: &Arc<ObserverThread>, job: impl FnOnce(
 impl WatchEntry {
     /// For how long it has made no progress that was expected.
     fn silent_ms(&self, now: u64) -> u64 {
-        if self.idle.load(Acquire) { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) }
+        let beat_ms = self.beat_ms.load(Relaxed) + self.silence_ms_allowed();
+        if self.idle.load(Acquire) { 0 } else { now.saturating_sub(beat_ms) }
+    }
+
+    /// So long after a beat, no other one is expected.
+    pub(super) fn silence_ms_allowed(&self) -> u64 {
+        if self.kind.is_helper() { WatchKind::HELPER_SILENCE_MS } else { 0 }
     }
 
     fn report(&self, now: u64, workers: &[BusyWorker]) -> LoopReport {
-        let beats_at_work_only = matches!(self.kind, WatchKind::Recorder | WatchKind::Prober);
-        let is_idle = beats_at_work_only && self.idle.load(Acquire);
+        let is_idle = self.kind == WatchKind::Recorder && self.idle.load(Acquire);
         let beat_ms_ago = if is_idle { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) };
         let work = workers.iter().find(|worker| worker.tid == self.tid).map(|worker| &worker.work);
         let lag_ms = self.lag_ms.load(Relaxed);

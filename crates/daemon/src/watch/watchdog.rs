@@ -300,14 +300,17 @@ impl Watchdog {
         }
     }
 
-    /// Sends `WATCHDOG=1` unless something is stalled or a listener has been mute for as long as systemd waits. A stalled
-    /// admin loop is exempt: it may be busy with a stack dump, which is not a reason to kill the process.
+    /// Sends `WATCHDOG=1` unless something is stalled or a listener has been mute for as long as systemd waits. Exempt are a
+    /// stalled admin loop, which may be busy with a stack dump, and helpers that wait for a disk: neither is a reason to kill
+    /// the process.
     fn notify_systemd(&mut self, now_ms: u64, entries: &[Arc<WatchEntry>]) {
         let Some(every) = self.notify_every_ms else { return };
-        let is_admin =
-            |number| entries.iter().any(|entry| entry.number == number && entry.kind == WatchKind::Admin);
+        let is_exempt = |number| {
+            let is_exempt = |kind| matches!(kind, WatchKind::Admin | WatchKind::Helper);
+            entries.iter().any(|entry| entry.number == number && is_exempt(entry.kind))
+        };
         let is_mute = || self.watch.has_mute_listener(every.saturating_mul(NOTIFIED_PER_INTERVAL));
-        if now_ms - self.notified_ms >= every && !self.detector.any_stalled(is_admin) && !is_mute() {
+        if now_ms - self.notified_ms >= every && !self.detector.any_stalled(is_exempt) && !is_mute() {
             self.notified_ms = now_ms;
             notify::watchdog();
         }
@@ -317,7 +320,9 @@ impl Watchdog {
 impl WatchEntry {
     fn sample(&self, now_ms: u64) -> Sample {
         let idle = self.idle.load(Acquire);
-        let beat_ms = if idle { now_ms } else { self.beat_ms.load(Relaxed) };
+        // Only what is silent for longer than it may be is behind.
+        let beat_ms = self.beat_ms.load(Relaxed) + self.silence_ms_allowed();
+        let beat_ms = if idle { now_ms } else { beat_ms.min(now_ms) };
         Sample { number: self.number, beat_ms, lag_ms_max: self.unread_lag_ms_max.swap(0, Relaxed) }
     }
 }

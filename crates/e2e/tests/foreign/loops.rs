@@ -353,3 +353,26 @@ fn epoll_with(process: u32, descriptor: u64) -> anyhow::Result<u64> {
     }
     anyhow::bail!("process {process} waits for descriptor {descriptor}")
 }
+
+/// The threads that work for the operator only: nothing hangs for clients, and still nothing must be called healthy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
+async fn each_thread_that_works_for_the_operator() -> anyhow::Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let blocked = |thread| (thread, "event-loop-blocked");
+    let of_both = [blocked("signals"), blocked("prober"), blocked("black-box"), ("log", "log-blocked")];
+    let rows = of_both.iter().flat_map(|row| [(Gateway, *row), (Ingestd, *row)]);
+    for (program, (thread, code)) in
+        rows.chain([(Ingestd, blocked("marks")), (Ingestd, ("recorder", "store-slow"))])
+    {
+        let patient = parked(program, Spot::idle(thread), Hold::Mutex, Lure::Nothing).await?;
+        // They beat once a second, and may be silent for five.
+        sleep(SETTLED * 3).await;
+        let sickness = format!("{} thread {thread}, idle", program.name());
+        let codes = [code, "event-loop-blocked"];
+        patient.expect(&sickness, Expected::fault(&codes, &[thread])).await?;
+    }
+    Ok(())
+}

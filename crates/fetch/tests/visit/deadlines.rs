@@ -215,15 +215,15 @@ impl Resolver for NoResolver {
 
 #[tokio::test]
 async fn a_visit_in_progress_shows_what_it_waits_for() {
-    let origin = async |steps| Origin::always(steps).await.url("/");
-    let silent = origin(vec![Step::Hang]).await;
+    let hanging = Origin::always(vec![Step::Hang]).await;
+    let endless = Origin::always(vec![say(HEAD), say("<rss>"), Step::Hang]).await;
     let ok = Visitor::try_new(policy()).unwrap();
     let lookups_hang = Visitor::with_resolver(policy(), Arc::new(NoResolver)).unwrap();
     for (visitor, url, expected) in [
         (&lookups_hang, "http://a.example/".to_owned(), VisitPhase::Lookup),
-        (&ok, silent.replace("http:", "https:"), VisitPhase::Tls),
-        (&ok, silent.clone(), VisitPhase::Answer),
-        (&ok, origin(vec![say(HEAD), say("<rss>"), Step::Hang]).await, VisitPhase::Body),
+        (&ok, hanging.url("/").replace("http:", "https:"), VisitPhase::Tls),
+        (&ok, hanging.url("/"), VisitPhase::Answer),
+        (&ok, endless.url("/"), VisitPhase::Body),
     ] {
         let (url, phase) = (FeedUrl::try_new(&url).unwrap(), VisitPhaseCell::default());
         let request = VisitRequest::new(&url, Timestamp::from_millis(NOW_MS));

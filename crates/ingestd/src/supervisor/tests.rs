@@ -103,7 +103,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         limiter: HostLimiter::new(limits, metrics.clone()),
         parsers: Arc::new(Semaphore::new(1)),
         parse,
-        crash_guard: CrashGuard::open(directory.path()).unwrap(),
+        crash_guard: CrashGuard::open(directory.path(), &daemon::watch::Watch::new()).unwrap(),
         parse_limits: ParseLimits::default(),
         lost_time: LostTime::default(),
         outage: RefCell::default(),
@@ -764,10 +764,11 @@ fn a_source_that_was_being_parsed_at_three_crashes_is_quarantined() {
     run(async {
         let harness = Harness { ctx: None, ..harness(feed::read).await };
         for _ in 0..CRASHES_MAX {
-            let crash_guard = CrashGuard::open(harness.directory.path()).unwrap();
+            let crash_guard =
+                CrashGuard::open(harness.directory.path(), &daemon::watch::Watch::new()).unwrap();
             std::mem::forget(crash_guard.begin(&SourceId::try_new("a").unwrap()));
         }
-        let crash_guard = CrashGuard::open(harness.directory.path()).unwrap();
+        let crash_guard = CrashGuard::open(harness.directory.path(), &daemon::watch::Watch::new()).unwrap();
         harness.supervisor.send(ReplaceCrashGuard(crash_guard)).await.unwrap();
         harness.apply(vec![harness.source("a"), harness.source("b")]).await;
         let entry = |id| harness.registry.get(id).unwrap();

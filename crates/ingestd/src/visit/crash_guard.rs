@@ -22,7 +22,10 @@ use std::{
     time::Duration,
 };
 
-use daemon::work;
+use daemon::{
+    watch::{HELPER_BEAT_EVERY, HelperThread, Watch, WatchKind},
+    work,
+};
 use news::SourceId;
 
 /// A source whose document was being parsed at so many crashes is quarantined.
@@ -81,12 +84,12 @@ impl CrashGuard {
     ///
     /// # Errors
     /// If the folder cannot be created or read, or the thread not be started.
-    pub(crate) fn open(store: &Path) -> io::Result<Self> {
-        Self::open_with(store, apply_mark)
+    pub(crate) fn open(store: &Path, watch: &Watch) -> io::Result<Self> {
+        Self::open_with(store, watch, apply_mark)
     }
 
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
-    fn open_with(store: &Path, apply: ApplyMark) -> io::Result<Self> {
+    fn open_with(store: &Path, watch: &Watch, apply: ApplyMark) -> io::Result<Self> {
         let folder = store.join("parsing");
         unless_full(fs::create_dir_all(&folder))?;
         let mut crashes = HashMap::new();
@@ -113,9 +116,10 @@ impl CrashGuard {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let shared = Arc::clone(&marks);
+        let (shared, watch) = (Arc::clone(&marks), watch.clone());
+        let work = move || shared.write_all(&watch.helper_thread("marks", WatchKind::Helper));
         // It ends when the last guard is dropped. It may wait for the disk then, so nothing waits for it.
-        std::thread::Builder::new().name("marks".to_owned()).spawn(move || shared.write_all())?;
+        std::thread::Builder::new().name("marks".to_owned()).spawn(work)?;
         Ok(Self(Arc::new(Inner { marks, crashes: Mutex::new(crashes) })))
     }
 
@@ -202,11 +206,12 @@ impl Marks {
 
     /// The work of the thread, until the guard is closed.
     #[expect(clippy::disallowed_methods, reason = "on a thread of its own")]
-    fn write_all(&self) {
+    fn write_all(&self, watched: &HelperThread) {
         loop {
+            watched.beat();
             let is_idle = |state: &mut MarkState| !state.is_closed && state.wanted.is_empty();
-            let waited = self.changed.wait_while(self.state(), is_idle);
-            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            let waited = self.changed.wait_timeout_while(self.state(), HELPER_BEAT_EVERY, is_idle);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if state.is_closed {
                 return;
             }
@@ -293,7 +298,7 @@ mod tests {
 
     /// The process crashes while it parses: nothing is dropped.
     fn crash_while_parsing(store: &Path, source: &str) {
-        let guard = CrashGuard::open(store).unwrap();
+        let guard = CrashGuard::open(store, &Watch::new()).unwrap();
         std::mem::forget(guard.begin(&id(source)));
     }
 
@@ -301,13 +306,16 @@ mod tests {
     fn a_document_that_was_being_parsed_at_three_crashes_is_found() {
         let store = tempfile::tempdir().unwrap();
         for crashes in 0..CRASHES_MAX {
-            assert_eq!(CrashGuard::open(store.path()).unwrap().crashes_of(&id("bad")), crashes);
+            assert_eq!(
+                CrashGuard::open(store.path(), &Watch::new()).unwrap().crashes_of(&id("bad")),
+                crashes
+            );
             crash_while_parsing(store.path(), "bad");
         }
-        let guard = CrashGuard::open(store.path()).unwrap();
+        let guard = CrashGuard::open(store.path(), &Watch::new()).unwrap();
         assert_eq!((guard.crashes_of(&id("bad")), guard.crashes_of(&id("good"))), (CRASHES_MAX, 0));
         assert_eq!(
-            CrashGuard::open(store.path()).unwrap().crashes_of(&id("bad")),
+            CrashGuard::open(store.path(), &Watch::new()).unwrap().crashes_of(&id("bad")),
             CRASHES_MAX,
             "a start is not a crash"
         );
@@ -321,7 +329,7 @@ mod tests {
             }
         }
         let store = tempfile::tempdir().unwrap();
-        let guard = CrashGuard::open_with(store.path(), hang).unwrap();
+        let guard = CrashGuard::open_with(store.path(), &Watch::new(), hang).unwrap();
         let first = guard.begin(&id("first"));
         assert!(!first.is_marked());
         assert!(guard.0.marks.state().is_stuck, "none waits from now on");
@@ -329,7 +337,7 @@ mod tests {
         assert!(others.iter().all(|other| !other.is_marked()));
         drop(others);
         assert!(guard.0.marks.state().wanted.len() <= 101, "one per source");
-        assert_eq!(CrashGuard::open(store.path()).unwrap().crashes_of(&id("first")), 0);
+        assert_eq!(CrashGuard::open(store.path(), &Watch::new()).unwrap().crashes_of(&id("first")), 0);
     }
 
     #[test]
@@ -338,16 +346,16 @@ mod tests {
         assert!(unless_full(Err(io::ErrorKind::PermissionDenied.into())).is_err());
         let store = tempfile::tempdir().unwrap();
         fs::write(store.path().join("parsing"), "").unwrap();
-        assert!(CrashGuard::open(store.path()).is_err(), "there is a file in its place");
+        assert!(CrashGuard::open(store.path(), &Watch::new()).is_err(), "there is a file in its place");
     }
 
     #[test]
     fn a_folder_that_could_not_be_created_at_the_start_is_created_by_the_first_document() {
         let store = tempfile::tempdir().unwrap();
-        let guard = CrashGuard::open(store.path()).unwrap();
+        let guard = CrashGuard::open(store.path(), &Watch::new()).unwrap();
         fs::remove_dir(store.path().join("parsing")).unwrap();
         std::mem::forget(guard.begin(&id("bad")));
-        assert_eq!(CrashGuard::open(store.path()).unwrap().crashes_of(&id("bad")), 1);
+        assert_eq!(CrashGuard::open(store.path(), &Watch::new()).unwrap().crashes_of(&id("bad")), 1);
     }
 
     #[test]
@@ -355,13 +363,13 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         crash_while_parsing(store.path(), "a");
         crash_while_parsing(store.path(), "b");
-        let guard = CrashGuard::open(store.path()).unwrap();
+        let guard = CrashGuard::open(store.path(), &Watch::new()).unwrap();
         assert_eq!((guard.crashes_of(&id("a")), guard.crashes_of(&id("b"))), (1, 1));
         drop(guard.begin(&id("a")));
         guard.settle();
-        let again = CrashGuard::open(store.path()).unwrap();
+        let again = CrashGuard::open(store.path(), &Watch::new()).unwrap();
         assert_eq!((again.crashes_of(&id("a")), again.crashes_of(&id("b"))), (0, 1));
         again.clear();
-        assert_eq!(CrashGuard::open(store.path()).unwrap().crashes_of(&id("b")), 0);
+        assert_eq!(CrashGuard::open(store.path(), &Watch::new()).unwrap().crashes_of(&id("b")), 0);
     }
 }

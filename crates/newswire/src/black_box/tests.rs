@@ -78,7 +78,10 @@ fn a_death_in_a_stall_names_the_frame_the_work_and_how_long_it_had_lasted() {
     assert_eq!(ending(&events), expected);
     let over = BlackBoxEvent::StallEnded { name: "worker-0".into(), lasted_ms: 2_000 };
     let events = [(16_000, stall("worker-0")), (14_000, over)];
-    assert_eq!(ending(&events), "it was killed or crashed 14s ago, and nothing was stalled");
+    assert_eq!(
+        ending(&events),
+        "it was killed or crashed; its last record is 14s old, and nothing was stalled then"
+    );
 }
 
 #[test]

@@ -28,9 +28,10 @@ const BEAT_MS: u64 = 100;
 /// Of the time that a process has to answer; the first answer must not be lost for want of a second one.
 const SECOND_LOOK_RESERVE: Duration = Duration::from_millis(100);
 
-/// Whether a loop has regular beats: a pool is probed once a second only, and a recorder or prober beats only while it works.
+/// Whether a loop has regular beats: a pool is probed once a second only, a helper beats as seldom, and a recorder beats only
+/// while it works.
 fn has_regular_beats(l: &LoopReport) -> bool {
-    !matches!(l.kind, WatchKind::Pool | WatchKind::Recorder | WatchKind::Prober)
+    !matches!(l.kind, WatchKind::Pool | WatchKind::Recorder) && !l.kind.is_helper()
 }
 
 /// `GET /health`

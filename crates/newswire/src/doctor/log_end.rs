@@ -53,6 +53,14 @@ pub(crate) fn trouble(watch: &WatchReport) -> Option<&LogReport> {
     watch.progress.log.as_ref().filter(is_blocked)
 }
 
+/// Without a request to the device, which may be that of another session: by its name.
+fn is_terminal(target: &FDTarget) -> bool {
+    let FDTarget::Path(path) = target else { return false };
+    ["/dev/pts", "/dev/tty", "/dev/console", "/dev/hvc"]
+        .iter()
+        .any(|prefix| path.to_str().is_some_and(|path| path.starts_with(prefix)))
+}
+
 /// Looks at the standard error of `pid`. On a separate thread, because the file may be on a dead network mount.
 pub(crate) async fn examine(pid: i32) -> Part<LogEnd> {
     let look = tokio::task::spawn_blocking(move || look(pid));
@@ -68,7 +76,7 @@ fn look(pid: i32) -> procfs::ProcResult<LogEnd> {
     let file_type = fs::metadata(format!("/proc/{pid}/fd/2"))?.file_type();
     let kind = if file_type.is_fifo() {
         LogEndKind::Pipe
-    } else if file_type.is_char_device() {
+    } else if file_type.is_char_device() && is_terminal(&wanted) {
         LogEndKind::Terminal
     } else if file_type.is_file() {
         LogEndKind::File

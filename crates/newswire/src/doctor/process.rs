@@ -124,6 +124,11 @@ pub(crate) fn command(process: &Proc) -> String {
     command.chars().take(COMMAND_CHARS_MAX).collect()
 }
 
+/// The process that a thread belongs to; its own id, if it is a process.
+pub(crate) fn process_of(thread: i32) -> Option<i32> {
+    Some(Proc::new(thread).ok()?.status().ok()?.tgid)
+}
+
 pub(crate) fn uptime_ms(stat: &Stat) -> u64 {
     let now = procfs::Current::current().map_or(0.0, |uptime: procfs::Uptime| uptime.uptime);
     let started = stat.starttime as f64 / procfs::ticks_per_second() as f64;

@@ -181,6 +181,7 @@ const RULES: &[Rule] = &[
     resource_rules::run_dir_gone,
     watch_rules::listener_mute,
     watch_rules::observer_blocked,
+    watch_rules::helper_blocked,
     watch_rules::task_held_up,
     presence_rules::recording_paused,
     progress_rules::worker_starved,

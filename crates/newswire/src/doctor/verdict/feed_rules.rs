@@ -20,6 +20,8 @@ const IN_A_ROW_MIN: u64 = 12;
 const COMMON_PERCENT: u64 = 80;
 /// So many percent of the visited feeds are slow, unless one is waited for now.
 const SLOW_PERCENT: u64 = 1;
+/// Feeds that hang are slow. If none has answered for so long, they fail.
+const SILENT_MS: u64 = 300_000;
 /// The longest list of busiest sources that a daemon reports.
 const BUSIEST_MAX: usize = 50;
 
@@ -31,10 +33,11 @@ pub(super) fn feeds_failing(evidence: &Evidence) -> Option<DoctorVerdict> {
     }
     let vitals = evidence.ingestd.ingest_vitals()?;
     let feeds = vitals.sources.as_ref().and_then(|sources| sources.feeds.as_deref());
-    let is_settled = evidence.ingestd.uptime_ms().is_some_and(|uptime| uptime > SETTLED_MS);
+    let uptime_ms = evidence.ingestd.uptime_ms().unwrap_or(0);
+    let is_settled = uptime_ms > SETTLED_MS;
     let extent = match feeds {
         _ if vitals.outage => "most hosts that answered before are unreachable".to_owned(),
-        Some(feeds) => extent(feeds, is_settled)?,
+        Some(feeds) => extent(feeds, is_settled, uptime_ms)?,
         None => return None,
     };
     let Some(feeds) = feeds else {
@@ -46,11 +49,13 @@ pub(super) fn feeds_failing(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::FeedsFailing, line, next))
 }
 
-/// How much fails, in words; `None` if that is not much, or if feeds rather hang than fail.
-fn extent(feeds: &FeedsReport, is_settled: bool) -> Option<String> {
+/// How much fails, in words; `None` if that is not much, or if feeds rather hang than fail, unless none has answered for
+/// [`SILENT_MS`].
+fn extent(feeds: &FeedsReport, is_settled: bool, uptime_ms: u64) -> Option<String> {
     let failing = feeds.failing_total();
     let hanging = feeds.failing.get(&FeedTrouble::Timeout).copied().unwrap_or(0);
-    if (failing - hanging) * 2 < failing {
+    let is_silent = feeds.last_success_ms_ago.unwrap_or(uptime_ms).min(uptime_ms) >= SILENT_MS;
+    if (failing - hanging) * 2 < failing && !(feeds.succeeded == 0 && is_silent) {
         return None;
     }
     let visited = feeds.visited;
@@ -144,6 +149,11 @@ fn common_cause(feeds: &FeedsReport) -> Option<CommonCause> {
     (count * 100 >= feeds.failing_total() * COMMON_PERCENT).then_some(cause)
 }
 
+fn is_common(feeds: &FeedsReport, trouble: FeedTrouble) -> bool {
+    let count = feeds.failing.get(&trouble).copied().unwrap_or(0);
+    count * 100 >= feeds.failing_total() * COMMON_PERCENT
+}
+
 fn likely_cause(feeds: &FeedsReport) -> LikelyCause {
     let Some(cause) = common_cause(feeds) else {
         return LikelyCause::new("they have no cause in common", CHECK);
@@ -172,6 +182,10 @@ fn likely_cause(feeds: &FeedsReport) -> LikelyCause {
         CommonCause::Refusal => LikelyCause::new(
             "the servers refuse or throttle the requests; they may have blocked the address of this machine, or the name \
              that newswire sends",
+            CHECK,
+        ),
+        CommonCause::Servers if is_common(feeds, FeedTrouble::Timeout) => LikelyCause::new(
+            "the servers take connections and do not answer in time: they, a firewall or a proxy in between may hang",
             CHECK,
         ),
         CommonCause::Servers => {
@@ -238,7 +252,10 @@ pub(super) fn slow_feeds(evidence: &Evidence) -> Option<DoctorVerdict> {
             feeds.slow_now, feeds.slots, feeds.waiting_for_slot
         )
     } else if feeds.visited > 0 && feeds.succeeded == 0 {
-        "; no feed has answered since the start".to_owned()
+        match feeds.last_success_ms_ago {
+            Some(ago) => format!("; the last feed that answered did so {} ago", duration(ago)),
+            None => "; no feed has answered so far".to_owned(),
+        }
     } else {
         "; other feeds and clients do not wait for them".to_owned()
     };
@@ -404,6 +421,25 @@ mod tests {
     }
 
     #[test]
+    fn feeds_that_all_hang_fail_once_none_has_answered_for_minutes() {
+        let all = feeds(0, &[(FeedTrouble::Timeout, 60)]);
+        let slowest = Some(SlowFeed { source: "s7".to_owned(), took_ms: 10_000 });
+        let all = FeedsReport { slow: 60, hanging: 60, slowest, ..all };
+        let at = |uptime_ms: u64, last_success_ms_ago: Option<u64>| {
+            let mut evidence = healthy();
+            process(&mut evidence.ingestd).uptime_ms = uptime_ms;
+            sources(&mut evidence).feeds = Some(Box::new(FeedsReport { last_success_ms_ago, ..all.clone() }));
+            conclude(&evidence)
+        };
+        assert_eq!(at(80_000, None).code, VerdictCode::SlowFeeds);
+        assert_eq!(at(3_600_000, Some(200_000)).code, VerdictCode::SlowFeeds);
+        assert_eq!(at(80_000, Some(86_400_000)).code, VerdictCode::SlowFeeds, "before the start");
+        let verdict = at(3_600_000, Some(400_000));
+        assert!(verdict.code == FAILING && verdict.line.contains("do not answer in time"), "{verdict:?}");
+        assert_eq!(at(3_600_000, None).code, FAILING);
+    }
+
+    #[test]
     fn an_outage_is_told_with_its_cause() {
         let mut evidence = healthy();
         sources(&mut evidence).feeds = Some(Box::new(feeds(100, &[(FeedTrouble::ConnectTimeout, 9)])));
@@ -430,12 +466,13 @@ mod tests {
         let all = FeedsReport {
             slow: 10_000,
             slowest: slowest.clone(),
+            last_success_ms_ago: Some(60_000),
             ..feeds(0, &[(FeedTrouble::Timeout, 10_000)])
         };
         expect(
             all,
             VerdictCode::SlowFeeds,
-            "10000 feeds are slow, the slowest s7 for 10s; no feed has answered since the start",
+            "10000 feeds are slow, the slowest s7 for 10s; the last feed that answered did so 60s ago",
         );
         let queued = FeedsReport { waiting_for_slot: 9_744, slot_wait_ms: 19_000, ..feeds(0, &[]) };
         expect(FeedsReport { slot_wait_ms: 900, ..queued.clone() }, VerdictCode::Healthy, "");

@@ -3,7 +3,7 @@
 use control::watch::{LogOutput, LogReport};
 
 use super::{
-    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, duration, name_and_pid,
+    DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, duration, name_and_pid,
     next::{look_with_rights, quoted, restart_in_order},
     safe,
 };
@@ -12,11 +12,17 @@ use crate::{
     out::count,
 };
 
+/// A thread that writes a log takes probes at once; on a machine without a processor to spare, within this time.
+const UNTAKEN_MS: u64 = 5_000;
+
 /// The output of a log that takes no lines. By the time of the present write, which begins anew with each byte that is
 /// taken: so one sample is enough. Not for health checks: a restart by a supervisor that ends streams helps no reader.
 pub(super) fn log_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     if evidence.quick {
         return None;
+    }
+    if let Some(verdict) = not_taken(evidence) {
+        return Some(verdict);
     }
     let troubles = evidence.daemons().filter_map(|daemon| {
         let log = log_end::trouble(daemon.latest()?)?;
@@ -42,6 +48,21 @@ pub(super) fn log_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
         count(dropped, "line"),
     );
     Some(DoctorVerdict::new(VerdictCode::LogBlocked, line, remedies(evidence, daemon, log, end)))
+}
+
+/// The thread that writes a log neither writes nor takes lines.
+fn not_taken(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let untaken = |daemon: &DaemonEvidence| {
+        let log = daemon.latest()?.progress.log.as_ref()?;
+        (log.blocked_ms == 0 && log.untaken_ms >= UNTAKEN_MS).then_some(log.untaken_ms)
+    };
+    let (daemon, since) = evidence.daemons().find_map(|daemon| Some((daemon, untaken(daemon)?)))?;
+    let line = format!(
+        "the thread log of {} has taken no line for {}, and does not write; nothing else waits for it",
+        name_and_pid(daemon),
+        duration(since)
+    );
+    Some(DoctorVerdict::new(VerdictCode::LogBlocked, line, [bundle(), restart_in_order(daemon)]))
 }
 
 fn waits_for(log: &LogReport, end: Option<&LogEnd>) -> String {

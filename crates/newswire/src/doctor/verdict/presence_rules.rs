@@ -4,11 +4,13 @@ use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, last_words,
     name_and_pid,
     next::{exit_log_hint, look_with_rights, quoted, restart, restart_in_order, start, sudo, whose},
+    progress_rules::stalled_loops,
     resource_rules::other_network,
     safe, stalled_before,
 };
 use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY, resources::freezer::FrozenGroup};
-use crate::out::whole;
+use crate::{black_box::RunEnd, out::whole};
+use daemon::Exit;
 
 /// A process that has run for less may still be starting.
 const STARTING_MS: u64 = 10_000;
@@ -149,7 +151,7 @@ pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
 
 pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
     let line = stopped(&evidence.ingestd)? + &stalled_before(&evidence.ingestd);
-    let line = format!("{line}; the gateway still serves the events it has");
+    let line = format!("{line}{}", gateway_serves(evidence));
     Some(DoctorVerdict::new(VerdictCode::DaemonStopped, line, continue_steps(&evidence.ingestd)))
 }
 
@@ -290,11 +292,33 @@ pub(super) fn daemon_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
         return None;
     }
     let line = format!(
-        "newswire-ingestd does not run: {}{}; the gateway still serves the events it has",
+        "newswire-ingestd does not run: {}{}{}",
         safe(&ingestd.found_by),
-        last_words(ingestd)
+        last_words(ingestd),
+        gateway_serves(evidence)
     );
-    Some(DoctorVerdict::new(VerdictCode::DaemonDead, line, [exit_log_hint(ingestd), start(ingestd)]))
+    let end = ingestd.black_box.get().map(|report| &report.last.end);
+    let lost_its_log = matches!(end, Some(RunEnd::Ended { exit, .. }) if *exit == Exit::Io.code());
+    let look = evidence.store.get().filter(|_| lost_its_log).map(|store| {
+        let path = quoted(&store.path);
+        format!("findmnt -T {path}; ls -la {path}   # is it the store that the daemon had? Put it back before the start")
+    });
+    let next = [Some(exit_log_hint(ingestd)), look, Some(start(ingestd))];
+    Some(DoctorVerdict::new(VerdictCode::DaemonDead, line, next.into_iter().flatten()))
+}
+
+/// What the gateway does while the daemon does nothing.
+pub(super) fn gateway_serves(evidence: &Evidence) -> &'static str {
+    let gateway = &evidence.gateway;
+    let is_stalled = stalled_loops(gateway).any(|l| !l.kind.is_helper());
+    let is_mute = evidence.http.get().is_some_and(|http| {
+        !http.probes.is_empty() && http.probes.iter().all(|probe| probe.status.is_none())
+    });
+    if is_stalled || is_mute {
+        "; the gateway does not work either: run the doctor again when the daemon runs"
+    } else {
+        "; the gateway still serves the events it has"
+    }
 }
 
 /// A draining gateway ends by itself; that is not a hang.

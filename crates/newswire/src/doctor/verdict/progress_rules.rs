@@ -39,8 +39,9 @@ pub(super) const SETTLED_MS: u64 = 60_000;
 /// The loop that has been stalled for the longest time, and is still stalled at the second look.
 pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
     let stalled = |daemon: &'_ DaemonEvidence| {
-        let loops =
-            stalled_loops(daemon).filter(|l| !matches!(l.kind, WatchKind::Recorder | WatchKind::Pool));
+        let is_other =
+            |kind: WatchKind| matches!(kind, WatchKind::Recorder | WatchKind::Pool) || kind.is_helper();
+        let loops = stalled_loops(daemon).filter(|l| !is_other(l.kind));
         loops.max_by_key(|l| l.beat_ms_ago).cloned()
     };
     let found = evidence.daemons().filter_map(|daemon| Some((daemon, stalled(daemon)?)));
@@ -70,7 +71,7 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
 }
 
 /// The loops that are stalled at the last look. One that has beaten between the two looks moves.
-fn stalled_loops(daemon: &DaemonEvidence) -> impl Iterator<Item = &LoopReport> {
+pub(super) fn stalled_loops(daemon: &DaemonEvidence) -> impl Iterator<Item = &LoopReport> {
     let loops = daemon.latest().map(|watch| watch.progress.loops.as_slice()).unwrap_or_default();
     loops.iter().filter(|l| daemon.latest().is_some_and(|watch| is_stalled(watch, l)))
 }

@@ -6,6 +6,7 @@ use control::watch::{DiskWorkPhase, SlowDiskReport};
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
     next::{quoted, restart, restart_in_order, start},
+    presence_rules::gateway_serves,
     safe,
 };
 use crate::doctor::evidence::{OtherGateway, OtherGatewayState};
@@ -436,8 +437,9 @@ pub(super) fn store_gone_and_daemon_dead(evidence: &Evidence) -> Option<DoctorVe
     let path = &evidence.store.get()?.path;
     let line = format!(
         "newswire-ingestd does not run, and its store is not in {} any more: it was deleted, renamed or unmounted while the \
-         daemon ran; the gateway still serves the events it has",
-        safe(path)
+         daemon ran{}",
+        safe(path),
+        gateway_serves(evidence)
     );
     let path = quoted(path);
     let next = [

@@ -69,6 +69,7 @@ fn a_quota_explains_loops_that_are_late_and_slow_commits() {
 fn a_process_that_is_throttled_now_and_then_is_healthy() {
     let mut e = healthy();
     throttle(&mut e.gateway, 200);
+    resources(&mut e.gateway).cpu[0].quota_percent = 50.0;
     expect(&e, VerdictCode::Healthy, &[]);
     resources(&mut e.gateway).cpu[0].quota_percent = 1.0;
     expect(&e, VerdictCode::Throttled, &["1 % of a processor"]);

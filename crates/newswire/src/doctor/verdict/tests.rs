@@ -1135,6 +1135,15 @@ fn a_log_that_cannot_be_written_names_who_does_not_read_it_and_blames_no_one_els
         });
         serde_json::from_value(log).unwrap()
     };
+    let untaken = |ms| control::watch::LogReport { untaken_ms: ms, ..log(0, Value::Null) };
+    watched(&mut e.gateway).progress.log = Some(untaken(4_000));
+    expect(&e, VerdictCode::Healthy, &[]);
+    watched(&mut e.gateway).progress.log = Some(untaken(18_000));
+    expect(
+        &e,
+        VerdictCode::LogBlocked,
+        &["the thread log of newswire-gateway (pid 200) has taken no line for 18s"],
+    );
     watched(&mut e.gateway).progress.log = Some(log(66_000, Value::Null));
     expect(
         &e,

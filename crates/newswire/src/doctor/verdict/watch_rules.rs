@@ -9,7 +9,7 @@ use control::{
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, duration, name_and_pid,
     next::restart,
-    progress_rules::{BEATS_AGAIN_MS, report_bug},
+    progress_rules::{BEATS_AGAIN_MS, report_bug, stalled_loops},
     safe,
 };
 use crate::doctor::second_look::{is_held_up, is_mute, is_stuck, watchdog_is_stuck};
@@ -21,7 +21,10 @@ const UNWATCHED_MS: u64 = 1_000;
 pub(super) fn is_stalled(watch: &WatchReport, l: &LoopReport) -> bool {
     let marked = l.stalled && l.beat_ms_ago >= BEATS_AGAIN_MS;
     // The watchdog sends the probes of a pool: without it they are old.
-    let unmarked = l.kind != WatchKind::Pool && l.beat_ms_ago > UNWATCHED_MS && watchdog_is_stuck(watch);
+    let unmarked = l.kind != WatchKind::Pool
+        && !l.kind.is_helper()
+        && l.beat_ms_ago > UNWATCHED_MS
+        && watchdog_is_stuck(watch);
     marked || unmarked
 }
 
@@ -73,6 +76,29 @@ pub(super) fn listener_mute(evidence: &Evidence) -> Option<DoctorVerdict> {
         safe(&listener.address),
         safe(&listener.name),
         accepting(daemon)
+    );
+    Some(blocked(daemon, line))
+}
+
+/// A thread that works for the operator makes no progress. A health check does not ask for those that a restart would not
+/// help.
+pub(super) fn helper_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let found = evidence.daemons().find_map(|daemon| {
+        let asked = |l: &&LoopReport| l.kind.is_helper() && !(evidence.quick && l.kind == WatchKind::Helper);
+        Some((daemon, stalled_loops(daemon).filter(asked).max_by_key(|l| l.beat_ms_ago)?))
+    });
+    let (daemon, thread) = found?;
+    let loss = match thread.kind {
+        WatchKind::Signals => "; it does not react to SIGTERM and SIGHUP",
+        WatchKind::Prober => "; nothing sees whether its sockets answer",
+        _ => "",
+    };
+    let line = format!(
+        "the thread {} of {} has made no progress for {}{}{loss}; clients and feeds do not wait for it",
+        safe(&thread.name),
+        name_and_pid(daemon),
+        duration(thread.beat_ms_ago),
+        function(daemon, thread.tid)
     );
     Some(blocked(daemon, line))
 }

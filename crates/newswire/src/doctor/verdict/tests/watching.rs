@@ -178,3 +178,22 @@ fn a_task_that_waits_although_something_is_queued_for_it_is_named_with_what_it_w
     watched(&mut e.gateway).progress.tasks[0].idle = true;
     expect(&e, VerdictCode::Healthy, &[]);
 }
+
+#[test]
+fn a_thread_that_works_for_the_operator_and_stands_still_is_named_with_what_is_lost() {
+    let stand_still = |name: &str, kind, quick| {
+        let mut e = healthy();
+        e.quick = quick;
+        let thread = LoopReport { stalled: true, ..beating(name, kind, 250, 30_000) };
+        watched(&mut e.gateway).progress.loops.push(thread);
+        e
+    };
+    let e = stand_still("signals", WatchKind::Signals, false);
+    let words = ["the thread signals of newswire-gateway (pid 200) has made no progress for 30s", "SIGTERM"];
+    expect(&e, VerdictCode::EventLoopBlocked, &words);
+    let e = stand_still("black-box", WatchKind::Helper, false);
+    expect(&e, VerdictCode::EventLoopBlocked, &["black-box", "clients and feeds do not wait for it"]);
+    let mut e = stand_still("prober", WatchKind::Prober, false);
+    watched(&mut e.gateway).progress.loops.last_mut().unwrap().stalled = false;
+    expect(&e, VerdictCode::Healthy, &[]);
+}
