@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use crate::{out::whole, within};
 use control::black_box::{
     BlackBoxContents, BlackBoxEvent, BlackBoxHeader, BlackBoxRecord, StallBeginning, previous,
 };
@@ -20,9 +21,6 @@ use procfs::process::Process;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::timeout;
-
-use crate::out::whole;
 
 pub(crate) use self::describe::describe;
 
@@ -138,12 +136,11 @@ impl Moment {
 /// # Errors
 /// Why the file of the last run cannot be read.
 pub(crate) async fn read(path: PathBuf, since: Option<Duration>) -> Result<BlackBoxReport, String> {
-    let reading = tokio::task::spawn_blocking(move || read_both(&path, since));
-    match timeout(READ_WITHIN, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the file system did not return it in time, and may hang".to_owned()),
-    }
+    within::later(READ_WITHIN, move || read_both(&path, since)).await.unwrap_or_else(late)
+}
+
+fn late<T>() -> Result<T, String> {
+    Err("the file system did not return it in time, and may hang".to_owned())
 }
 
 /// Everything in one file, for a bundle.
@@ -158,15 +155,11 @@ pub(crate) struct BlackBoxDump {
 /// # Errors
 /// Why it cannot be read.
 pub(crate) async fn dump(path: PathBuf) -> Result<BlackBoxDump, String> {
-    let reading = tokio::task::spawn_blocking(move || {
+    let reading = move || {
         let contents = BlackBoxContents::read(&path).map_err(|error| error.to_string())?;
         Ok(dump_of(path, contents, &Moment::now()))
-    });
-    match timeout(READ_WITHIN, reading).await {
-        Ok(Ok(dump)) => dump,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the file system did not return it in time, and may hang".to_owned()),
-    }
+    };
+    within::later(READ_WITHIN, reading).await.unwrap_or_else(late)
 }
 
 fn dump_of(path: PathBuf, contents: BlackBoxContents, now: &Moment) -> BlackBoxDump {

@@ -1,4 +1,5 @@
-//! Reads that may never return, each with a deadline on a thread of its own, which is abandoned if it is late.
+//! Reads that may never return, each with a deadline on a thread of its own, which is abandoned if it is late. Not on the
+//! threads of the runtime: it has a bound on them, and what they do is not to be abandoned.
 //!
 //! The command line, the environment and the memory map of a process are read through its memory: while a thread of it holds
 //! the lock of that memory (a page fault on a disk that hangs), such a read never returns. Nothing in the doctor may wait for
@@ -12,6 +13,7 @@ use std::{
 };
 
 use procfs::process::Process;
+use tokio::{sync::oneshot, time::timeout};
 
 /// How long a read through the memory of another process may take. It takes microseconds unless the process hangs.
 const MEMORY_READ_WITHIN: Duration = Duration::from_millis(250);
@@ -24,11 +26,8 @@ pub(crate) fn within<T: Send + 'static>(
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (done, result) = mpsc::sync_channel(1);
-    let run = move || {
-        // Nothing receives the result of a late read.
-        done.send(read()).ok();
-    };
-    thread::Builder::new().name("read".to_owned()).spawn(run).ok()?;
+    // Nothing receives the result of a late read.
+    spawn(move || drop(done.send(read())))?;
     result.recv_timeout(limit).ok()
 }
 
@@ -37,7 +36,14 @@ pub(crate) async fn later<T: Send + 'static>(
     limit: Duration,
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    tokio::time::timeout(limit, tokio::task::spawn_blocking(read)).await.ok()?.ok()
+    let (done, result) = oneshot::channel();
+    spawn(move || drop(done.send(read())))?;
+    timeout(limit, result).await.ok()?.ok()
+}
+
+/// `None` if this user may start no thread.
+fn spawn(run: impl FnOnce() + Send + 'static) -> Option<()> {
+    thread::Builder::new().name("read".to_owned()).spawn(run).map(drop).ok()
 }
 
 /// Reads something through the memory of a process. `None` if it does not return in time, and at once for a process whose
@@ -72,6 +78,17 @@ pub(crate) fn is_hung(pid: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_that_is_late_keeps_neither_the_loop_nor_the_end_of_the_tool_waiting() {
+        let (_keeps_it_waiting, never) = mpsc::sync_channel::<()>(0);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let late = later(Duration::from_millis(20), move || never.recv().ok());
+        assert_eq!(runtime.block_on(late), None);
+        assert_eq!(runtime.block_on(later(Duration::from_secs(60), || 7)), Some(7));
+        // Waits for all threads of the runtime: for ever, if the read were on one of them.
+        drop(runtime);
+    }
 
     #[test]
     fn a_read_that_never_returns_costs_its_deadline_once_and_then_nothing() {
