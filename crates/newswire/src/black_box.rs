@@ -1,6 +1,7 @@
 //! Reads what a daemon did last from its black box, also when the daemon is dead or frozen: for the doctor and the bundle.
 //!
-//! The text of its records comes from outside (names of sources, addresses), so it is escaped here.
+//! The text of its records comes from outside (names of sources, addresses), so it is escaped here. Its numbers may be any:
+//! the file may be damaged, or not be ours.
 
 mod describe;
 #[cfg(test)]
@@ -34,6 +35,8 @@ const TICK_MS: u64 = 20;
 const LAST_MINUTE: Duration = Duration::from_secs(60);
 /// Records in one report.
 pub(crate) const RECORDS_MAX: usize = 2_000;
+/// Stalls in one report.
+const STALLS_MAX: usize = 64;
 
 /// The clocks of this moment.
 #[derive(Clone, Debug)]
@@ -85,7 +88,7 @@ pub(crate) enum RunEnd {
         /// The last error line.
         error: Option<String>,
     },
-    /// Without a word: killed, or crashed.
+    /// Without a record of it: killed, or crashed.
     Killed,
     /// The machine has been started since.
     MachineRestarted,
@@ -126,7 +129,7 @@ impl Moment {
     fn ago_ms(&self, boot_id: &str, boot_ms: u64, wall_ms: i64) -> u64 {
         match boot_id == self.boot_id {
             true => self.boot_ms.saturating_sub(boot_ms),
-            false => u64::try_from(self.wall_ms - wall_ms).unwrap_or_default(),
+            false => u64::try_from(self.wall_ms.saturating_sub(wall_ms)).unwrap_or_default(),
         }
     }
 }
@@ -203,7 +206,7 @@ fn is_running(header: &BlackBoxHeader, now: &Moment) -> bool {
     header.boot_id == now.boot_id
         && started_ms().is_some_and(|started| {
             let file = header.started_boot_ms;
-            started <= file + TICK_MS && file <= started.saturating_add(START_MS_MAX)
+            started <= file.saturating_add(TICK_MS) && file <= started.saturating_add(START_MS_MAX)
         })
 }
 
@@ -225,16 +228,17 @@ impl RunReport {
         let (boot_ms, wall_ms) = contents.last_sign();
         let BlackBoxContents { header, pulse, records, damaged } = contents;
         let watchdog = pulse.and_then(|pulse| Some(pulse.boot_ms.saturating_sub(pulse.watchdog_boot_ms?)));
-        let timed = |record| TimedRecord::new(record, &header.boot_id, now);
+        let ago_ms = |record: &BlackBoxRecord| now.ago_ms(&header.boot_id, record.boot_ms, record.wall_ms);
         let written_ms_ago = now.ago_ms(&header.boot_id, boot_ms, wall_ms);
         let (end, stalls) = (end_of(&records, &header, running, now), open_stalls(&records, boot_ms));
         let oldest_ms = match since {
             Some(since) => millis(since),
             None => written_ms_ago.saturating_add(millis(LAST_MINUTE)),
         };
-        let told = records.into_iter().map(timed).filter(|timed| timed.ms_ago <= oldest_ms);
-        let mut records: Vec<_> = told.collect();
-        records.drain(..records.len().saturating_sub(RECORDS_MAX));
+        let mut told: Vec<_> = records.into_iter().filter(|record| ago_ms(record) <= oldest_ms).collect();
+        told.drain(..told.len().saturating_sub(RECORDS_MAX));
+        let timed = |record| TimedRecord::new(record, &header.boot_id, now);
+        let records = told.into_iter().map(timed).collect();
         Self {
             path,
             running,
@@ -249,7 +253,7 @@ impl RunReport {
         }
     }
 
-    /// `pid 7, version 0.1.0, started 3m ago`
+    /// `newswire-gateway 1.2.3 (pid 7)`
     pub(crate) fn identity(&self) -> String {
         let BlackBoxHeader { program, version, pid, .. } = &self.process;
         format!("{} {} (pid {pid})", whole(program), whole(version))
@@ -322,6 +326,9 @@ fn open_stalls(records: &[BlackBoxRecord], last_boot_ms: u64) -> Vec<OpenStall> 
                 let began_ms = record.boot_ms.saturating_sub(beginning.silent_ms);
                 let lasted_ms = last_boot_ms.saturating_sub(began_ms);
                 open.retain(|stall| stall.beginning.name != beginning.name);
+                if open.len() == STALLS_MAX {
+                    open.remove(0);
+                }
                 open.push(OpenStall { lasted_ms, beginning: (**beginning).clone() });
             }
             BlackBoxEvent::StallEnded { name, .. } => open.retain(|stall| stall.beginning.name != *name),

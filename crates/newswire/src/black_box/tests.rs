@@ -152,6 +152,67 @@ fn a_process_with_the_same_pid_that_started_at_another_time_is_another_one() {
 }
 
 #[test]
+fn a_file_with_any_numbers_is_told_as_far_as_it_goes() {
+    let any = [u64::MAX, 0, u64::MAX / 2];
+    let events = any.iter().enumerate().flat_map(|(n, ms)| {
+        let ms = *ms;
+        let name: std::sync::Arc<str> = format!("worker-{n}").into();
+        let beginning = StallBeginning {
+            name: name.clone(),
+            kind: WatchKind::Worker,
+            tid: i32::MIN,
+            silent_ms: ms,
+            work: None,
+            culprit: None,
+            stack: None,
+        };
+        [
+            BlackBoxEvent::StallBegan(Box::new(beginning)),
+            BlackBoxEvent::StallContinues { name, silent_ms: ms },
+            BlackBoxEvent::ClockJumped { ms: i64::MIN },
+            BlackBoxEvent::ProcessPaused { ms },
+            BlackBoxEvent::Commit { visits: ms, queued: ms, ms },
+            BlackBoxEvent::Stacks { threads: Vec::new(), idle: ms },
+            BlackBoxEvent::Dropped { records: ms },
+        ]
+    });
+    let events: Vec<_> = events.collect();
+    for boot_id in ["this", "another"] {
+        for (started, wall_ms) in [(u64::MAX, i64::MAX), (0, i64::MIN)] {
+            let mut contents = contents(&[]);
+            contents.header.boot_id = boot_id.into();
+            (contents.header.started_boot_ms, contents.header.pid) = (started, 1);
+            contents.damaged = u64::MAX;
+            contents.pulse = Some(BlackBoxPulse {
+                boot_ms: started,
+                wall_ms,
+                dropped: u64::MAX,
+                ..BlackBoxPulse::default()
+            });
+            let record = |(n, event): (usize, &BlackBoxEvent)| BlackBoxRecord {
+                seq: u64::MAX,
+                wall_ms: if n.is_multiple_of(2) { i64::MAX } else { i64::MIN },
+                boot_ms: any[n % any.len()],
+                event: event.clone(),
+            };
+            contents.records = events.iter().enumerate().map(record).collect();
+            assert!(!is_running(&contents.header, &moment()));
+            let report = report(contents, Some(Duration::MAX));
+            assert_eq!((report.records.len(), report.stalls.len()), (events.len(), any.len()));
+            assert!(
+                report.records.iter().all(|timed| !describe(timed).is_empty()) && report.ending().is_some()
+            );
+        }
+    }
+}
+
+#[test]
+fn no_more_stalls_are_kept_than_a_bound() {
+    let events: Vec<_> = (0..3 * STALLS_MAX).map(|n| (1_000, stall(&format!("worker-{n}")))).collect();
+    assert_eq!(report(contents(&events), None).stalls.len(), STALLS_MAX);
+}
+
+#[test]
 fn what_comes_from_outside_is_escaped_in_every_line() {
     let hostile = "a\u{1b}[31m\nb";
     let at = report(contents(&[(1, BlackBoxEvent::Ready)]), None).records[0].clone();
