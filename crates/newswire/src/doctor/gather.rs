@@ -130,12 +130,12 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         gateway = Box::pin(examine_daemon(options, GATEWAY, answers, &instance, &units)).await;
         capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
     }
-    let (store_place, other_gateways) = tokio::join!(
+    let run_dir = instance.run_dir.clone();
+    let (store_place, other_gateways, run_dir_group) = tokio::join!(
         examine_store_place(options, &ingestd, &store_path),
         find_other_gateways(options, &instance, gateway.pid()),
+        within::later(DISK_WITHIN, move || settle::group_that_may_enter(&run_dir)),
     );
-    let run_dir = instance.run_dir.clone();
-    let run_dir_group = within::later(DISK_WITHIN, move || settle::group_that_may_enter(&run_dir)).await;
     let mut evidence = Evidence {
         at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
