@@ -1,5 +1,5 @@
-//! Reads that may never return, each with a deadline on a thread of its own, which is abandoned if it is late. Not on the
-//! threads of the runtime: it has a bound on them, and what they do is not to be abandoned.
+//! Reads that may never return, each with a deadline on a thread of its own, which is abandoned if it is late. Not on a thread of
+//! the runtime, which has a bound on them and waits for them at its end.
 //!
 //! The command line, the environment and the memory map of a process are read through its memory: while a thread of it holds
 //! the lock of that memory (a page fault on a disk that hangs), such a read never returns. Nothing in the doctor may wait for
@@ -27,7 +27,7 @@ pub(crate) fn within<T: Send + 'static>(
 ) -> Option<T> {
     let (done, result) = mpsc::sync_channel(1);
     // Nothing receives the result of a late read.
-    spawn(move || drop(done.send(read())))?;
+    run_on(thread::Builder::new(), move || drop(done.send(read())));
     result.recv_timeout(limit).ok()
 }
 
@@ -37,13 +37,24 @@ pub(crate) async fn later<T: Send + 'static>(
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (done, result) = oneshot::channel();
-    spawn(move || drop(done.send(read())))?;
+    run_on(thread::Builder::new(), move || drop(done.send(read())));
     timeout(limit, result).await.ok()?.ok()
 }
 
-/// `None` if this user may start no thread.
-fn spawn(run: impl FnOnce() + Send + 'static) -> Option<()> {
-    thread::Builder::new().name("read".to_owned()).spawn(run).map(drop).ok()
+/// Runs `work` on a new thread. On this one if none can be started: that threads are used up is a fault which the doctor must be
+/// able to find.
+fn run_on(thread: thread::Builder, work: impl FnOnce() + Send + 'static) {
+    let (hand_over, work_of_thread) = mpsc::sync_channel::<Box<dyn FnOnce() + Send>>(1);
+    let run = move || {
+        if let Ok(work) = work_of_thread.recv() {
+            work();
+        }
+    };
+    match thread.name("read".to_owned()).spawn(run) {
+        // The thread waits for it.
+        Ok(_) => drop(hand_over.send(Box::new(work))),
+        Err(_) => work(),
+    }
 }
 
 /// Reads something through the memory of a process. `None` if it does not return in time, and at once for a process whose
@@ -88,6 +99,16 @@ mod tests {
         assert_eq!(runtime.block_on(later(Duration::from_secs(60), || 7)), Some(7));
         // Waits for all threads of the runtime: for ever, if the read were on one of them.
         drop(runtime);
+    }
+
+    #[test]
+    fn without_a_further_thread_a_read_is_made_all_the_same() {
+        // More than there are addresses.
+        let impossible = thread::Builder::new().stack_size(1 << 47);
+        let (done, result) = mpsc::sync_channel(1);
+        let reader = thread::current().id();
+        run_on(impossible, move || done.send(thread::current().id()).unwrap());
+        assert_eq!(result.try_recv(), Ok(reader));
     }
 
     #[test]
