@@ -134,12 +134,17 @@ impl Moment {
     }
 }
 
-/// Reads both files on a thread of its own, because a disk that hangs may never return them.
+/// Reads both files on a thread of its own, because a disk that hangs may never return them. `found` is the process that was
+/// found for the daemon, by its id here: in its file it has the one of its own pid namespace.
 ///
 /// # Errors
 /// Why the file of the last run cannot be read.
-pub(crate) async fn read(path: PathBuf, since: Option<Duration>) -> Result<BlackBoxReport, String> {
-    within::later(READ_WITHIN, move || read_both(&path, since)).await.unwrap_or_else(late)
+pub(crate) async fn read(
+    path: PathBuf,
+    since: Option<Duration>,
+    found: Option<i32>,
+) -> Result<BlackBoxReport, String> {
+    within::later(READ_WITHIN, move || read_both(&path, since, found)).await.unwrap_or_else(late)
 }
 
 fn late<T>() -> Result<T, String> {
@@ -166,7 +171,7 @@ pub(crate) async fn dump(path: PathBuf) -> Result<BlackBoxDump, String> {
 }
 
 fn dump_of(path: PathBuf, contents: BlackBoxContents, now: &Moment) -> BlackBoxDump {
-    let running = is_running(&contents.header, now);
+    let running = is_running(&contents.header, None, now);
     let about = json!({ "process": contents.header, "pulse": contents.pulse, "damaged": contents.damaged });
     let mut json_lines = format!("{about}\n");
     for record in &contents.records {
@@ -185,11 +190,11 @@ fn dump_of(path: PathBuf, contents: BlackBoxContents, now: &Moment) -> BlackBoxD
     BlackBoxDump { json_lines, text }
 }
 
-fn read_both(path: &Path, since: Option<Duration>) -> Result<BlackBoxReport, String> {
+fn read_both(path: &Path, since: Option<Duration>, found: Option<i32>) -> Result<BlackBoxReport, String> {
     let now = Moment::now();
     let last = BlackBoxContents::read(path).map_err(|error| error.to_string())?;
-    let last_process = is_running(&last.header, &now);
-    let last = RunReport::new(path.to_owned(), last, last_process, &now, since);
+    let running = is_running(&last.header, found, &now);
+    let last = RunReport::new(path.to_owned(), last, running, &now, since);
     let before = previous(path);
     let previous = BlackBoxContents::read(&before).ok();
     let previous = previous.map(|contents| RunReport::new(before, contents, false, &now, since));
@@ -197,9 +202,10 @@ fn read_both(path: &Path, since: Option<Duration>) -> Result<BlackBoxReport, Str
 }
 
 /// Whether the process of a file runs. Another one may have its pid by now.
-fn is_running(header: &BlackBoxHeader, now: &Moment) -> bool {
+fn is_running(header: &BlackBoxHeader, found: Option<i32>, now: &Moment) -> bool {
+    let pid = found.filter(|pid| ids_of(*pid).contains(&header.pid)).unwrap_or(header.pid);
     let started_ms = || {
-        let stat = Process::new(header.pid).ok()?.stat().ok()?;
+        let stat = Process::new(pid).ok()?.stat().ok()?;
         // A zombie does nothing any more.
         (stat.state != 'Z').then(|| stat.starttime.saturating_mul(1000) / procfs::ticks_per_second())
     };
@@ -208,6 +214,12 @@ fn is_running(header: &BlackBoxHeader, now: &Moment) -> bool {
             let file = header.started_boot_ms;
             started <= file.saturating_add(TICK_MS) && file <= started.saturating_add(START_MS_MAX)
         })
+}
+
+/// The ids of a process, in our pid namespace and in those below it that it is in.
+fn ids_of(pid: i32) -> Vec<i32> {
+    let status = Process::new(pid).and_then(|process| process.status());
+    status.ok().and_then(|status| status.nspid).unwrap_or_default()
 }
 
 impl TimedRecord {

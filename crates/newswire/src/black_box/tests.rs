@@ -146,9 +146,41 @@ fn a_process_with_the_same_pid_that_started_at_another_time_is_another_one() {
     header.pid = std::process::id().cast_signed();
     header.boot_id.clone_from(&boot.boot_id);
     header.started_boot_ms = boot.boot_ms;
-    assert!(is_running(&header, &boot), "this process has just started");
+    assert!(is_running(&header, None, &boot), "this process has just started");
     header.started_boot_ms = boot.boot_ms.saturating_sub(600_000);
-    assert!(!is_running(&header, &boot));
+    assert!(!is_running(&header, None, &boot));
+}
+
+#[test]
+fn a_process_in_a_pid_namespace_of_its_own_is_the_one_of_its_file() {
+    let mut unshare = std::process::Command::new("unshare");
+    // It ends with its input.
+    unshare.args(["--pid", "--fork", "cat"]).stdin(std::process::Stdio::piped());
+    let mut unshare = match unshare.stderr(std::process::Stdio::null()).spawn() {
+        Ok(child) => child,
+        Err(why) => return eprintln!("SKIPPED: unshare: {why}"),
+    };
+    let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+    // It has one, or ends because this user may not do so.
+    let inside = loop {
+        let Ok(text) = std::fs::read_to_string(&children) else {
+            return eprintln!("SKIPPED: this kernel does not list the children of a process");
+        };
+        match (text.split_whitespace().next(), unshare.try_wait().unwrap()) {
+            (Some(pid), _) => break pid.parse::<i32>().unwrap(),
+            (None, Some(_)) => return eprintln!("SKIPPED: this user may make no pid namespace"),
+            (None, None) => std::thread::yield_now(),
+        }
+    };
+    let (mut header, now) = (contents(&[]).header, Moment::now());
+    (header.pid, header.started_boot_ms) = (1, now.boot_ms);
+    header.boot_id.clone_from(&now.boot_id);
+    let found = is_running(&header, Some(inside), &now);
+    drop(unshare.stdin.take());
+    unshare.wait().unwrap();
+    assert!(found, "its id is 1 in there");
+    let other = std::process::id().cast_signed();
+    assert!(!is_running(&header, Some(other), &now), "this process is another one");
 }
 
 #[test]
@@ -196,7 +228,7 @@ fn a_file_with_any_numbers_is_told_as_far_as_it_goes() {
                 event: event.clone(),
             };
             contents.records = events.iter().enumerate().map(record).collect();
-            assert!(!is_running(&contents.header, &moment()));
+            assert!(!is_running(&contents.header, None, &moment()));
             let report = report(contents, Some(Duration::MAX));
             assert_eq!((report.records.len(), report.stalls.len()), (events.len(), any.len()));
             assert!(

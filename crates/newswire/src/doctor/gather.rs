@@ -374,7 +374,7 @@ async fn examine_daemon(
         return daemon;
     }
     if found.pid.is_none() && found.presence == Presence::Absent {
-        daemon.black_box = read_black_box(options, name, daemon.presence, &socket).await;
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket, None).await;
         return daemon;
     }
     let from_outside = async {
@@ -390,7 +390,7 @@ async fn examine_daemon(
             }
         }
     };
-    let black_box = read_black_box(options, name, daemon.presence, &socket);
+    let black_box = read_black_box(options, name, daemon.presence, &socket, found.pid);
     let asked = async {
         match &daemon.foreign {
             // The answers would be those of the other program.
@@ -535,6 +535,7 @@ async fn read_black_box(
     name: &str,
     presence: Presence,
     socket: &Path,
+    found: Option<i32>,
 ) -> Part<BlackBoxReport> {
     let is_asked = presence != Presence::NotAsked && !(options.quick && presence == Presence::Running);
     if !is_asked || socket.as_os_str().is_empty() {
@@ -542,7 +543,7 @@ async fn read_black_box(
     }
     let file =
         if name == GATEWAY { control::black_box::GATEWAY_FILE } else { control::black_box::INGESTD_FILE };
-    Part::from_result(black_box::read(socket.with_file_name(file), options.since).await)
+    Part::from_result(black_box::read(socket.with_file_name(file), options.since, found).await)
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.
