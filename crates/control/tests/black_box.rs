@@ -194,6 +194,30 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever is damaged, also lengths, and however short the file is: it is refused, or read as far as it goes.
+    #[test]
+    fn any_file_is_refused_or_read(
+        damage in prop::collection::vec((0..RING_AT + 8_000, prop::collection::vec(any::<u8>(), 1..40)), 0..24),
+        length in 0..RING_AT + RING_BYTES_MIN,
+    ) {
+        let mut written = Written::new();
+        (0..100).for_each(|n| drop(written.log(&format!("line {n}"))));
+        for (at, bytes) in &damage {
+            written.file.write_all_at(bytes, *at).unwrap();
+        }
+        for cut in [RING_AT + RING_BYTES_MIN, length] {
+            written.file.set_len(cut).unwrap();
+            match BlackBoxContents::read(&written.path()) {
+                Ok(contents) => prop_assert!(contents.records.len() <= 100 && contents.last_sign().0 >= 10),
+                Err(error) => prop_assert!(matches!(error, BlackBoxError::Header { .. }), "{}", error),
+            }
+        }
+    }
+}
+
 #[test]
 fn a_record_that_is_too_long_is_left_out() {
     let mut written = Written::new();

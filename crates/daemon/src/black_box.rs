@@ -17,7 +17,10 @@ mod writer;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -187,7 +190,7 @@ pub(crate) fn end_now(exit: u8, why: &str) {
     let Some(black_box) = CURRENT.get() else { return };
     black_box.end(exit, Some(why.into()));
     let began_ms = boot_ms();
-    while !black_box.0.has_ended.load(Relaxed) && boot_ms() - began_ms < LAST_MOMENT_MS {
+    while !black_box.0.has_ended.load(Acquire) && boot_ms() - began_ms < LAST_MOMENT_MS {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -255,7 +258,8 @@ impl BlackBox {
         if self.0.queue.force_push(QueuedRecord::now(BlackBoxEvent::Ended { exit, error })).is_some() {
             self.0.dropped.fetch_add(1, Relaxed);
         }
-        self.0.is_ending.store(true, Relaxed);
+        // Who sees this sees the record, too.
+        self.0.is_ending.store(true, Release);
         if let Some(thread) = self.0.thread.get() {
             thread.unpark();
         }

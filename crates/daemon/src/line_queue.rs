@@ -6,6 +6,9 @@
 //!
 //! No other thread ever waits for the output, and `push` takes no lock. A line that does not fit is dropped, counted and
 //! told as soon as the output takes lines again.
+//!
+//! Lines of one thread keep their order. A line has the time of its event and is queued after that: if another thread runs in
+//! between, the two are written in the other order. Only a lock around both, for which threads would wait, could prevent that.
 
 use std::fmt;
 use std::io;

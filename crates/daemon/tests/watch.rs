@@ -27,6 +27,10 @@ const ROLE: &str = "DAEMON_TEST_ROLE";
 const SOCKET: &str = "DAEMON_TEST_SOCKET";
 /// A generous deadline; what the tests wait for takes a second or two.
 const SOON: Duration = Duration::from_secs(60);
+/// What systemd receives while all is well.
+const WATCHDOG: &str = "WATCHDOG=1\n";
+/// More than the 3 s in which it asks for one.
+const LONGER_THAN_ASKED: Duration = Duration::from_secs(4);
 
 #[test]
 fn child() {
@@ -205,6 +209,44 @@ impl Drop for Running {
     }
 }
 
+/// The receiver of notifications, as systemd is one for a unit with `WatchdogSec=3`.
+struct NotifiedSystemd {
+    folder: tempfile::TempDir,
+    socket: UnixDatagram,
+}
+
+impl NotifiedSystemd {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        Self { folder, socket }
+    }
+
+    /// Starts a child that notifies it.
+    fn run(&self, role: &str) -> Running {
+        let path = self.folder.path().join("notify");
+        Running::start(role, &[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "3000000")])
+    }
+
+    /// The next notification that comes within this time.
+    fn next(&self, within: Duration) -> std::io::Result<String> {
+        self.socket.set_read_timeout(Some(within)).unwrap();
+        let mut bytes = [0; 512];
+        self.socket.recv(&mut bytes).map(|length| String::from_utf8(bytes[..length].to_vec()).unwrap())
+    }
+
+    fn wait_for(&self, notification: &str) {
+        while self.next(SOON).unwrap() != notification {}
+    }
+
+    /// Forgets what has come so far.
+    fn forget(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut [0; 512]).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+    }
+}
+
 #[test]
 fn a_stuck_loop_is_logged_at_once_with_its_function_and_shown_while_it_is_stuck() {
     let mut running = Running::start("stuck", &[]);
@@ -283,56 +325,27 @@ fn a_pause_of_the_whole_process_blames_no_loop() {
 
 #[test]
 fn the_systemd_watchdog_is_notified_unless_a_loop_is_stuck() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notify");
-    let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd.set_read_timeout(Some(SOON)).unwrap();
-    let receive = || {
-        let mut bytes = [0; 512];
-        systemd.recv(&mut bytes).map(|length| String::from_utf8(bytes[..length].to_vec()).unwrap())
-    };
-    let wait_for = |word: &str| while receive().unwrap() != word {};
-    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "3000000")];
-
-    let running = Running::start("free", &environment);
-    wait_for("READY=1\n");
+    let systemd = NotifiedSystemd::start();
+    let running = systemd.run("free");
+    systemd.wait_for("READY=1\n");
     for _ in 0..3 {
-        wait_for("WATCHDOG=1\n");
+        systemd.wait_for(WATCHDOG);
     }
     drop(running);
-    systemd.set_nonblocking(true).unwrap();
-    while receive().is_ok() {}
-    systemd.set_nonblocking(false).unwrap();
+    systemd.forget();
 
-    let mut running = Running::start("stuck", &environment);
+    let mut running = systemd.run("stuck");
     running.until("an event loop stalled");
-    systemd.set_nonblocking(true).unwrap();
-    while receive().is_ok() {}
-    systemd.set_nonblocking(false).unwrap();
-    systemd.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
-    assert!(receive().is_err(), "a stuck loop starves it");
-    systemd.set_read_timeout(Some(SOON)).unwrap();
+    systemd.forget();
+    assert!(systemd.next(LONGER_THAN_ASKED).is_err(), "a stuck loop starves it");
     running.child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
-    wait_for("WATCHDOG=1\n");
+    systemd.wait_for(WATCHDOG);
 }
 
 #[test]
 fn a_listener_that_accepts_nothing_is_told_and_starves_the_systemd_watchdog_until_it_answers() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notify");
-    let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd.set_read_timeout(Some(SOON)).unwrap();
-    let receive = || {
-        let mut bytes = [0; 512];
-        systemd.recv(&mut bytes).map(|length| String::from_utf8(bytes[..length].to_vec()).unwrap())
-    };
-    let drain = || {
-        systemd.set_nonblocking(true).unwrap();
-        while receive().is_ok() {}
-        systemd.set_nonblocking(false).unwrap();
-    };
-    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "3000000")];
-    let mut running = Running::start("mute", &environment);
+    let systemd = NotifiedSystemd::start();
+    let mut running = systemd.run("mute");
     let clients = |running: &Running| {
         let shown = running.watch();
         let probes = shown["listeners"].as_array().cloned().unwrap_or_default();
@@ -348,18 +361,16 @@ fn a_listener_that_accepts_nothing_is_told_and_starves_the_systemd_watchdog_unti
     // More than a pause beyond the bound: the watchdog may be about to notify when that is reached.
     let bound_ms = 19_000;
     wait_until(|| clients(&running)["waiting_ms"].as_u64().is_some_and(|ms| ms > bound_ms));
-    drain();
-    systemd.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
-    let received = receive();
+    systemd.forget();
+    let received = systemd.next(LONGER_THAN_ASKED);
     assert!(
         received.is_err(),
         "every loop beats, but no client is served: {received:?}, {:#}",
         running.watch()
     );
-    systemd.set_read_timeout(Some(SOON)).unwrap();
     running.child.stdin.as_mut().unwrap().write_all(b"answer again\n").unwrap();
     running.until("a listener of this process answers again");
-    while receive().unwrap() != "WATCHDOG=1\n" {}
+    systemd.wait_for(WATCHDOG);
 }
 
 #[test]

@@ -157,9 +157,19 @@ impl DiskSpace {
                 self.apply(space)
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.is_unreadable, true) {
+                let of = self.path.display();
+                if std::mem::replace(&mut self.is_unreadable, true) {
+                    return BallastRoom::Unknown;
+                }
+                if error.kind() == io::ErrorKind::NotFound {
                     tracing::warn!(
-                        %error, of = %self.path.display(),
+                        %of,
+                        "the store is not in its folder any more: it was deleted, renamed or unmounted, and no start will find \
+                         what is recorded from now on; put it back before this process is restarted; `newswire doctor` says how"
+                    );
+                } else {
+                    tracing::warn!(
+                        %error, %of,
                         "the free space of the disk cannot be read; until it can, recording does not pause before it is full"
                     );
                 }
@@ -483,6 +493,30 @@ mod tests {
         }
         let text = log.text();
         assert_eq!(text.matches("the free space of the disk cannot be read").count(), 2, "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_deleted_or_renamed_while_it_is_open_is_told_once_with_its_path() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let _open = store::open(&path, &store::StoreOptions::default()).unwrap();
+        let mut disk = disk(space(GIB, GIB));
+        let of_store = path.clone();
+        disk.watch.path.clone_from(&path);
+        disk.watch.probe = Arc::new(move || space::of_open_store(&of_store));
+        let (subscriber, log) = daemon::logs::capture("info", daemon::Clock::system()).unwrap();
+        let _captured = tracing::subscriber::set_default(subscriber);
+        disk.watch.check().await;
+        assert_eq!(log.text(), "");
+        std::fs::rename(&path, parent.path().join("moved")).unwrap();
+        // As the crash guard does for its marks.
+        std::fs::create_dir_all(path.join("parsing")).unwrap();
+        for _ in 0..3 {
+            assert_eq!(disk.watch.check().await, BallastRoom::Unknown);
+        }
+        let text = log.text();
+        let told = text.matches("the store is not in its folder any more").count();
+        assert!(told == 1 && text.contains(&path.display().to_string()), "{text}");
     }
 
     fn full() -> StoreOpenError {

@@ -203,7 +203,7 @@ impl DaemonParts {
         let (bounds, current) = watch::channel(settings::space_bounds(config));
         let path = std::path::absolute(&config.store.path).unwrap_or_else(|_| config.store.path.clone());
         let of_store = path.clone();
-        let probe: SpaceProbe = Arc::new(move || store::space::of_file_system(&of_store));
+        let probe: SpaceProbe = Arc::new(move || store::space::of_open_store(&of_store));
         let mut disk_space = DiskSpace::new(path, probe, current, self.recording.clone());
         disk_space.check().await;
         actix_rt::spawn(disk_space.run());

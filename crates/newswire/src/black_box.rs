@@ -1,6 +1,7 @@
 //! Reads what a daemon did last from its black box, also when the daemon is dead or frozen: for the doctor and the bundle.
 //!
-//! The text of its records comes from outside (names of sources, addresses), so it is escaped here.
+//! The text of its records comes from outside (names of sources, addresses), so it is escaped here. Its numbers may be any:
+//! the file may be damaged, or not be ours.
 
 mod describe;
 #[cfg(test)]
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use crate::{out::whole, within};
 use control::black_box::{
     BlackBoxContents, BlackBoxEvent, BlackBoxHeader, BlackBoxRecord, StallBeginning, previous,
 };
@@ -20,9 +22,6 @@ use procfs::process::Process;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::timeout;
-
-use crate::out::whole;
 
 pub(crate) use self::describe::describe;
 
@@ -36,6 +35,8 @@ const TICK_MS: u64 = 20;
 const LAST_MINUTE: Duration = Duration::from_secs(60);
 /// Records in one report.
 pub(crate) const RECORDS_MAX: usize = 2_000;
+/// Stalls in one report.
+const STALLS_MAX: usize = 64;
 
 /// The clocks of this moment.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ pub(crate) enum RunEnd {
         /// The last error line.
         error: Option<String>,
     },
-    /// Without a word: killed, or crashed.
+    /// Without a record of it: killed, or crashed.
     Killed,
     /// The machine has been started since.
     MachineRestarted,
@@ -128,22 +129,26 @@ impl Moment {
     fn ago_ms(&self, boot_id: &str, boot_ms: u64, wall_ms: i64) -> u64 {
         match boot_id == self.boot_id {
             true => self.boot_ms.saturating_sub(boot_ms),
-            false => u64::try_from(self.wall_ms - wall_ms).unwrap_or_default(),
+            false => u64::try_from(self.wall_ms.saturating_sub(wall_ms)).unwrap_or_default(),
         }
     }
 }
 
-/// Reads both files on a thread of its own, because a disk that hangs may never return them.
+/// Reads both files on a thread of its own, because a disk that hangs may never return them. `found` is the process that was
+/// found for the daemon, by its id here: in its file it has the one of its own pid namespace.
 ///
 /// # Errors
 /// Why the file of the last run cannot be read.
-pub(crate) async fn read(path: PathBuf, since: Option<Duration>) -> Result<BlackBoxReport, String> {
-    let reading = tokio::task::spawn_blocking(move || read_both(&path, since));
-    match timeout(READ_WITHIN, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the file system did not return it in time, and may hang".to_owned()),
-    }
+pub(crate) async fn read(
+    path: PathBuf,
+    since: Option<Duration>,
+    found: Option<i32>,
+) -> Result<BlackBoxReport, String> {
+    within::later(READ_WITHIN, move || read_both(&path, since, found)).await.unwrap_or_else(late)
+}
+
+fn late<T>() -> Result<T, String> {
+    Err("the file system did not return it in time, and may hang".to_owned())
 }
 
 /// Everything in one file, for a bundle.
@@ -158,19 +163,15 @@ pub(crate) struct BlackBoxDump {
 /// # Errors
 /// Why it cannot be read.
 pub(crate) async fn dump(path: PathBuf) -> Result<BlackBoxDump, String> {
-    let reading = tokio::task::spawn_blocking(move || {
+    let reading = move || {
         let contents = BlackBoxContents::read(&path).map_err(|error| error.to_string())?;
         Ok(dump_of(path, contents, &Moment::now()))
-    });
-    match timeout(READ_WITHIN, reading).await {
-        Ok(Ok(dump)) => dump,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the file system did not return it in time, and may hang".to_owned()),
-    }
+    };
+    within::later(READ_WITHIN, reading).await.unwrap_or_else(late)
 }
 
 fn dump_of(path: PathBuf, contents: BlackBoxContents, now: &Moment) -> BlackBoxDump {
-    let running = is_running(&contents.header, now);
+    let running = is_running(&contents.header, None, now);
     let about = json!({ "process": contents.header, "pulse": contents.pulse, "damaged": contents.damaged });
     let mut json_lines = format!("{about}\n");
     for record in &contents.records {
@@ -189,11 +190,11 @@ fn dump_of(path: PathBuf, contents: BlackBoxContents, now: &Moment) -> BlackBoxD
     BlackBoxDump { json_lines, text }
 }
 
-fn read_both(path: &Path, since: Option<Duration>) -> Result<BlackBoxReport, String> {
+fn read_both(path: &Path, since: Option<Duration>, found: Option<i32>) -> Result<BlackBoxReport, String> {
     let now = Moment::now();
     let last = BlackBoxContents::read(path).map_err(|error| error.to_string())?;
-    let last_process = is_running(&last.header, &now);
-    let last = RunReport::new(path.to_owned(), last, last_process, &now, since);
+    let running = is_running(&last.header, found, &now);
+    let last = RunReport::new(path.to_owned(), last, running, &now, since);
     let before = previous(path);
     let previous = BlackBoxContents::read(&before).ok();
     let previous = previous.map(|contents| RunReport::new(before, contents, false, &now, since));
@@ -201,17 +202,24 @@ fn read_both(path: &Path, since: Option<Duration>) -> Result<BlackBoxReport, Str
 }
 
 /// Whether the process of a file runs. Another one may have its pid by now.
-fn is_running(header: &BlackBoxHeader, now: &Moment) -> bool {
+fn is_running(header: &BlackBoxHeader, found: Option<i32>, now: &Moment) -> bool {
+    let pid = found.filter(|pid| ids_of(*pid).contains(&header.pid)).unwrap_or(header.pid);
     let started_ms = || {
-        let stat = Process::new(header.pid).ok()?.stat().ok()?;
+        let stat = Process::new(pid).ok()?.stat().ok()?;
         // A zombie does nothing any more.
         (stat.state != 'Z').then(|| stat.starttime.saturating_mul(1000) / procfs::ticks_per_second())
     };
     header.boot_id == now.boot_id
         && started_ms().is_some_and(|started| {
             let file = header.started_boot_ms;
-            started <= file + TICK_MS && file <= started.saturating_add(START_MS_MAX)
+            started <= file.saturating_add(TICK_MS) && file <= started.saturating_add(START_MS_MAX)
         })
+}
+
+/// The ids of a process, in our pid namespace and in those below it that it is in.
+fn ids_of(pid: i32) -> Vec<i32> {
+    let status = Process::new(pid).and_then(|process| process.status());
+    status.ok().and_then(|status| status.nspid).unwrap_or_default()
 }
 
 impl TimedRecord {
@@ -232,16 +240,17 @@ impl RunReport {
         let (boot_ms, wall_ms) = contents.last_sign();
         let BlackBoxContents { header, pulse, records, damaged } = contents;
         let watchdog = pulse.and_then(|pulse| Some(pulse.boot_ms.saturating_sub(pulse.watchdog_boot_ms?)));
-        let timed = |record| TimedRecord::new(record, &header.boot_id, now);
+        let ago_ms = |record: &BlackBoxRecord| now.ago_ms(&header.boot_id, record.boot_ms, record.wall_ms);
         let written_ms_ago = now.ago_ms(&header.boot_id, boot_ms, wall_ms);
         let (end, stalls) = (end_of(&records, &header, running, now), open_stalls(&records, boot_ms));
         let oldest_ms = match since {
             Some(since) => millis(since),
             None => written_ms_ago.saturating_add(millis(LAST_MINUTE)),
         };
-        let told = records.into_iter().map(timed).filter(|timed| timed.ms_ago <= oldest_ms);
-        let mut records: Vec<_> = told.collect();
-        records.drain(..records.len().saturating_sub(RECORDS_MAX));
+        let mut told: Vec<_> = records.into_iter().filter(|record| ago_ms(record) <= oldest_ms).collect();
+        told.drain(..told.len().saturating_sub(RECORDS_MAX));
+        let timed = |record| TimedRecord::new(record, &header.boot_id, now);
+        let records = told.into_iter().map(timed).collect();
         Self {
             path,
             running,
@@ -256,7 +265,7 @@ impl RunReport {
         }
     }
 
-    /// `pid 7, version 0.1.0, started 3m ago`
+    /// `newswire-gateway 1.2.3 (pid 7)`
     pub(crate) fn identity(&self) -> String {
         let BlackBoxHeader { program, version, pid, .. } = &self.process;
         format!("{} {} (pid {pid})", whole(program), whole(version))
@@ -331,6 +340,9 @@ fn open_stalls(records: &[BlackBoxRecord], last_boot_ms: u64) -> Vec<OpenStall> 
                 let began_ms = record.boot_ms.saturating_sub(beginning.silent_ms);
                 let lasted_ms = last_boot_ms.saturating_sub(began_ms);
                 open.retain(|stall| stall.beginning.name != beginning.name);
+                if open.len() == STALLS_MAX {
+                    open.remove(0);
+                }
                 open.push(OpenStall { lasted_ms, beginning: (**beginning).clone() });
             }
             BlackBoxEvent::StallEnded { name, .. } => open.retain(|stall| stall.beginning.name != *name),

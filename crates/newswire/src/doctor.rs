@@ -24,7 +24,6 @@ mod systemd;
 mod threads;
 mod verdict;
 mod waits;
-mod within;
 
 use anyhow::Context as _;
 use clap::Args;

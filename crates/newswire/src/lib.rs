@@ -9,6 +9,7 @@ mod config_file;
 mod examples;
 mod out;
 mod unanswered;
+mod within;
 
 // Run newswire.
 mod demo;

@@ -190,8 +190,9 @@ impl TriageReader {
                 Ok(_) => {}
                 Err(error) => break Err(error),
             }
-            if !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX {
-                from.skip_until(b'\n')?;
+            let is_cut = !line.ends_with(b"\n") && line.len() as u64 == LINE_BYTES_MAX;
+            if is_cut && let Err(error) = from.skip_until(b'\n') {
+                break Err(error);
             }
             let text = String::from_utf8_lossy(&line);
             let line = LogLine::parse(text.trim_end_matches(['\n', '\r']), self.now);

@@ -9,6 +9,8 @@ use std::{
     path::Path,
 };
 
+use crate::lock::JOURNAL;
+
 /// The folder of the ballast, in the directory of the store.
 const BALLAST: &str = "ballast";
 /// Several files, for their inodes.
@@ -51,6 +53,14 @@ pub fn of_file_system(path: &Path) -> io::Result<FileSystemSpace> {
         bytes: found.f_blocks.saturating_mul(found.f_frsize),
         inodes: (found.f_files > 0).then_some(FileSystemInodes { free: found.f_favail, all: found.f_files }),
     })
+}
+
+/// The same for the folder of a store that is open: something else may have made the folder anew. Blocks as that.
+///
+/// # Errors
+/// As [`of_file_system`]; `NotFound` also if the journal is not in the folder any more.
+pub fn of_open_store(path: &Path) -> io::Result<FileSystemSpace> {
+    if path.join(JOURNAL).try_exists()? { of_file_system(path) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
 /// Writes the ballast of the store in `path`, as far as it is missing. Returns whether anything was.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use control::black_box::layout::BlackBoxWrite;
@@ -77,13 +77,13 @@ impl BlackBoxWriter {
     pub(super) fn run(&mut self, watched: &HelperThread) {
         loop {
             watched.beat();
-            let is_ending = self.black_box.0.is_ending.load(Relaxed);
+            let is_ending = self.black_box.0.is_ending.load(Acquire);
             match self.write_all() {
                 Ok(()) => self.succeeded(),
                 Err(error) => self.failed(&error),
             }
             if is_ending {
-                self.black_box.0.has_ended.store(true, Relaxed);
+                self.black_box.0.has_ended.store(true, Release);
                 return;
             }
             std::thread::park_timeout(WRITE_EVERY);

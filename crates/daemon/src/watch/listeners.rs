@@ -157,11 +157,19 @@ impl ListenerState {
             tracing::debug!(name = self.name, error = %failure, "could not probe a listener of this process");
             return;
         }
-        if !self.is_told.swap(true, Relaxed) {
-            tracing::warn!(
+        if self.is_told.swap(true, Relaxed) {
+            return;
+        }
+        match failure {
+            ProbeFailure::Missing(error) => tracing::warn!(
+                name = self.name, listen = %self.address, error,
+                "the address of a listener does not lead to this process any more, so nothing new can connect to it: its \
+                 socket was deleted or replaced, alone or with daemon.run_dir; restart this process, which makes it anew"
+            ),
+            failure => tracing::warn!(
                 name = self.name, listen = %self.address, stalled_ms = before_ms, error = %failure,
                 "a listener of this process does not answer, although the process runs; `newswire doctor` says why"
-            );
+            ),
         }
     }
 }
@@ -279,7 +287,9 @@ impl<'a> Probe<'a> {
             // The pause before the next probe, and so that one that refuses at once is mute, too.
             self.add_mute(PAUSE_MS);
         }
-        if !self.stop.load(Relaxed) {
+        // One that ended meanwhile is not to blame for that.
+        let is_watched = self.watch.listeners().iter().any(|other| std::ptr::eq(&**other, self.listener));
+        if is_watched && !self.stop.load(Relaxed) {
             self.listener.conclude(result, now_ms().saturating_sub(began_ms));
         }
     }
@@ -398,4 +408,39 @@ fn from(bound: SocketAddr, ip: IpAddr, port: u16) -> SocketAddr {
     address.set_ip(ip);
     address.set_port(port);
     address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::logs::capture;
+
+    fn probe(watch: &Watch, listener: &ListenerState) {
+        let (thread, stop) = (watch.busy_thread("prober", WatchKind::Prober), AtomicBool::new(false));
+        Probe::new(watch, listener, &thread.during("probing", listener.name), &stop).run();
+    }
+
+    #[test]
+    fn a_socket_that_is_deleted_is_told_once_with_its_path_and_one_that_has_ended_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway-admin.sock");
+        let (subscriber, log) = capture("info", Clock::system()).unwrap();
+        let _captured = tracing::subscriber::set_default(subscriber);
+        let watch = Watch::new();
+        let watched = watch.listener("admin", WatchKind::Admin, ListenerAddress::Unix(path.clone()));
+        let state = Arc::clone(&watched.state);
+        probe(&watch, &state);
+        probe(&watch, &state);
+        let text = log.text();
+        assert_eq!(text.matches("does not lead to this process any more").count(), 1, "{text}");
+        assert!(text.contains(&path.display().to_string()) && text.contains("No such file"), "{text}");
+        assert!(watch.report().listeners[0].missing);
+        let ended = watch.listener("wire", WatchKind::Wire, ListenerAddress::Unix(path));
+        let state = Arc::clone(&ended.state);
+        // The prober has begun its round.
+        drop(ended);
+        probe(&watch, &state);
+        assert_eq!((log.text(), state.error().clone()), (text, None));
+    }
 }

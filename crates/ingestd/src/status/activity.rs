@@ -58,7 +58,7 @@ pub(crate) enum SourceHealth {
     Healthy,
     /// The last visit failed.
     Failing,
-    /// A document took too long to parse, or was being parsed at several crashes of the process.
+    /// A document took too much processor time to parse, or was being parsed at several crashes of the process.
     Quarantined,
     /// The server says that the feed is gone (410).
     Gone,

@@ -115,7 +115,7 @@ fn stacks(threads: &[ThreadPlace], idle: u64) -> String {
     let shown = threads.iter().take(THREADS_SHOWN);
     let mut shown: Vec<_> =
         shown.map(|thread| format!("{} in {}", safe(&thread.name), whole(&thread.at))).collect();
-    let others = threads.len().saturating_sub(THREADS_SHOWN) as u64 + idle;
+    let others = idle.saturating_add(threads.len().saturating_sub(THREADS_SHOWN) as u64);
     shown.extend((others > 0).then(|| format!("{others} others")));
     format!("all stacks: {}", shown.join("; "))
 }

@@ -149,9 +149,102 @@ fn a_process_with_the_same_pid_that_started_at_another_time_is_another_one() {
     header.pid = std::process::id().cast_signed();
     header.boot_id.clone_from(&boot.boot_id);
     header.started_boot_ms = boot.boot_ms;
-    assert!(is_running(&header, &boot), "this process has just started");
+    assert!(is_running(&header, None, &boot), "this process has just started");
     header.started_boot_ms = boot.boot_ms.saturating_sub(600_000);
-    assert!(!is_running(&header, &boot));
+    assert!(!is_running(&header, None, &boot));
+}
+
+#[test]
+fn a_process_in_a_pid_namespace_of_its_own_is_the_one_of_its_file() {
+    let mut unshare = std::process::Command::new("unshare");
+    // It ends with its input.
+    unshare.args(["--pid", "--fork", "cat"]).stdin(std::process::Stdio::piped());
+    let mut unshare = match unshare.stderr(std::process::Stdio::null()).spawn() {
+        Ok(child) => child,
+        Err(why) => return eprintln!("SKIPPED: unshare: {why}"),
+    };
+    let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+    // It has one, or ends because this user may not do so.
+    let inside = loop {
+        let Ok(text) = std::fs::read_to_string(&children) else {
+            return eprintln!("SKIPPED: this kernel does not list the children of a process");
+        };
+        match (text.split_whitespace().next(), unshare.try_wait().unwrap()) {
+            (Some(pid), _) => break pid.parse::<i32>().unwrap(),
+            (None, Some(_)) => return eprintln!("SKIPPED: this user may make no pid namespace"),
+            (None, None) => std::thread::yield_now(),
+        }
+    };
+    let (mut header, now) = (contents(&[]).header, Moment::now());
+    (header.pid, header.started_boot_ms) = (1, now.boot_ms);
+    header.boot_id.clone_from(&now.boot_id);
+    let found = is_running(&header, Some(inside), &now);
+    drop(unshare.stdin.take());
+    unshare.wait().unwrap();
+    assert!(found, "its id is 1 in there");
+    let other = std::process::id().cast_signed();
+    assert!(!is_running(&header, Some(other), &now), "this process is another one");
+}
+
+#[test]
+fn a_file_with_any_numbers_is_told_as_far_as_it_goes() {
+    let any = [u64::MAX, 0, u64::MAX / 2];
+    let events = any.iter().enumerate().flat_map(|(n, ms)| {
+        let ms = *ms;
+        let name: std::sync::Arc<str> = format!("worker-{n}").into();
+        let beginning = StallBeginning {
+            name: name.clone(),
+            kind: WatchKind::Worker,
+            tid: i32::MIN,
+            silent_ms: ms,
+            work: None,
+            culprit: None,
+            stack: None,
+        };
+        [
+            BlackBoxEvent::StallBegan(Box::new(beginning)),
+            BlackBoxEvent::StallContinues { name, silent_ms: ms },
+            BlackBoxEvent::ClockJumped { ms: i64::MIN },
+            BlackBoxEvent::ProcessPaused { ms },
+            BlackBoxEvent::Commit { visits: ms, queued: ms, ms },
+            BlackBoxEvent::Stacks { threads: Vec::new(), idle: ms },
+            BlackBoxEvent::Dropped { records: ms },
+        ]
+    });
+    let events: Vec<_> = events.collect();
+    for boot_id in ["this", "another"] {
+        for (started, wall_ms) in [(u64::MAX, i64::MAX), (0, i64::MIN)] {
+            let mut contents = contents(&[]);
+            contents.header.boot_id = boot_id.into();
+            (contents.header.started_boot_ms, contents.header.pid) = (started, 1);
+            contents.damaged = u64::MAX;
+            contents.pulse = Some(BlackBoxPulse {
+                boot_ms: started,
+                wall_ms,
+                dropped: u64::MAX,
+                ..BlackBoxPulse::default()
+            });
+            let record = |(n, event): (usize, &BlackBoxEvent)| BlackBoxRecord {
+                seq: u64::MAX,
+                wall_ms: if n.is_multiple_of(2) { i64::MAX } else { i64::MIN },
+                boot_ms: any[n % any.len()],
+                event: event.clone(),
+            };
+            contents.records = events.iter().enumerate().map(record).collect();
+            assert!(!is_running(&contents.header, None, &moment()));
+            let report = report(contents, Some(Duration::MAX));
+            assert_eq!((report.records.len(), report.stalls.len()), (events.len(), any.len()));
+            assert!(
+                report.records.iter().all(|timed| !describe(timed).is_empty()) && report.ending().is_some()
+            );
+        }
+    }
+}
+
+#[test]
+fn no_more_stalls_are_kept_than_a_bound() {
+    let events: Vec<_> = (0..3 * STALLS_MAX).map(|n| (1_000, stall(&format!("worker-{n}")))).collect();
+    assert_eq!(report(contents(&events), None).stalls.len(), STALLS_MAX);
 }
 
 #[test]

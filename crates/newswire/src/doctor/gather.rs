@@ -27,9 +27,9 @@ use super::{
     },
     settle,
     systemd::SystemdUnits,
-    threads, waits, within,
+    threads, waits,
 };
-use crate::config_file::ConfigInPart;
+use crate::{config_file::ConfigInPart, within};
 
 /// How long each request to the public server may take.
 const HTTP_WITHIN: Duration = Duration::from_secs(5);
@@ -130,9 +130,11 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         gateway = Box::pin(examine_daemon(options, GATEWAY, answers, &instance, &units)).await;
         capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
     }
-    let (store_place, other_gateways) = tokio::join!(
+    let run_dir = instance.run_dir.clone();
+    let (store_place, other_gateways, run_dir_group) = tokio::join!(
         examine_store_place(options, &ingestd, &store_path),
         find_other_gateways(options, &instance, gateway.pid()),
+        within::later(DISK_WITHIN, move || settle::group_that_may_enter(&run_dir)),
     );
     let mut evidence = Evidence {
         at,
@@ -143,7 +145,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         config: loaded.file.as_ref().map(|file| file.display().to_string()),
         configured: configured(options, config, complaints),
         run_dir: instance.run_dir.display().to_string(),
-        run_dir_group: settle::group_that_may_enter(&instance.run_dir),
+        run_dir_group: run_dir_group.flatten(),
         proof: Vec::new(),
         http,
         listener,
@@ -219,12 +221,13 @@ async fn complaints(options: &GatherOptions, config: &ConfigInPart) -> Vec<Strin
         return Vec::new();
     }
     let mut complaints = config.complaints.clone();
-    let list = config.loaded.config.ingestd.sources.clone();
-    if options.quick || !is_readable(&list) {
+    if options.quick {
         return complaints;
     }
-    let read = tokio::task::spawn_blocking(move || crate::config::read_list(&list));
-    if let Ok(Ok(Err(wrong))) = tokio::time::timeout(DISK_WITHIN, read).await {
+    let list = config.loaded.config.ingestd.sources.clone();
+    let read =
+        within::later(DISK_WITHIN, move || is_readable(&list).then(|| crate::config::read_list(&list)));
+    if let Some(Some(Err(wrong))) = read.await {
         complaints.extend(wrong.to_string().lines().map(str::to_owned));
     }
     complaints
@@ -277,11 +280,11 @@ async fn http_target(target: &DoctorTarget, listen: SocketAddr, gateway: Option<
     let host = "localhost".to_owned();
     if let DoctorTarget::Url { host, port } = target {
         let (name, port) = (host.trim_matches(['[', ']']).to_owned(), *port);
-        let lookup = tokio::task::spawn_blocking(move || (name.as_str(), port).to_socket_addrs());
-        let address = match tokio::time::timeout(HTTP_WITHIN, lookup).await {
-            Ok(Ok(Ok(mut addresses))) => addresses.next().ok_or_else(|| "the name has no address".to_owned()),
-            Ok(Ok(Err(error))) => Err(format!("look up {host}: {error}")),
-            Ok(Err(_)) | Err(_) => Err(format!("look up {host}: timed out")),
+        let lookup = within::later(HTTP_WITHIN, move || (name.as_str(), port).to_socket_addrs());
+        let address = match lookup.await {
+            Some(Ok(mut addresses)) => addresses.next().ok_or_else(|| "the name has no address".to_owned()),
+            Some(Err(error)) => Err(format!("look up {host}: {error}")),
+            None => Err(format!("look up {host}: timed out")),
         };
         return HttpTarget { host: format!("{host}:{port}"), address };
     }
@@ -371,7 +374,7 @@ async fn examine_daemon(
         return daemon;
     }
     if found.pid.is_none() && found.presence == Presence::Absent {
-        daemon.black_box = read_black_box(options, name, daemon.presence, &socket).await;
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket, None).await;
         return daemon;
     }
     let from_outside = async {
@@ -387,7 +390,7 @@ async fn examine_daemon(
             }
         }
     };
-    let black_box = read_black_box(options, name, daemon.presence, &socket);
+    let black_box = read_black_box(options, name, daemon.presence, &socket, found.pid);
     let asked = async {
         match &daemon.foreign {
             // The answers would be those of the other program.
@@ -532,6 +535,7 @@ async fn read_black_box(
     name: &str,
     presence: Presence,
     socket: &Path,
+    found: Option<i32>,
 ) -> Part<BlackBoxReport> {
     let is_asked = presence != Presence::NotAsked && !(options.quick && presence == Presence::Running);
     if !is_asked || socket.as_os_str().is_empty() {
@@ -539,7 +543,7 @@ async fn read_black_box(
     }
     let file =
         if name == GATEWAY { control::black_box::GATEWAY_FILE } else { control::black_box::INGESTD_FILE };
-    Part::from_result(black_box::read(socket.with_file_name(file), options.since).await)
+    Part::from_result(black_box::read(socket.with_file_name(file), options.since, found).await)
 }
 
 /// On a separate thread, because a system call on a dead network mount never returns.
@@ -548,14 +552,9 @@ async fn examine_disk(options: &GatherOptions, path: &Path) -> Part<Disk> {
         return Part::not_asked();
     }
     let path = absolute(path);
-    let task = tokio::task::spawn_blocking(move || disk(&path));
-    match tokio::time::timeout(DISK_WITHIN, task).await {
-        Ok(Ok(disk)) => disk,
-        Ok(Err(error)) => Part::missing(error.to_string()),
-        Err(_) => {
-            Part::timed_out(format!("{}: the file system may hang", http::no_answer_within(DISK_WITHIN)))
-        }
-    }
+    within::later(DISK_WITHIN, move || disk(&path)).await.unwrap_or_else(|| {
+        Part::timed_out(format!("{}: the file system may hang", http::no_answer_within(DISK_WITHIN)))
+    })
 }
 
 /// The file system of the store, or of its nearest parent directory that exists.
@@ -571,4 +570,24 @@ fn disk(path: &Path) -> Part<Disk> {
         total_bytes: size.f_blocks.saturating_mul(size.f_frsize),
         free_inodes: (size.f_files > 0).then_some(size.f_favail),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+    use crate::config_file::ConfigFile;
+
+    #[tokio::test]
+    async fn a_list_of_sources_that_cannot_be_opened_in_time_keeps_nothing_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, list) = (folder.path().join("newswire.toml"), folder.path().join("sources.toml"));
+        std::fs::write(&file, format!("[ingestd]\nsources = \"{}\"\n", list.display())).unwrap();
+        // To open a pipe waits for its other end, as a network disk waits for its server.
+        mknodat(CWD, &list, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let options = GatherOptions { quick: false, stacks: false, since: None, target: DoctorTarget::Both };
+        let config = ConfigFile { config: Some(file) }.load_in_part();
+        assert_eq!(complaints(&options, &config).await, Vec::<String>::new());
+    }
 }

@@ -19,11 +19,15 @@ use super::{
     process,
     program::{self, INGESTD},
     systemd::SystemdUnit,
-    within,
 };
+use crate::within;
 
 /// How long connecting may take. It does not wait for the process, unless the queue of the socket is full.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+/// How long looking through the sockets of all processes may take.
+const HOLDER_WITHIN: Duration = Duration::from_secs(1);
+/// How long the file system of a configuration may take to resolve its path.
+const RESOLVE_WITHIN: Duration = Duration::from_millis(250);
 
 /// An installation: its sockets and its configuration.
 pub(crate) struct Instance {
@@ -193,7 +197,7 @@ async fn probe_sockets(
             Ok(listens) => {
                 let (pid, how) = match listens {
                     Some(pid) => (Some(pid), format!("listens on {name}")),
-                    None => (listener::holder_of(&path), format!("holds the inode of {name}")),
+                    None => (holder_of(path.clone()).await, format!("holds the inode of {name}")),
                 };
                 match pid {
                     Some(pid) if is_program(pid) => {
@@ -229,6 +233,10 @@ async fn probe_sockets(
         }
     }
     found
+}
+
+async fn holder_of(socket: PathBuf) -> Option<i32> {
+    within::later(HOLDER_WITHIN, move || listener::holder_of(&socket)).await.flatten()
 }
 
 /// Connects to a socket; returns the process that listens, if the kernel reports it.
@@ -308,8 +316,14 @@ fn relation(process: &Process, instance: &Instance) -> Relation {
     if same { Relation::Same } else { Relation::Other }
 }
 
+/// `false` if a file system does not answer.
 fn is_same_file(a: &Path, b: &Path) -> bool {
-    a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+    if a == b {
+        return true;
+    }
+    let (a, b) = (a.to_path_buf(), b.to_path_buf());
+    let resolved = move || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    within::within(RESOLVE_WITHIN, resolved).unwrap_or(false)
 }
 
 /// `--config FILE` or `--config=FILE`.

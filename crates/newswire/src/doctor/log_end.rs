@@ -3,10 +3,14 @@
 use std::{collections::BTreeSet, fs, os::unix::fs::FileTypeExt as _, time::Duration};
 
 use control::{WatchReport, watch::LogReport};
-use procfs::process::{FDPermissions, FDTarget, Process, all_processes};
+use procfs::process::{FDTarget, Process};
 use serde::Serialize;
 
-use super::part::Part;
+use super::{
+    part::Part,
+    waits::ends::{Channel, Ends},
+};
+use crate::within;
 
 /// A write of the log that has been waiting for longer is blocked.
 pub(crate) const BLOCKED_MS: u64 = 2_000;
@@ -38,7 +42,7 @@ pub(crate) enum LogEndKind {
 }
 
 /// A process at the other end of a pipe.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct LogEndReader {
     pub(crate) pid: i32,
     /// The name of its program, 15 bytes at most.
@@ -63,11 +67,9 @@ fn is_terminal(target: &FDTarget) -> bool {
 
 /// Looks at the standard error of `pid`. On a separate thread, because the file may be on a dead network mount.
 pub(crate) async fn examine(pid: i32) -> Part<LogEnd> {
-    let look = tokio::task::spawn_blocking(move || look(pid));
-    match tokio::time::timeout(LOOK_WITHIN, look).await {
-        Ok(Ok(end)) => Part::from_result(end),
-        Ok(Err(error)) => Part::missing(error.to_string()),
-        Err(_) => Part::timed_out("the descriptors could not be read in time"),
+    match within::later(LOOK_WITHIN, move || look(pid)).await {
+        Some(end) => Part::from_result(end),
+        None => Part::timed_out("the descriptors could not be read in time"),
     }
 }
 
@@ -89,36 +91,28 @@ fn look(pid: i32) -> procfs::ProcResult<LogEnd> {
         FDTarget::Socket(inode) => format!("socket:[{inode}]"),
         _ => "something without a name".to_owned(),
     };
-    let readers = match kind {
-        LogEndKind::Pipe => readers(pid, &wanted),
+    let pipe = match &wanted {
+        FDTarget::Path(path) => Some(Channel::Fifo(path.clone())),
+        target => Channel::of(target),
+    };
+    let readers = match (kind, pipe) {
+        (LogEndKind::Pipe, Some(pipe)) => readers(pid, &pipe),
         _ => Vec::new(),
     };
     Ok(LogEnd { kind, target, readers })
 }
 
-/// The processes, other than `writer`, that hold `wanted` open for reading.
-fn readers(writer: i32, wanted: &FDTarget) -> Vec<LogEndReader> {
-    let others = all_processes().into_iter().flatten().flatten().filter(|process| process.pid() != writer);
-    let reads = |process: &Process| {
-        let open = process.fd().into_iter().flatten().flatten();
-        open.into_iter().any(|fd| is_same(&fd.target, wanted) && fd.mode().contains(FDPermissions::READ))
-    };
-    let found: BTreeSet<_> = others
-        .filter(reads)
-        .map(|process| LogEndReader {
-            pid: process.pid(),
-            name: process.stat().map_or_else(|_| "unknown".to_owned(), |stat| stat.comm),
-        })
-        .collect();
-    found.into_iter().collect()
+/// The processes, other than `writer`, that hold the end of the pipe from which it is read.
+fn readers(writer: i32, pipe: &Channel) -> Vec<LogEndReader> {
+    let ends = Ends::of(&BTreeSet::from([pipe.clone()]));
+    let others: BTreeSet<_> = ends.readers(pipe).into_iter().filter(|pid| *pid != writer).collect();
+    let named = others.into_iter().map(|pid| LogEndReader { pid, name: name(pid) });
+    named.collect()
 }
 
-fn is_same(one: &FDTarget, other: &FDTarget) -> bool {
-    match (one, other) {
-        (FDTarget::Pipe(one), FDTarget::Pipe(other)) => one == other,
-        (FDTarget::Path(one), FDTarget::Path(other)) => one == other,
-        _ => false,
-    }
+fn name(pid: i32) -> String {
+    let stat = Process::new(pid).and_then(|process| process.stat());
+    stat.map_or_else(|_| "unknown".to_owned(), |stat| stat.comm)
 }
 
 #[cfg(test)]

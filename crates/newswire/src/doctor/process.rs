@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::{
     part::Part,
     resources::{freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles},
-    within,
 };
+use crate::within;
 
 /// Time between the two samples that show how much it runs and waits for a processor.
 const SAMPLE: Duration = Duration::from_millis(300);

@@ -34,7 +34,8 @@ use self::{
     memory_limit::MemoryLimit, namespaces::OtherPlace, pressure::Pressures, sockets::SocketPlace,
     still_threads::StillThread, task_limit::TaskLimit,
 };
-use super::{part::Part, within};
+use super::part::Part;
+use crate::within;
 
 /// Time between the two samples: ten of the periods in which the kernel enforces a quota.
 const SAMPLE: Duration = Duration::from_millis(1_000);

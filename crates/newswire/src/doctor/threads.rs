@@ -8,7 +8,8 @@ use serde::Serialize;
 use stacks::{StackDump, StackFrame, ThreadStack};
 use tokio::time::Instant;
 
-use super::{admin, part::Part, second_look, within};
+use super::{admin, part::Part, second_look};
+use crate::within;
 
 /// Threads that observe the others; `stacks` and `vitals` run because of our requests. While the process reports that they
 /// make progress, none of them is the culprit.

@@ -30,7 +30,6 @@ use crate::out::{safe, whole};
 /// The conclusion, as a stable word. `doctor/README.md` explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(dead_code, reason = "the rules for some of them follow")]
 pub(crate) enum VerdictCode {
     Healthy,
     SlowFeeds,

@@ -24,7 +24,8 @@ pub(crate) use link::{HeldBy, HeldHow, LockKind, WaitAccess};
 pub(crate) use link::{WaitChain, WaitLink, WaitsFor};
 pub(crate) use sample::WaitSamples;
 
-use super::{evidence::DaemonEvidence, part::Part, within};
+use super::{evidence::DaemonEvidence, part::Part};
+use crate::within;
 
 /// How long both samples and the look through all descriptors may take.
 const SAMPLE_WITHIN: Duration = Duration::from_millis(3_500);

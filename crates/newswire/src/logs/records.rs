@@ -14,6 +14,10 @@ use super::{
 const OPEN_MAX: usize = 64;
 /// Longest text of a joined record, in bytes.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Exceptions of one record, each with the one that caused it; of further ones nothing is kept.
+const CAUSES_MAX: usize = 16;
+/// Longest text of one exception, in bytes.
+const CAUSE_BYTES_MAX: usize = 1024;
 
 const TRACEBACK: &str = "Traceback (most recent call last):";
 /// Between a Python exception and the one that it caused.
@@ -147,8 +151,10 @@ impl OpenRecord {
                 None
             }
             Expected::PythonFrames { mut causes, at } => {
-                let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
-                causes.insert(0, format!("{text}{at}"));
+                let at = at.map(|at| format!(" at {}", cut(&at, CAUSE_BYTES_MAX))).unwrap_or_default();
+                // The last one is what the record is about, so the oldest makes room.
+                causes.truncate(CAUSES_MAX - 1);
+                causes.insert(0, format!("{}{at}", cut(text, CAUSE_BYTES_MAX)));
                 self.set_exceptions(&causes);
                 self.expects = Expected::PythonChain { causes };
                 None
@@ -206,9 +212,15 @@ impl OpenRecord {
 
     fn append(&mut self, between: &str, text: &str) {
         let left = TEXT_BYTES_MAX.saturating_sub(self.line.text.len() + between.len());
-        let text = &text[..text.floor_char_boundary(left.min(text.len()))];
-        self.line.text.extend([between, text]);
+        if left > 0 {
+            self.line.text.extend([between, cut(text, left)]);
+        }
     }
+}
+
+/// The first bytes of a text, up to the end of a character.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max.min(text.len()))]
 }
 
 /// `feeds.py:12 in fetch`, of a line `File "feeds.py", line 12, in fetch`.
@@ -303,6 +315,24 @@ mod tests {
     fn a_go_panic_has_no_frames() {
         let text = "panic: runtime error: index out of range [5]\n\ngoroutine 1 [running]:\nmain.main()\n\t/x.go:7 +0x1d\nexit status 2";
         assert_eq!(joined(text), [panic("panic: runtime error: index out of range [5]")]);
+    }
+
+    #[test]
+    fn a_record_without_an_end_is_kept_up_to_a_bound() {
+        let long = "ö".repeat(3_000);
+        let chained = format!("{TRACEBACK}\n  File \"{long}\", line 3, in f\nE: {long}\n{}\n", CHAINED[0]);
+        let caused = format!("Caused by: {long}\n");
+        for text in [chained.repeat(50), format!("java.io.IOException: x\n{}", caused.repeat(50))] {
+            let found = joined(&text);
+            assert_eq!(found.len(), 1);
+            assert!(found[0].1.len() <= TEXT_BYTES_MAX, "{}", found[0].1.len());
+        }
+        let mut open = OpenRecord::begin(LogLine { text: TRACEBACK.to_owned(), ..LogLine::default() });
+        for line in chained.repeat(50).lines().skip(1) {
+            assert!(open.take(LogLine { text: line.to_owned(), ..LogLine::default() }).is_none());
+        }
+        let Expected::PythonNext { causes } = open.expects else { panic!("{:?}", open.expects) };
+        assert!(causes.len() <= CAUSES_MAX && causes.iter().all(|cause| cause.len() <= 3 * CAUSE_BYTES_MAX));
     }
 
     #[test]

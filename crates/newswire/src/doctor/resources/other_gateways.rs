@@ -15,8 +15,9 @@ use crate::doctor::{
     evidence::{OtherGateway, OtherGatewayState},
     locate,
     part::Part,
-    process, program, within,
+    process, program,
 };
+use crate::within;
 
 /// So many are looked at.
 const GATEWAYS_MAX: usize = 16;

@@ -10,7 +10,8 @@ use std::{
 use serde::Serialize;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::doctor::listener;
+use super::SAMPLE_WITHIN;
+use crate::{doctor::listener, within};
 
 /// How long connecting may take. It does not wait for the process, unless the queue of the socket is full.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
@@ -39,7 +40,7 @@ pub(crate) enum SocketState {
 
 /// Looks at the sockets of a process, which must be in the network namespace of this one.
 pub(crate) async fn places(pid: i32) -> Vec<SocketPlace> {
-    let paths = tokio::task::spawn_blocking(move || listener::unix_of(pid)).await.unwrap_or_default();
+    let paths = within::later(SAMPLE_WITHIN, move || listener::unix_of(pid)).await.unwrap_or_default();
     let mut places = Vec::new();
     for path in paths {
         let state = state(pid, &path).await;
@@ -51,7 +52,13 @@ pub(crate) async fn places(pid: i32) -> Vec<SocketPlace> {
 async fn state(pid: i32, path: &Path) -> SocketState {
     let seen_by_it = PathBuf::from(format!("/proc/{pid}/root")).join(path.strip_prefix("/").unwrap_or(path));
     // A path may have at most 108 bytes: the one through the root of the process may be too long.
-    let path = if path.exists() { path } else { &seen_by_it };
+    let ours = path.to_path_buf();
+    let path = match within::later(CONNECT_WITHIN, move || ours.exists()).await {
+        Some(true) => path,
+        Some(false) => &seen_by_it,
+        // Its file system hangs, which says nothing about the socket.
+        None => return SocketState::InPlace,
+    };
     match timeout(CONNECT_WITHIN, UnixStream::connect(path)).await {
         Ok(Ok(stream)) => {
             let holder = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 0);

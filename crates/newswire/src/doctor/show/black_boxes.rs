@@ -70,7 +70,7 @@ fn facts(page: &mut ReportWriter, run: &RunReport) {
     if let Some(ms) = run.watchdog_looked_ms_before {
         page.normal("watchdog", &format!("had looked {} before that", duration(ms)));
     }
-    if run.dropped + run.damaged > 0 {
+    if run.dropped > 0 || run.damaged > 0 {
         let text = format!("{} records did not fit, {} are damaged", run.dropped, run.damaged);
         page.normal("missing", &safe(&text));
     }

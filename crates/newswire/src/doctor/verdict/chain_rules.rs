@@ -3,6 +3,9 @@
 use super::{DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, name_and_pid, safe};
 use crate::doctor::waits::{WaitChain, WaitLink, WaitsFor};
 
+/// The thread that writes the log of a process. No other one waits for it.
+const LOG_THREAD: &str = "log";
+
 /// A debugger, or another tracer, holds a process or one thread of it. A tracer whose threads go on is no fault.
 pub(super) fn held_by_debugger(evidence: &Evidence) -> Option<DoctorVerdict> {
     let held = evidence.chains(None).find_map(|chain| {
@@ -60,7 +63,13 @@ fn end_debugger(pid: i32, name: &str, process: &str) -> String {
     )
 }
 
-/// Adds the root of the chain to a verdict about something that waits.
+/// Whether the chain of its thread says so, too.
+fn has_stalled_loop(daemon: &DaemonEvidence) -> bool {
+    daemon.latest().is_some_and(|watch| watch.progress.loops.iter().any(|l| l.stalled))
+}
+
+/// Adds the root of the chain to a verdict about something that waits. While a loop is stalled, that is one of its chains: that
+/// of another thread explains nothing of it.
 pub(super) fn with_root(evidence: &Evidence, mut verdict: DoctorVerdict) -> DoctorVerdict {
     let process = match verdict.code {
         VerdictCode::EventLoopBlocked
@@ -73,7 +82,13 @@ pub(super) fn with_root(evidence: &Evidence, mut verdict: DoctorVerdict) -> Doct
         VerdictCode::WireCut => Some(evidence.gateway.name),
         _ => return verdict,
     };
-    let root = evidence.chains(process).find(|chain| chain.still).and_then(WaitChain::root);
+    let is_of_loop = matches!(verdict.code, VerdictCode::EventLoopBlocked | VerdictCode::WorkerStarved)
+        && evidence.daemons().any(has_stalled_loop);
+    let explains = |chain: &&WaitChain| {
+        let is_log = chain.links.first().is_some_and(|first| first.thread == LOG_THREAD);
+        chain.still && !is_log && (!is_of_loop || chain.since_ms.is_some())
+    };
+    let root = evidence.chains(process).find(explains).and_then(WaitChain::root);
     if let Some(root) = root.filter(|root| !verdict.line.contains(&root.says)) {
         verdict.line.push_str(&format!("; root: {}", root.says));
     }

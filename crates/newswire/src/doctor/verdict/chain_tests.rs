@@ -48,14 +48,12 @@ fn pipe() -> WaitsFor {
 fn blocked_by_less() -> WaitChain {
     let lock = WaitsFor::Lock { address: "0x7".into(), lock: LockKind::Mutex };
     let holder = Some(HeldBy { pid: GATEWAY, tid: Some(3), how: HeldHow::Likely });
-    chain(
-        "newswire-gateway",
-        vec![
-            link(GATEWAY, "worker-0", lock, holder),
-            link(GATEWAY, "watchdog", pipe(), held(812, HeldHow::OtherEnd)),
-            link(812, "less", WaitsFor::Nothing, None),
-        ],
-    )
+    let links = vec![
+        link(GATEWAY, "worker-0", lock, holder),
+        link(GATEWAY, "watchdog", pipe(), held(812, HeldHow::OtherEnd)),
+        link(812, "less", WaitsFor::Nothing, None),
+    ];
+    WaitChain { since_ms: Some(9_000), ..chain("newswire-gateway", links) }
 }
 
 #[test]
@@ -70,6 +68,10 @@ fn the_verdict_about_a_blocked_loop_names_the_root_of_its_chain() {
     let moving = WaitChain { still: false, ..blocked_by_less() };
     e.waits = Part::Found(vec![moving]);
     assert!(!expect(&e, VerdictCode::EventLoopBlocked, &[]).line.contains("root:"));
+    // Nor does the chain of a thread that no stalled loop waits for.
+    let other = WaitChain { since_ms: None, ..blocked_by_less() };
+    e.waits = Part::Found(vec![other]);
+    assert!(!expect(&e, VerdictCode::EventLoopBlocked, &[]).line.contains("root:"));
     // Nor does that a thread waits for events.
     let events = WaitsFor::Events { call: "epoll_wait" };
     e.waits = Part::Found(vec![chain("newswire-gateway", vec![link(GATEWAY, "worker-0", events, None)])]);
@@ -78,6 +80,18 @@ fn the_verdict_about_a_blocked_loop_names_the_root_of_its_chain() {
     let mut e = healthy();
     e.waits = Part::Found(vec![blocked_by_less()]);
     assert!(!conclude(&e).line.contains("root:"));
+}
+
+#[test]
+fn a_log_that_is_not_read_is_not_the_root_of_a_wait_for_something_else() {
+    let mut e = healthy();
+    let log = vec![
+        link(GATEWAY, "log", pipe(), held(812, HeldHow::OtherEnd)),
+        link(812, "less", WaitsFor::Nothing, None),
+    ];
+    e.waits = Part::Found(vec![chain("newswire-gateway", log)]);
+    wire(&mut e).connected = false;
+    assert!(!expect(&e, VerdictCode::WireCut, &[]).line.contains("root:"));
 }
 
 #[test]

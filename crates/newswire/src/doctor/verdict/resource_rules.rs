@@ -1,6 +1,8 @@
 //! Rules about what the kernel limits or withholds: processor time, memory, threads, the disk, the files of the store and the
 //! sockets; and about processes in other places.
 
+use std::path::Path;
+
 use control::watch::{DiskWorkPhase, SlowDiskReport};
 
 use super::{
@@ -188,7 +190,7 @@ fn short_of_memory(daemon: &DaemonEvidence, limit: &MemoryLimit) -> DoctorVerdic
     let limited = match (limit.is_out, limit.at_limit) {
         (true, _) => ", and its threads wait until some is free".to_owned(),
         (false, 0) => String::new(),
-        (false, n) => format!(", and came to its limit {n} times in a second"),
+        (false, n) => format!(", and came to its limit {n} times between two samples"),
     };
     let killed = match limit.killed_total {
         0 => String::new(),
@@ -225,7 +227,8 @@ pub(super) fn tasks_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
     };
     let (daemon, limit) = evidence.daemons().find_map(|daemon| Some((daemon, reached(daemon)?)))?;
     let TaskLimit { bound, used, max, refused } = limit;
-    let refusals = if refused > 0 { format!("; {refused} were refused in a second") } else { String::new() };
+    let refusals =
+        if refused > 0 { format!("; {refused} were refused between two samples") } else { String::new() };
     let pid = daemon.pid().unwrap_or(0);
     let (of, raise) = match bound {
         TaskBound::Group(group) => {
@@ -313,7 +316,7 @@ fn waiting_thread(evidence: &Evidence) -> Option<String> {
     let store = evidence.store.get().map(|disk| disk.path.clone());
     let store = daemon.ingest_vitals().map(|vitals| vitals.store.path.clone()).or(store);
     let is_of_store = |thread: &&StillThread| match &thread.file {
-        Some(file) => store.as_ref().is_some_and(|store| file.starts_with(store.as_str())),
+        Some(file) => store.as_ref().is_some_and(|store| Path::new(file).starts_with(store)),
         None => thread.state == 'D',
     };
     let waiting = still(daemon).iter().filter(|thread| thread.waits_for_disk()).filter(is_of_store);

@@ -3,7 +3,7 @@
 
 use control::{
     WatchReport,
-    watch::{LoopReport, WatchKind},
+    watch::{LoopReport, TaskWait, WatchKind},
 };
 
 use super::{
@@ -103,12 +103,17 @@ pub(super) fn helper_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(blocked(daemon, line))
 }
 
-/// A task waits although something is queued for it: no thread is blocked, so no stack shows it.
+/// A task waits although something is queued for it: no thread is blocked, so no stack shows it. In every report it is the
+/// same wait: that of a process which was stopped for long ends when it goes on.
 pub(super) fn task_held_up(evidence: &Evidence) -> Option<DoctorVerdict> {
     let found = evidence.daemons().find_map(|daemon| {
+        let is_same = |one: &TaskWait, other: &TaskWait| one.name == other.name && one.steps == other.steps;
+        let lasts = |task: &&TaskWait| {
+            daemon.reports().all(|report| report.progress.tasks.iter().any(|other| is_same(task, other)))
+        };
         // The longest first.
-        let task = daemon.watch.get()?.progress.tasks.iter().find(|task| is_held_up(task))?;
-        Some((daemon, task))
+        let mut tasks = daemon.latest()?.progress.tasks.iter().filter(|task| is_held_up(task));
+        Some((daemon, tasks.find(lasts)?))
     });
     let (daemon, task) = found?;
     let queue = match (task.queued, task.capacity) {

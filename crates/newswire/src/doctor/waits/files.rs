@@ -8,7 +8,7 @@ use std::{
 
 use procfs::process::Process;
 
-use crate::doctor::within;
+use crate::within;
 
 /// How long a file system may take to tell what a file is.
 const FILE_KIND_WITHIN: Duration = Duration::from_millis(100);

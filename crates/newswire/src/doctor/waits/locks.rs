@@ -47,7 +47,7 @@ pub(crate) fn look(
     let [address, operation, value, ..] = call.arguments;
     // Without the flags for private memory and the clock.
     let operation = operation & 0x7f;
-    let around = address.saturating_sub(LOCK_BEFORE)..address + LOCK_AFTER + 1;
+    let around = address.saturating_sub(LOCK_BEFORE)..address.saturating_add(LOCK_AFTER + 1);
     let starts = vec![address, address.saturating_sub(WRITERS_WORD)];
     let other = LockLook { kind: LockKind::Other, owner: None, starts, ranges: vec![around] };
     match (operation, value as u32) {

@@ -14,6 +14,7 @@ use super::{
     link::WaitAccess,
     peers,
 };
+use crate::doctor::resources::{freezer::FrozenGroup, group_tree::GroupTree, kernel_files::KernelFiles};
 
 /// Time between the two samples.
 const SAMPLES_APART: Duration = Duration::from_millis(900);
@@ -257,22 +258,8 @@ fn read_so_far(pid: i32) -> Option<u64> {
     Some(Process::new(pid).ok()?.io().ok()?.rchar)
 }
 
-/// The frozen control group of a process, version 1 or 2.
+/// The control group that keeps a process from running.
 fn frozen_group(pid: i32) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let contains = |file: String, line: &str| {
-        std::fs::read_to_string(file).is_ok_and(|text| text.lines().any(|found| found.trim() == line))
-    };
-    text.lines().find_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (controllers, group) = (parts.nth(1)?, parts.next()?);
-        let is_frozen = match controllers {
-            "" => ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-                .iter()
-                .any(|root| contains(format!("{root}{group}/cgroup.events"), "frozen 1")),
-            "freezer" => contains(format!("/sys/fs/cgroup/freezer{group}/freezer.state"), "FROZEN"),
-            _ => false,
-        };
-        is_frozen.then(|| group.to_owned())
-    })
+    let files = KernelFiles::below("/");
+    FrozenGroup::of(&files, &GroupTree::of(&files, pid)).map(|frozen| frozen.group)
 }

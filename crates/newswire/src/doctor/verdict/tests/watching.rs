@@ -175,6 +175,13 @@ fn a_task_that_waits_although_something_is_queued_for_it_is_named_with_what_it_w
     expect(&e, VerdictCode::EventLoopBlocked, &words);
     change(&mut e, 0, 61_000);
     expect(&e, VerdictCode::EventLoopBlocked, &["answers of the daemon for 61s"]);
+    let later = watched(&mut e.gateway).clone();
+    e.gateway.watch_later = Part::Found(later);
+    expect(&e, VerdictCode::EventLoopBlocked, &["answers of the daemon for 61s"]);
+    // The process was stopped for a minute: the wait of the first report is over.
+    watched(&mut e.gateway).progress.tasks[0].steps -= 1;
+    expect(&e, VerdictCode::Healthy, &[]);
+    e.gateway.watch_later = Part::not_asked();
     watched(&mut e.gateway).progress.tasks[0].idle = true;
     expect(&e, VerdictCode::Healthy, &[]);
 }

@@ -1,4 +1,5 @@
-//! Reads that may never return, each with a deadline on a thread of its own, which is abandoned if it is late.
+//! Reads that may never return, each with a deadline on a thread of its own, which is abandoned if it is late. Not on a thread of
+//! the runtime, which has a bound on them and waits for them at its end.
 //!
 //! The command line, the environment and the memory map of a process are read through its memory: while a thread of it holds
 //! the lock of that memory (a page fault on a disk that hangs), such a read never returns. Nothing in the doctor may wait for
@@ -12,6 +13,7 @@ use std::{
 };
 
 use procfs::process::Process;
+use tokio::{sync::oneshot, time::timeout};
 
 /// How long a read through the memory of another process may take. It takes microseconds unless the process hangs.
 const MEMORY_READ_WITHIN: Duration = Duration::from_millis(250);
@@ -24,11 +26,8 @@ pub(crate) fn within<T: Send + 'static>(
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (done, result) = mpsc::sync_channel(1);
-    let run = move || {
-        // Nothing receives the result of a late read.
-        done.send(read()).ok();
-    };
-    thread::Builder::new().name("read".to_owned()).spawn(run).ok()?;
+    // Nothing receives the result of a late read.
+    run_on(thread::Builder::new(), move || drop(done.send(read())));
     result.recv_timeout(limit).ok()
 }
 
@@ -37,7 +36,25 @@ pub(crate) async fn later<T: Send + 'static>(
     limit: Duration,
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    tokio::time::timeout(limit, tokio::task::spawn_blocking(read)).await.ok()?.ok()
+    let (done, result) = oneshot::channel();
+    run_on(thread::Builder::new(), move || drop(done.send(read())));
+    timeout(limit, result).await.ok()?.ok()
+}
+
+/// Runs `work` on a new thread. On this one if none can be started: that threads are used up is a fault which the doctor must be
+/// able to find.
+fn run_on(thread: thread::Builder, work: impl FnOnce() + Send + 'static) {
+    let (hand_over, work_of_thread) = mpsc::sync_channel::<Box<dyn FnOnce() + Send>>(1);
+    let run = move || {
+        if let Ok(work) = work_of_thread.recv() {
+            work();
+        }
+    };
+    match thread.name("read".to_owned()).spawn(run) {
+        // The thread waits for it.
+        Ok(_) => drop(hand_over.send(Box::new(work))),
+        Err(_) => work(),
+    }
 }
 
 /// Reads something through the memory of a process. `None` if it does not return in time, and at once for a process whose
@@ -72,6 +89,27 @@ pub(crate) fn is_hung(pid: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_that_is_late_keeps_neither_the_loop_nor_the_end_of_the_tool_waiting() {
+        let (_keeps_it_waiting, never) = mpsc::sync_channel::<()>(0);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let late = later(Duration::from_millis(20), move || never.recv().ok());
+        assert_eq!(runtime.block_on(late), None);
+        assert_eq!(runtime.block_on(later(Duration::from_secs(60), || 7)), Some(7));
+        // Waits for all threads of the runtime: for ever, if the read were on one of them.
+        drop(runtime);
+    }
+
+    #[test]
+    fn without_a_further_thread_a_read_is_made_all_the_same() {
+        // More than there are addresses.
+        let impossible = thread::Builder::new().stack_size(1 << 47);
+        let (done, result) = mpsc::sync_channel(1);
+        let reader = thread::current().id();
+        run_on(impossible, move || done.send(thread::current().id()).unwrap());
+        assert_eq!(result.try_recv(), Ok(reader));
+    }
 
     #[test]
     fn a_read_that_never_returns_costs_its_deadline_once_and_then_nothing() {
