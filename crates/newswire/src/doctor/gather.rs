@@ -14,7 +14,7 @@ use crate::black_box::{self, BlackBoxReport};
 
 use super::{
     admin,
-    evidence::{Configured, DaemonEvidence, Disk, Evidence, OtherGateway, Presence, Target},
+    evidence::{Configured, DaemonEvidence, Disk, Evidence, Presence, Target},
     http, listener,
     locate::{self, Instance, LocatedProcess},
     log_end,
@@ -92,7 +92,13 @@ pub(crate) fn instance(config: &ConfigInPart) -> Instance {
         gateway_dir,
         config: config.loaded.file.as_deref().map(absolute),
         is_whole: config.is_whole(),
+        is_bare: is_bare(config),
     }
+}
+
+/// Whether neither a configuration nor the directory of the sockets is here, as in a container for debugging.
+fn is_bare(config: &ConfigInPart) -> bool {
+    config.loaded.file.is_none() && !config.loaded.config.daemon.run_dir.exists()
 }
 
 /// Gathers all evidence.
@@ -103,6 +109,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let instance = instance(config);
     let mut units = match (&options.target, options.quick) {
         (DoctorTarget::Url { .. }, _) | (_, true) => SystemdUnits::not_asked(),
+        (DoctorTarget::Pid(pid), _) => SystemdUnits::query().await.that_run(*pid),
         _ => SystemdUnits::query().await,
     };
     if loaded.config.gateway.admin_dir.is_some() {
@@ -130,10 +137,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         gateway = Box::pin(examine_daemon(options, GATEWAY, answers, &instance, &units)).await;
         capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
     }
-    let (store_place, other_gateways) = tokio::join!(
-        examine_store_place(options, &ingestd, &store_path),
-        find_other_gateways(options, &instance, gateway.pid()),
-    );
+    let store_place = examine_store_place(options, &ingestd, &store_path).await;
     let mut evidence = Evidence {
         at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -152,11 +156,12 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         store,
         file_system,
         store_place,
-        other_gateways,
+        other_gateways: Vec::new(),
         pressure,
         waits,
     };
     settle::presence(&mut evidence, is_nowhere);
+    settle::daemon_elsewhere(&mut evidence);
     evidence
 }
 
@@ -204,7 +209,7 @@ fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<St
     if options.target != DoctorTarget::Both {
         return Configured::default();
     }
-    let values = config.is_whole().then_some(&config.loaded.config);
+    let values = (config.is_whole() && !is_bare(config)).then_some(&config.loaded.config);
     Configured {
         listen: values.map(|config| config.gateway.listen).filter(|listen| listen.port() != 0),
         store: values.map(|config| absolute(&config.store.path).display().to_string()),
@@ -326,13 +331,15 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
 }
 
 fn admin_socket(options: &GatherOptions, name: &str, pid: Option<i32>, instance: &Instance) -> PathBuf {
-    match (&options.target, pid) {
-        (DoctorTarget::Pid(_), Some(pid)) => locate::admin_socket_of(pid).unwrap_or_default(),
-        // The directory of a broken configuration may be wrong.
-        (_, Some(pid)) if !instance.is_whole => {
-            locate::admin_socket_of(pid).unwrap_or_else(|| instance.admin_socket(name))
-        }
-        _ => instance.admin_socket(name),
+    let configured = || instance.admin_socket(name);
+    let Some(pid) = pid else { return configured() };
+    // The directory of a broken configuration may be wrong, and its path may lead to another one where the process runs.
+    let is_there =
+        instance.is_whole && !instance.is_bare && (!process::has_other_files(pid) || configured().exists());
+    match (&options.target, is_there) {
+        (DoctorTarget::Pid(_), _) => locate::admin_socket_of(pid).unwrap_or_default(),
+        (_, true) => configured(),
+        (_, false) => locate::admin_socket_of(pid).unwrap_or_else(configured),
     }
 }
 
@@ -503,19 +510,6 @@ async fn store_of_the_dead(configured: &Path) -> Part<StorePlacement> {
     match within::later(resources::SAMPLE_WITHIN, move || StorePlacement::without_daemon(&store)).await {
         Some(place) => Part::from_result(place),
         None => Part::timed_out("its file system did not answer in time"),
-    }
-}
-
-async fn find_other_gateways(
-    options: &GatherOptions,
-    instance: &Instance,
-    gateway: Option<i32>,
-) -> Vec<OtherGateway> {
-    match options.target {
-        DoctorTarget::Both if !options.quick => {
-            resources::other_gateways::examine(&instance.run_dir, gateway).await
-        }
-        _ => Vec::new(),
     }
 }
 
