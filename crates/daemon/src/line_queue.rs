@@ -86,6 +86,8 @@ struct LineQueueState {
     untold: AtomicU64,
     /// Since when the present write waits, in milliseconds after `started`, plus one; 0 if nothing is being written.
     writing_since: AtomicU64,
+    /// The same for the oldest line that the thread has not taken.
+    queued_since: AtomicU64,
     /// The same for the first of the writes that failed one after the other.
     failing_since: AtomicU64,
     /// Its `errno`.
@@ -132,8 +134,11 @@ impl LineQueue {
         let (used, max) = self.state.share(share);
         let room = used.fetch_update(AcqRel, Acquire, |used| Some(used + bytes).filter(|used| *used <= max));
         if room.is_err() {
-            self.state.count_dropped(1);
-        } else if self.sender.try_send(Queued::Line(line, share)).is_err() {
+            return self.state.count_dropped(1);
+        }
+        // Only the first of several lines begins the time, and before the thread can take it.
+        self.state.queued_since.compare_exchange(0, self.state.now(), Relaxed, Relaxed).ok();
+        if self.sender.try_send(Queued::Line(line, share)).is_err() {
             used.fetch_sub(bytes, AcqRel);
             self.state.count_dropped(1);
         }
@@ -164,10 +169,11 @@ impl LineQueue {
         self.state.dropped.load(Relaxed)
     }
 
-    /// How long the present write has been waiting; `None` if nothing is being written.
+    /// How long the present write has been waiting, or the oldest line for the thread that writes; `None` if no line waits.
     #[must_use]
     pub fn writing_for(&self) -> Option<Duration> {
-        self.state.since(&self.state.writing_since)
+        let waiting = [&self.state.writing_since, &self.state.queued_since];
+        waiting.into_iter().filter_map(|since| self.state.since(since)).max()
     }
 
     /// The error of the last write and for how long there have been errors only; `None` if the last write succeeded.
@@ -187,6 +193,7 @@ impl LineQueueState {
             dropped: AtomicU64::new(0),
             untold: AtomicU64::new(0),
             writing_since: AtomicU64::new(0),
+            queued_since: AtomicU64::new(0),
             failing_since: AtomicU64::new(0),
             failure: AtomicI32::new(0),
         }
@@ -247,6 +254,8 @@ impl<O: LineSink, T: Fn(&LineQueue, u64)> LineQueueWriter<O, T> {
         let mut batch = LineBatch::default();
         let batch_bytes_max = self.output.batch_bytes_max();
         while self.lines.blocking_recv_many(&mut taken, LINES_AT_ONCE) > 0 {
+            // What waits behind these lines waits for their writing, which has a time of its own.
+            self.state.queued_since.store(0, Relaxed);
             for queued in taken.drain(..) {
                 match queued {
                     Queued::Line(line, share) => {
@@ -497,6 +506,26 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[..kept], expected, "the oldest, in their order");
         assert_eq!(lines[kept..], [format!("dropped {dropped}"), "after".to_owned()]);
+    }
+
+    #[test]
+    fn a_line_that_the_thread_does_not_take_waits_and_none_does_once_all_are_written() {
+        let (sender, mut lines) = mpsc::channel(LINES_MAX);
+        let queue = LineQueue { sender, state: Arc::new(LineQueueState::new()) };
+        assert_eq!(queue.writing_for(), None);
+        push(&queue, "first");
+        let waited = || queue.writing_for().is_some_and(|waited| !waited.is_zero());
+        while !waited() {
+            std::thread::yield_now();
+        }
+        assert!(lines.try_recv().is_ok());
+        let memory = Memory::default();
+        let queue = start(&memory);
+        for _ in 0..1_000 {
+            push(&queue, "line");
+        }
+        assert!(queue.flush(SOON));
+        assert_eq!(queue.writing_for(), None);
     }
 
     #[test]

@@ -25,6 +25,8 @@ use super::{BusyGuard, Watch, WatchKind, dump, now_ms};
 
 /// The pause between two rounds of probes.
 const PAUSE_MS: u64 = 3_000;
+/// A rest of the prober that takes longer than this is no rest: the pause, and a second for a busy machine.
+pub(super) const PROBER_RESTS_MS: u64 = PAUSE_MS + 1_000;
 /// How long a listener may take to answer; after that it is told to be mute, and probed again.
 const PROBE_MS_MAX: u64 = 5_000;
 /// The prober waits in steps of this length, and counts at most twice as much for each.
@@ -215,7 +217,10 @@ impl ListenerProber {
                 let at_work = watched.during("probing", listener.name);
                 Probe::new(&self.watch, &listener, &at_work, stop).run();
             }
-            self.look_at_watchdog();
+            {
+                let _at_work = watched.during("looking", "watchdog");
+                self.look_at_watchdog();
+            }
             std::thread::park_timeout(Duration::from_millis(PAUSE_MS));
         }
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use stacks::StackDump;
 
+use super::listeners::PROBER_RESTS_MS;
 use super::states::ObserverThread;
 use super::{RareEvent, StallRecord, Watch, WatchEntry, WatchKind, now_ms, this_thread};
 use crate::logs;
@@ -185,13 +186,26 @@ fn spawn_exclusive(name: &str, observer: &Arc<ObserverThread>, job: impl FnOnce(
 impl WatchEntry {
     /// For how long it has made no progress that was expected.
     fn silent_ms(&self, now: u64) -> u64 {
-        if self.idle.load(Acquire) { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) }
+        now.saturating_sub(self.progress_ms(now))
+    }
+
+    /// The last moment at which it made the progress that was expected: while it has nothing to do, none is.
+    pub(super) fn progress_ms(&self, now: u64) -> u64 {
+        let beat_ms = self.beat_ms.load(Relaxed);
+        match (self.idle.load(Acquire), self.kind) {
+            (false, _) => beat_ms,
+            // It wakes by itself.
+            (true, WatchKind::Prober) => now.min(beat_ms + PROBER_RESTS_MS),
+            (true, _) => now,
+        }
     }
 
     fn report(&self, now: u64, workers: &[BusyWorker]) -> LoopReport {
         let beats_at_work_only = matches!(self.kind, WatchKind::Recorder | WatchKind::Prober);
-        let is_idle = beats_at_work_only && self.idle.load(Acquire);
-        let beat_ms_ago = if is_idle { 0 } else { now.saturating_sub(self.beat_ms.load(Relaxed)) };
+        let beat_ms_ago = match beats_at_work_only {
+            true => self.silent_ms(now),
+            false => now.saturating_sub(self.beat_ms.load(Relaxed)),
+        };
         let work = workers.iter().find(|worker| worker.tid == self.tid).map(|worker| &worker.work);
         let lag_ms = self.lag_ms.load(Relaxed);
         LoopReport {
@@ -248,5 +262,23 @@ impl RareEvent {
     /// The size of the last one and how long ago it was, in milliseconds; `None` if there was none.
     fn last(&self, now: u64) -> Option<(i64, u64)> {
         (self.count > 0).then(|| (self.last_ms, now.saturating_sub(self.at_ms)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prober_that_rests_for_too_long_is_silent_and_a_recorder_without_work_is_not() {
+        let now = 60_000;
+        let silent = |kind, beat_ms| {
+            let entry = WatchEntry::new("thread", kind, 1, true);
+            entry.beat_ms.store(beat_ms, Relaxed);
+            (entry.silent_ms(now), entry.report(now, &[]).beat_ms_ago)
+        };
+        assert_eq!(silent(WatchKind::Recorder, 1), (0, 0));
+        assert_eq!(silent(WatchKind::Prober, now - PROBER_RESTS_MS), (0, 0));
+        assert_eq!(silent(WatchKind::Prober, now - PROBER_RESTS_MS - 1_500), (1_500, 1_500));
     }
 }

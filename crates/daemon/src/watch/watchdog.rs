@@ -316,8 +316,7 @@ impl Watchdog {
 
 impl WatchEntry {
     fn sample(&self, now_ms: u64) -> Sample {
-        let idle = self.idle.load(Acquire);
-        let beat_ms = if idle { now_ms } else { self.beat_ms.load(Relaxed) };
+        let beat_ms = self.progress_ms(now_ms);
         Sample { number: self.number, beat_ms, lag_ms_max: self.unread_lag_ms_max.swap(0, Relaxed) }
     }
 }
