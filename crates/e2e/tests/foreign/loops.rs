@@ -352,21 +352,32 @@ fn epoll_with(process: u32, descriptor: u64) -> anyhow::Result<u64> {
     anyhow::bail!("process {process} waits for descriptor {descriptor}")
 }
 
-/// Threads whose loss costs the process nothing that its clients or its feeds could notice.
-const HARMLESS: &[&str] = &[];
+/// Threads whose loss neither clients, nor feeds, nor the watch over the process notice while they have nothing to do.
+const HARMLESS: &[&str] = &[
+    // Purges memory.
+    "jemalloc_bg_thd",
+    // No line waits.
+    "log",
+    // Waits for the end of a log level that was set for a time.
+    "log-level",
+    // No signal comes.
+    "signals",
+    // The first thread of that name waits for the end of the server, which runs on the second.
+    "admin",
+    // Documents are parsed without their marks.
+    "marks",
+    // The store has several.
+    "sled-io-0",
+];
 
-/// Parks each thread of a program in turn, by the first letters of its name.
+/// Parks each thread of a program in turn, each in a program of its own.
 async fn each_thread(program: Binary, hold: Hold) -> anyhow::Result<()> {
     if !is_possible() {
         return Ok(());
     }
-    let only = std::env::var("E2E_THREAD").ok();
     let mut healthy = Vec::new();
     let names = names_of_threads(Patient::well().await?.id(program))?;
     for name in names {
-        if only.as_ref().is_some_and(|only| !name.starts_with(&**only)) {
-            continue;
-        }
         let mut patient = Patient::well().await?;
         let name: &'static str = name.leak();
         if let Err(error) = park(patient.id(program), Spot::idle(name), hold).await? {
@@ -411,4 +422,51 @@ async fn no_thread_of_the_gateway_that_is_blocked_is_healthy() -> anyhow::Result
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn no_thread_of_the_daemon_that_is_blocked_is_healthy() -> anyhow::Result<()> {
     each_thread(Ingestd, Hold::Futex).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
+async fn the_thread_of_the_log() -> anyhow::Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let mut patient = Patient::well().await?;
+    park_in(&mut patient, Gateway, Spot::idle("log"), Hold::Futex, Lure::Nothing).await?;
+    // It has a line to write.
+    patient.stack.process(Gateway)?.signal(rustix::process::Signal::HUP)?;
+    sleep(SETTLED).await;
+    patient
+        .expect("gw log thread, idle", Expected::fault(&["log-blocked"], &["newswire-gateway"]))
+        .await
+        .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
+async fn the_recorder_between_two_visits() -> anyhow::Result<()> {
+    let how = (Ingestd, Spot::idle("recorder"), Hold::Futex, Lure::Article);
+    row("in recorder, idle", how, blocked(&["recorder"])).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
+async fn the_prober_of_the_gateway() -> anyhow::Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let patient = parked(Gateway, Spot::idle("prober"), Hold::Pipe, Lure::Nothing).await?;
+    // It rests for 3 s between two rounds.
+    sleep(SETTLED).await;
+    patient.expect("gw prober, idle", blocked(&["prober"])).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
+async fn the_thread_of_the_black_box() -> anyhow::Result<()> {
+    if !is_possible() {
+        return Ok(());
+    }
+    let patient = parked(Ingestd, Spot::idle("black-box"), Hold::Pipe, Lure::Nothing).await?;
+    sleep(SETTLED).await;
+    patient.expect("in black box, idle", blocked(&["black-box"])).await.map(drop)
 }

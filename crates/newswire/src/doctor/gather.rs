@@ -25,6 +25,7 @@ use super::{
         self, file_system::StoreFileSystem, kernel_files::KernelFiles, pressure::Pressures,
         store_placement::StorePlacement,
     },
+    second_look::is_silent,
     settle,
     systemd::SystemdUnits,
     threads, waits, within,
@@ -408,6 +409,10 @@ async fn examine_daemon(
     let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
     daemon.black_box = black_box;
+    if daemon.black_box.get().is_some_and(is_silent) && daemon.latest().is_some() {
+        // A process that was stopped for a moment writes again.
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket).await;
+    }
     if let Some(pid) = found.pid
         && daemon.latest().and_then(log_end::trouble).is_some()
     {

@@ -178,3 +178,52 @@ fn a_task_that_waits_although_something_is_queued_for_it_is_named_with_what_it_w
     watched(&mut e.gateway).progress.tasks[0].idle = true;
     expect(&e, VerdictCode::Healthy, &[]);
 }
+
+#[test]
+fn an_idle_task_that_has_something_queued_in_two_reports_was_not_woken() {
+    let mut e = healthy();
+    let task = |queued, since_ms_ago, steps| TaskWait {
+        name: "recorder".into(),
+        waits_for: Some("a job".into()),
+        idle: true,
+        since_ms_ago,
+        steps,
+        queued: Some(queued),
+        capacity: Some(64),
+    };
+    let look = |e: &mut Evidence, first, later| {
+        let mut watch = watched(&mut e.ingestd).clone();
+        watch.progress.tasks = vec![later];
+        e.ingestd.watch_later = Part::Found(watch);
+        watched(&mut e.ingestd).progress.tasks = vec![first];
+    };
+    look(&mut e, task(2, 2_000, 7), task(3, 3_000, 7));
+    let words = ["the task recorder of newswire-ingestd", "a job for 2s", "2 of 64 are queued"];
+    expect(&e, VerdictCode::EventLoopBlocked, &words);
+    // It was woken in between, or has nothing to do.
+    for (first, later) in [
+        (task(2, 2_000, 7), task(3, 10, 9)),
+        (task(0, 2_000, 7), task(3, 3_000, 7)),
+        (task(2, 2_000, 7), task(0, 3_000, 7)),
+        (task(2, 100, 7), task(3, 1_100, 7)),
+    ] {
+        look(&mut e, first, later);
+        expect(&e, VerdictCode::Healthy, &[]);
+    }
+}
+
+#[test]
+fn a_black_box_that_is_not_written_is_told_unless_its_process_has_ended() {
+    let mut e = healthy();
+    let mut black_box = crate::black_box::tests::killed_in_a_stall();
+    (black_box.last.running, black_box.last.written_ms_ago) = (true, 900);
+    e.ingestd.black_box = Part::Found(black_box.clone());
+    expect(&e, VerdictCode::Healthy, &[]);
+    black_box.last.written_ms_ago = 9_000;
+    e.ingestd.black_box = Part::Found(black_box.clone());
+    expect(&e, VerdictCode::EventLoopBlocked, &["black-box of newswire-ingestd", "written nothing for 9s"]);
+    // The file is that of an earlier run.
+    black_box.last.running = false;
+    e.ingestd.black_box = Part::Found(black_box);
+    expect(&e, VerdictCode::Healthy, &[]);
+}
