@@ -107,5 +107,5 @@ fn socket_of_daemon(gateway: &Process) -> Option<PathBuf> {
     let file = file.map(|file| process::seen_by(pid, &folder.join(file)));
     let settings = environment.iter().filter(|(name, _)| name != "NEWSWIRE_CONFIG").cloned();
     let config = daemon::config::load(file.as_deref(), settings).ok()?.config;
-    Some(process::seen_by(pid, &ControlSocket::Ingestd.in_dir(&folder.join(&config.daemon.run_dir))))
+    Some(process::seen_by(pid, &ControlSocket::Ingestd.in_dir(folder.join(&config.daemon.run_dir))))
 }
