@@ -11,6 +11,7 @@ pub(crate) mod http;
 mod listener;
 mod locate;
 mod log_end;
+mod other_gateways;
 mod part;
 mod presence;
 mod process;
@@ -111,7 +112,12 @@ pub(crate) async fn run(arguments: DoctorArgs) -> anyhow::Result<Exit> {
         refuse_foreign(pid)?;
     }
     let config = arguments.file.load_in_part();
-    let mut evidence = Box::pin(gather::gather(&options, &config)).await;
+    let (mut evidence, mut others) = tokio::join!(
+        Box::pin(gather::gather(&options, &config)),
+        Box::pin(other_gateways::examine(&options, &config)),
+    );
+    others.retain(|other| Some(other.pid) != evidence.gateway.pid());
+    evidence.other_gateways = others;
     // A file that was deleted while they run is no mistake on the command line.
     if evidence.target == Target::Both && evidence.daemons().all(|daemon| !daemon.is_running()) {
         arguments.file.refuse_missing()?;

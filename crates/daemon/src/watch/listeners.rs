@@ -417,7 +417,7 @@ mod tests {
     use crate::logs::capture;
 
     fn probe(watch: &Watch, listener: &ListenerState) {
-        let (thread, stop) = (watch.busy_thread("prober", WatchKind::Prober), AtomicBool::new(false));
+        let (thread, stop) = (watch.helper_thread("prober", WatchKind::Prober), AtomicBool::new(false));
         Probe::new(watch, listener, &thread.during("probing", listener.name), &stop).run();
     }
 

@@ -1,7 +1,11 @@
 //! Other places: a second gateway, other namespaces, a configuration that cannot be read.
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
+use anyhow::Context as _;
 use e2e::{
     Binary::{self, Gateway, Ingestd},
     ChildProcess, StartOptions, free_address, http, wait_for,
@@ -12,7 +16,7 @@ use tokio::time::sleep;
 use crate::{
     loops::park_worker,
     parking::is_possible,
-    row::{DoctorRun, Expected, Patient, SETTLED, SOON, has, is_root, wait_state},
+    row::{Diagnosis, DoctorRun, Expected, Patient, SETTLED, SOON, has, is_root, wait_state},
 };
 
 /// Starts a second gateway beside the first, as the README describes it, and waits until it serves.
@@ -87,6 +91,23 @@ async fn the_configuration_cannot_be_read() -> anyhow::Result<()> {
     patient.expect_of("configuration broken, ingestd stopped", doctor, expected).await.map(drop)
 }
 
+/// Carries out the command that the doctor advises with all these words, as its reader would, and checks the last line of
+/// the output: the verdict.
+fn follow(diagnosis: &Diagnosis, words: &[&str], verdicts: &[&str]) -> anyhow::Result<()> {
+    let advice = diagnosis.next().into_iter().find(|line| words.iter().all(|word| line.contains(word)));
+    let command = advice.and_then(|line| line.split("   #").next()).context("it advises such a command")?;
+    let mut path = std::ffi::OsString::from(Binary::Newswire.path()?.parent().context("a folder")?);
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let output = Command::new("sh").args(["-c", command]).env("PATH", path).stdin(Stdio::null()).output()?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let last = out.lines().last().unwrap_or_default();
+    e2e::log_line(&format!("carried out: {command}: {last}"));
+    let is_right = verdicts.iter().any(|verdict| last.starts_with(&format!("VERDICT {verdict}:")));
+    anyhow::ensure!(is_right, "{command}: {last}\n{err}\n{out}");
+    Ok(())
+}
+
 fn can_unshare() -> bool {
     is_root() && has("unshare")
 }
@@ -100,8 +121,9 @@ async fn the_doctor_is_in_another_network_namespace() -> anyhow::Result<()> {
     let patient = Patient::well().await?;
     let doctor = DoctorRun { through: &["unshare", "--net"], ..DoctorRun::default() };
     // Nothing is reached at the configured address from there.
-    let expected = Expected::unknown(&[]);
-    patient.expect_of("doctor in another net namespace", doctor, expected).await.map(drop)
+    let expected = Expected::unknown(&["other network"]);
+    let diagnosis = patient.expect_of("doctor in another net namespace", doctor, expected).await?;
+    follow(&diagnosis, &["nsenter", " -n "], &["healthy"])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,4 +186,87 @@ async fn a_deleted_configuration_and_a_blocked_worker() -> anyhow::Result<()> {
     let expected =
         Expected::fault(&["event-loop-blocked", "configuration-broken"], &["on_tick|configuration"]);
     patient.expect_of("configuration absent, worker blocked", doctor, expected).await.map(drop)
+}
+
+/// The namespaces of a container, with its own /proc. The files are those of this machine, mounted once more.
+const CONTAINER: &[&str] = &["--pid", "--fork", "--mount-proc", "--mount", "--net"];
+
+/// The process that was started in namespaces of its own: `unshare --fork` stays outside.
+fn child_of(parent: u32) -> anyhow::Result<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+    Ok(children.split_whitespace().next().context("it has a child")?.parse()?)
+}
+
+/// A gateway as a container has it, beside a daemon outside of it.
+async fn gateway_in_a_container() -> anyhow::Result<(Patient, u32)> {
+    let mut patient = Patient::prepared(2).await?;
+    patient.stack.set_start_options(Gateway, apart(CONTAINER));
+    patient.stack.start(Ingestd)?;
+    patient.stack.start(Gateway)?;
+    let serves = async || patient.stack.path("run/gateway-admin.sock").exists().then_some(());
+    wait_for("the gateway", SOON, serves).await?;
+    sleep(SETTLED).await;
+    let gateway = child_of(patient.id(Gateway))?;
+    Ok((patient, gateway))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
+async fn the_gateway_is_in_a_container() -> anyhow::Result<()> {
+    if !can_unshare() || !has("ip") {
+        return Ok(());
+    }
+    let (patient, gateway) = gateway_in_a_container().await?;
+    let expected = Expected::unknown(&["process ids, network, files"]);
+    let diagnosis = patient.expect("gateway in a container, doctor outside", expected).await?;
+    follow(&diagnosis, &["nsenter", " -m -n -p "], &["healthy", "unknown"])?;
+    follow(&diagnosis, &["nsenter", " --pid "], &["healthy"])?;
+    if is_possible() {
+        let spot = crate::parking::Spot::idle("worker-0");
+        crate::parking::park(gateway, spot, crate::parking::Hold::Futex).await??;
+        sleep(SETTLED).await;
+        let expected = Expected::fault(&["event-loop-blocked"], &["worker-0"]);
+        patient.expect("gateway in a container, worker blocked, doctor outside", expected).await?;
+        let target = gateway.to_string();
+        let through: &[&str] = &["nsenter", "-t", &target, "-m", "-n", "-p"];
+        let inside = DoctorRun { through, ..DoctorRun::default() };
+        patient.expect_of("the same, doctor inside", inside, expected).await?;
+    }
+    Ok(())
+}
+
+/// As `kubectl debug --target` does: the process ids and the network of the gateway, and other files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
+async fn the_doctor_is_in_a_debug_container() -> anyhow::Result<()> {
+    if !can_unshare() || !has("ip") {
+        return Ok(());
+    }
+    let (patient, gateway) = gateway_in_a_container().await?;
+    let (target, folder) = (gateway.to_string(), patient.stack.folder().display().to_string());
+    // The configuration stays readable, and the sockets are hidden.
+    let hidden = format!(
+        "mount --make-rprivate / && mount -t proc proc /proc && mount -t tmpfs none {folder}/run && exec \"$@\""
+    );
+    let enter = ["nsenter", "-t", &target, "-n", "-p", "unshare", "--mount", "sh", "-c", &hidden, "sh"];
+    let bare = DoctorRun { through: &enter, ..DoctorRun::default() };
+    // The gateway is reached through its root, and says that it hears the daemon, which is outside of all this.
+    let expected = Expected::unknown(&["the gateway hears it"]);
+    let diagnosis = patient.expect_of("doctor in a debug container", bare.clone(), expected).await?;
+    let proof = diagnosis.json["evidence"]["proof"].as_array().context("a proof")?.iter();
+    let proved: Vec<_> =
+        proof.filter(|entry| entry["state"] == "proved").map(|entry| &entry["part"]).collect();
+    for part in ["address", "gateway-report", "gateway-watchdog", "gateway-process"] {
+        anyhow::ensure!(proved.iter().any(|proved| *proved == part), "{part} is proved: {proved:?}");
+    }
+    let inner = inner_pid(gateway)?;
+    let of_one = DoctorRun { arguments: &["--pid", &inner], ..bare };
+    patient.expect_of("doctor --pid in a debug container", of_one, Expected::FINE).await.map(drop)
+}
+
+/// The id of a process in its own namespace.
+fn inner_pid(process: u32) -> anyhow::Result<String> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).context("its ids")?;
+    Ok(ids.split_whitespace().last().context("an id")?.to_owned())
 }

@@ -240,20 +240,26 @@ impl Patient {
             sleep(Duration::from_secs(1)).await;
             diagnosis = self.doctor(run.clone()).await?;
         }
-        let complaints = expected.complaints(&diagnosis);
-        let right = if complaints.is_empty() { "yes" } else { "NO" };
-        log_line(&format!(
-            "| {sickness} | {} | {} | {right} | {:.1} | {} |",
-            diagnosis.code(),
-            diagnosis.root(),
-            diagnosis.took.as_secs_f64(),
-            diagnosis.exit.map_or_else(|| "–".to_owned(), |code| code.to_string()),
-        ));
-        log_line(&format!("{}: {}", diagnosis.code(), diagnosis.line()));
-        diagnosis.next().iter().for_each(|line| log_line(&format!("  next: {line}")));
-        anyhow::ensure!(complaints.is_empty(), "{sickness}: {}\n{:#}", complaints.join("; "), diagnosis.json);
+        judge(sickness, &diagnosis, expected)?;
         Ok(diagnosis)
     }
+}
+
+/// Prints the row, and checks it.
+pub(crate) fn judge(sickness: &str, diagnosis: &Diagnosis, expected: Expected<'_>) -> anyhow::Result<()> {
+    let complaints = expected.complaints(diagnosis);
+    let right = if complaints.is_empty() { "yes" } else { "NO" };
+    log_line(&format!(
+        "| {sickness} | {} | {} | {right} | {:.1} | {} |",
+        diagnosis.code(),
+        diagnosis.root(),
+        diagnosis.took.as_secs_f64(),
+        diagnosis.exit.map_or_else(|| "–".to_owned(), |code| code.to_string()),
+    ));
+    log_line(&format!("{}: {}", diagnosis.code(), diagnosis.line()));
+    diagnosis.next().iter().for_each(|line| log_line(&format!("  next: {line}")));
+    anyhow::ensure!(complaints.is_empty(), "{sickness}: {}\n{:#}", complaints.join("; "), diagnosis.json);
+    Ok(())
 }
 
 /// A program that interferes: ended, with its children, when dropped.

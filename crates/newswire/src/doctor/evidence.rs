@@ -199,36 +199,11 @@ pub(crate) struct OtherGateway {
     pub(crate) pid: i32,
     pub(crate) command: String,
     pub(crate) admin_socket: String,
-    pub(crate) state: OtherGatewayState,
-}
-
-/// What is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum OtherGatewayState {
-    /// Its watchdog sees progress.
-    Healthy,
-    /// It has just started.
-    Starting,
-    /// By a signal or a debugger.
-    Stopped,
-    /// By its control group.
-    Frozen,
-    /// It does not answer at its admin socket.
-    Silent,
-    /// This loop makes no progress.
-    Stalled(String),
-    /// It is not connected to the ingestion daemon.
-    WireCut,
-    /// This user may not ask it.
-    Unknown,
-}
-
-impl OtherGatewayState {
-    /// Whether something is wrong.
-    pub(crate) fn is_sick(&self) -> bool {
-        !matches!(self, Self::Healthy | Self::Starting | Self::Unknown)
-    }
+    /// The word of the verdict on it, as `newswire doctor --pid` would say it.
+    pub(crate) verdict: &'static str,
+    /// The verdict is a fault.
+    pub(crate) is_sick: bool,
+    pub(crate) line: String,
 }
 
 /// The file system of the store, as this tool sees it.

@@ -14,7 +14,7 @@ use crate::black_box::{self, BlackBoxReport};
 
 use super::{
     admin,
-    evidence::{Configured, DaemonEvidence, Disk, Evidence, OtherGateway, Presence, Target},
+    evidence::{Configured, DaemonEvidence, Disk, Evidence, Presence, Target},
     http, listener,
     locate::{self, Instance, LocatedProcess},
     log_end,
@@ -25,6 +25,7 @@ use super::{
         self, file_system::StoreFileSystem, kernel_files::KernelFiles, pressure::Pressures,
         store_placement::StorePlacement,
     },
+    second_look::is_silent,
     settle,
     systemd::SystemdUnits,
     threads, waits,
@@ -92,7 +93,13 @@ pub(crate) fn instance(config: &ConfigInPart) -> Instance {
         gateway_dir,
         config: config.loaded.file.as_deref().map(absolute),
         is_whole: config.is_whole(),
+        is_bare: is_bare(config),
     }
+}
+
+/// Whether neither a configuration nor the directory of the sockets is here, as in a container for debugging.
+fn is_bare(config: &ConfigInPart) -> bool {
+    config.loaded.file.is_none() && !config.loaded.config.daemon.run_dir.exists()
 }
 
 /// Gathers all evidence.
@@ -103,6 +110,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let instance = instance(config);
     let mut units = match (&options.target, options.quick) {
         (DoctorTarget::Url { .. }, _) | (_, true) => SystemdUnits::not_asked(),
+        (DoctorTarget::Pid(pid), _) => SystemdUnits::query().await.that_run(*pid),
         _ => SystemdUnits::query().await,
     };
     if loaded.config.gateway.admin_dir.is_some() {
@@ -131,9 +139,8 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         capture_stacks(options, &mut gateway, began + STACKS_UNTIL).await;
     }
     let run_dir = instance.run_dir.clone();
-    let (store_place, other_gateways, run_dir_group) = tokio::join!(
+    let (store_place, run_dir_group) = tokio::join!(
         examine_store_place(options, &ingestd, &store_path),
-        find_other_gateways(options, &instance, gateway.pid()),
         within::later(DISK_WITHIN, move || settle::group_that_may_enter(&run_dir)),
     );
     let mut evidence = Evidence {
@@ -154,11 +161,12 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         store,
         file_system,
         store_place,
-        other_gateways,
+        other_gateways: Vec::new(),
         pressure,
         waits,
     };
     settle::presence(&mut evidence, is_nowhere);
+    settle::daemon_elsewhere(&mut evidence);
     evidence
 }
 
@@ -206,7 +214,7 @@ fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<St
     if options.target != DoctorTarget::Both {
         return Configured::default();
     }
-    let values = config.is_whole().then_some(&config.loaded.config);
+    let values = (config.is_whole() && !is_bare(config)).then_some(&config.loaded.config);
     Configured {
         listen: values.map(|config| config.gateway.listen).filter(|listen| listen.port() != 0),
         store: values.map(|config| absolute(&config.store.path).display().to_string()),
@@ -329,13 +337,15 @@ async fn examine_listener(options: &GatherOptions, target: &HttpTarget) -> Part<
 }
 
 fn admin_socket(options: &GatherOptions, name: &str, pid: Option<i32>, instance: &Instance) -> PathBuf {
-    match (&options.target, pid) {
-        (DoctorTarget::Pid(_), Some(pid)) => locate::admin_socket_of(pid).unwrap_or_default(),
-        // The directory of a broken configuration may be wrong.
-        (_, Some(pid)) if !instance.is_whole => {
-            locate::admin_socket_of(pid).unwrap_or_else(|| instance.admin_socket(name))
-        }
-        _ => instance.admin_socket(name),
+    let configured = || instance.admin_socket(name);
+    let Some(pid) = pid else { return configured() };
+    // The directory of a broken configuration may be wrong, and its path may lead to another one where the process runs.
+    let is_there =
+        instance.is_whole && !instance.is_bare && (!process::has_other_files(pid) || configured().exists());
+    match (&options.target, is_there) {
+        (DoctorTarget::Pid(_), _) => locate::admin_socket_of(pid).unwrap_or_default(),
+        (_, true) => configured(),
+        (_, false) => locate::admin_socket_of(pid).unwrap_or_else(configured),
     }
 }
 
@@ -404,6 +414,10 @@ async fn examine_daemon(
     let ((process, resources, watchdog_ran), (), black_box) = tokio::join!(from_outside, asked, black_box);
     (daemon.process, daemon.resources, daemon.watchdog_ran) = (process, resources, watchdog_ran);
     daemon.black_box = black_box;
+    if daemon.black_box.get().is_some_and(is_silent) && daemon.latest().is_some() {
+        // A process that was stopped for a moment writes again.
+        daemon.black_box = read_black_box(options, name, daemon.presence, &socket, found.pid).await;
+    }
     if let Some(pid) = found.pid
         && daemon.latest().and_then(log_end::trouble).is_some()
     {
@@ -506,19 +520,6 @@ async fn store_of_the_dead(configured: &Path) -> Part<StorePlacement> {
     match within::later(resources::SAMPLE_WITHIN, move || StorePlacement::without_daemon(&store)).await {
         Some(place) => Part::from_result(place),
         None => Part::timed_out("its file system did not answer in time"),
-    }
-}
-
-async fn find_other_gateways(
-    options: &GatherOptions,
-    instance: &Instance,
-    gateway: Option<i32>,
-) -> Vec<OtherGateway> {
-    match options.target {
-        DoctorTarget::Both if !options.quick => {
-            resources::other_gateways::examine(&instance.run_dir, gateway).await
-        }
-        _ => Vec::new(),
     }
 }
 

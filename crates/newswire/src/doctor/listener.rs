@@ -167,6 +167,19 @@ fn holders(inodes: &BTreeSet<u64>) -> (HashMap<u64, Vec<Owner>>, u32) {
     (holders, blind)
 }
 
+/// The sockets that a process holds, by their inodes.
+pub(crate) fn held_by(pid: i32) -> Option<BTreeSet<u64>> {
+    sockets_of(&Process::new(pid).ok()?)
+}
+
+/// The Unix sockets by which a process is connected, by their inodes.
+pub(crate) fn connected_unix_of(process: &Process) -> Vec<u64> {
+    // Those of its own network namespace.
+    let (Ok(entries), Some(held)) = (process.unix(), sockets_of(process)) else { return Vec::new() };
+    let connected = entries.into_iter().filter(|entry| entry.state == UnixState::CONNECTED);
+    connected.map(|entry| entry.inode).filter(|inode| held.contains(inode)).collect()
+}
+
 fn sockets_of(process: &Process) -> Option<BTreeSet<u64>> {
     let inode = |target| match target {
         FDTarget::Socket(inode) => Some(inode),

@@ -38,6 +38,8 @@ pub(crate) struct Instance {
     pub(crate) config: Option<PathBuf>,
     /// Whether the configuration could be read and has no mistake. Else its directories may be wrong.
     pub(crate) is_whole: bool,
+    /// Neither a configuration nor the directory of the sockets is here: the tool may be in a container of its own.
+    pub(crate) is_bare: bool,
 }
 
 /// The process of one program, if it was found.
@@ -101,9 +103,11 @@ fn sockets(program: &str) -> &'static [ControlSocket] {
     }
 }
 
-/// The admin socket on which a process listens.
+/// The admin socket on which a process listens, by a path that leads to it from here.
 pub(crate) fn admin_socket_of(pid: i32) -> Option<PathBuf> {
-    listener::unix_of(pid).into_iter().find(|path| path.to_string_lossy().ends_with("-admin.sock"))
+    let bound = listener::unix_of(pid).into_iter();
+    let socket = bound.into_iter().find(|path| path.to_string_lossy().ends_with("-admin.sock"))?;
+    Some(process::seen_by(pid, &socket))
 }
 
 /// Finds the process of a program.
@@ -149,6 +153,13 @@ async fn locate_running(
             };
             return LocatedProcess::at(other.pid, format!("runs {program} {how}"));
         }
+    }
+    if let [(only, _)] = &named[..]
+        && instance.is_bare
+        && process::has_other_files(only.pid)
+    {
+        let how = format!("is the only {program} that can be seen from here, and has other files");
+        return LocatedProcess::at(only.pid, how);
     }
     let found = probe_sockets(program, instance, is_program).await;
     let why = found.why.join(", ");
@@ -359,6 +370,7 @@ mod tests {
             gateway_dir: folder.to_path_buf(),
             config: None,
             is_whole: true,
+            is_bare: false,
         }
     }
 

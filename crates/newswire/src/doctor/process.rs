@@ -116,6 +116,24 @@ pub(crate) fn arguments(pid: i32) -> Option<Vec<String>> {
     within::through_memory(pid, Proc::cmdline)
 }
 
+/// Whether the root of a process, or its mounts, are others than those of this tool, as in another container.
+pub(crate) fn has_other_files(pid: i32) -> bool {
+    let link = |of: &str, name: &str| std::fs::read_link(format!("/proc/{of}/{name}")).ok();
+    let pid = pid.to_string();
+    let differs = |name: &str| link(&pid, name).is_some_and(|its| Some(its) != link("self", name));
+    differs("ns/mnt") || differs("root")
+}
+
+/// A path as a process sees it, by a name that leads to the same file from here.
+pub(crate) fn seen_by(pid: i32, path: &Path) -> PathBuf {
+    match has_other_files(pid) {
+        false => path.to_owned(),
+        true => {
+            Path::new("/proc").join(pid.to_string()).join("root").join(path.strip_prefix("/").unwrap_or(path))
+        }
+    }
+}
+
 /// The command line, as one line.
 pub(crate) fn command(process: &Proc) -> String {
     let arguments = arguments(process.pid()).unwrap_or_default().join(" ");

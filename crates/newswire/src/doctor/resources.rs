@@ -15,7 +15,6 @@ pub(crate) mod group_tree;
 pub(crate) mod kernel_files;
 pub(crate) mod memory_limit;
 pub(crate) mod namespaces;
-pub(crate) mod other_gateways;
 pub(crate) mod pressure;
 pub(crate) mod sockets;
 pub(crate) mod still_threads;

@@ -6,6 +6,8 @@ use control::{
     watch::{ListenerProbe, ObserverReport, TaskWait},
 };
 
+use crate::black_box::BlackBoxReport;
+
 /// The watchdog looks every 250 ms.
 const WATCHDOG_SILENT_MS: u64 = 3_000;
 /// The same while it reads the stack of a thread: the first time it reads debug information, for seconds on a busy machine.
@@ -16,6 +18,9 @@ const VITALS_MS: u64 = 1_500;
 const STACKS_MS: u64 = 15_000;
 /// A listener that has not answered for this long does not; one probe waits as long.
 const LISTENER_MUTE_MS: u64 = 5_000;
+
+/// Something is written every 500 ms.
+const BLACK_BOX_SILENT_MS: u64 = 4_000;
 
 /// A task that has waited for longer for one thing, while something is queued for it, was not woken: each request that it may
 /// wait for has a shorter deadline.
@@ -46,6 +51,11 @@ pub(crate) fn is_held_up(task: &TaskWait) -> bool {
     let has_queued = task.queued.is_some_and(|queued| queued > 0);
     let is_late = !task.idle && task.since_ms_ago > TASK_LATE_MS;
     task.waits_for.is_some() && (is_late || has_queued && task.since_ms_ago > TASK_WAITS_MS)
+}
+
+/// Whether a process that runs has not written its black box for too long.
+pub(crate) fn is_silent(black_box: &BlackBoxReport) -> bool {
+    black_box.last.running && black_box.last.written_ms_ago > BLACK_BOX_SILENT_MS
 }
 
 /// Whether a report calls for a second one, before a rule decides by it: a process that was stopped for a moment has the

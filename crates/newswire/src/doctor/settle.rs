@@ -4,6 +4,8 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::evidence::{DaemonEvidence, Evidence, Presence, Target};
 
+/// A heartbeat is due on the wire every 2 s; the end of the daemon closes the wire at once.
+const HEARD_MS: u64 = 4_000;
 /// Permission of the group to enter a directory.
 const GROUP_ENTERS: u32 = 0o010;
 
@@ -27,6 +29,21 @@ pub(super) fn presence(evidence: &mut Evidence, is_nowhere: [bool; 2]) {
     let is_gateway_absent = evidence.gateway.presence == Presence::Absent;
     if is_nowhere[0] && (lost || is_gateway_absent) && is_hidden(&evidence.ingestd) {
         settle(&mut evidence.ingestd, "no process of that name runs on this machine");
+    }
+}
+
+/// A daemon from which the gateway has just heard runs, in a place that cannot be seen from here.
+pub(super) fn daemon_elsewhere(evidence: &mut Evidence) {
+    let wire = evidence.gateway.gateway_vitals().and_then(|vitals| vitals.wire.as_ref());
+    let is_heard =
+        wire.is_some_and(|wire| wire.connected && wire.heard_ms_ago.is_some_and(|ms| ms <= HEARD_MS));
+    let daemon = &mut evidence.ingestd;
+    if is_heard && daemon.presence == Presence::Absent {
+        daemon.presence = Presence::Unknown;
+        daemon.found_by = format!(
+            "the gateway hears it, but no process that can be seen from here is it; {}",
+            daemon.found_by
+        );
     }
 }
 

@@ -61,6 +61,16 @@ impl SystemdUnits {
         })
     }
 
+    /// The units that run this process: another gateway may be the one of the unit.
+    pub(crate) fn that_run(self, pid: i32) -> Self {
+        Self(match self.0 {
+            Part::Found(units) => {
+                Part::Found(units.into_iter().filter(|unit| unit.main_pid == Some(pid)).collect())
+            }
+            missing => missing,
+        })
+    }
+
     /// The service that runs a program of ours.
     pub(crate) fn of(&self, program: &str) -> Part<SystemdUnit> {
         match &self.0 {
@@ -114,6 +124,9 @@ mod tests {
         );
         assert!(units.of("newswire-ingestd").get().is_none());
         assert_eq!(units.0.get().unwrap().len(), 2);
+        let units = units.that_run(42);
+        assert!(units.of("newswire-gateway").get().is_some());
+        assert!(units.that_run(43).of("newswire-gateway").get().is_none());
     }
 
     #[test]

@@ -182,6 +182,7 @@ const RULES: &[Rule] = &[
     watch_rules::observer_blocked,
     watch_rules::helper_blocked,
     watch_rules::task_held_up,
+    watch_rules::black_box_silent,
     presence_rules::recording_paused,
     progress_rules::worker_starved,
     progress_rules::loop_moves,

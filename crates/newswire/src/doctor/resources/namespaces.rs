@@ -15,6 +15,9 @@ pub(crate) struct OtherPlace {
     pub(crate) mnt: bool,
     /// The container, according to its control group.
     pub(crate) container: Option<ContainerName>,
+    /// Whether the doctor is run by root, who may enter.
+    #[serde(skip)]
+    pub(crate) by_root: bool,
 }
 
 /// How a container is called.
@@ -41,6 +44,7 @@ impl OtherPlace {
             net: differs("net"),
             mnt: differs("mnt"),
             container: container(&groups),
+            by_root: rustix::process::geteuid().is_root(),
         };
         (place.pid || place.net || place.mnt).then_some(place)
     }
@@ -58,22 +62,32 @@ impl OtherPlace {
         format!("a place with other {}{container}", kinds.join(", "))
     }
 
-    /// Commands that run the doctor in that place.
-    pub(crate) fn enter(&self, pid: i32) -> Vec<String> {
+    /// Commands that run the doctor in that place, with these options if it has our files, and those if it has its own.
+    /// `inner` is the process id there.
+    pub(crate) fn enter(&self, pid: i32, inner: i32, here: &str, there: &str) -> Vec<String> {
         let inside = match &self.container {
             Some(ContainerName::Docker(id)) => Some(format!("docker exec {id} newswire doctor")),
             Some(ContainerName::Podman(id)) => Some(format!("podman exec {id} newswire doctor")),
-            Some(ContainerName::Pod) => {
-                Some("kubectl debug -it POD --target=CONTAINER --image=IMAGE -- newswire doctor".to_owned())
-            }
+            Some(ContainerName::Pod) => Some("kubectl exec POD -c CONTAINER -- newswire doctor".to_owned()),
             None => None,
         };
-        let flags: String = [(self.mnt, " -m"), (self.net, " -n"), (self.pid, " -p")]
-            .into_iter()
-            .filter_map(|(differs, flag)| differs.then_some(flag))
-            .collect();
-        let enter = format!("sudo nsenter -t {pid}{flags} newswire doctor");
-        inside.into_iter().chain([enter]).collect()
+        let debug = format!(
+            "kubectl debug -it POD --target=CONTAINER --image=IMAGE -- newswire doctor --pid {inner}   # if its image lacks the tool"
+        );
+        let debug = (self.container == Some(ContainerName::Pod)).then_some(debug);
+        let sudo = if self.by_root { "" } else { "sudo " };
+        let network = if self.net { " -n" } else { "" };
+        // Process ids have a meaning only together with the /proc of that place, which is one of its files.
+        let ids = if self.pid { " -p" } else { "" };
+        let by_id = format!("{sudo}nsenter -t {pid}{network} newswire doctor --pid {pid}");
+        let enter = match self.mnt {
+            false => vec![format!("{sudo}nsenter -t {pid}{network} newswire doctor{here}")],
+            true => vec![
+                format!("{sudo}nsenter -t {pid} -m{network}{ids} newswire doctor{there}"),
+                format!("{by_id}   # this process only; if the tool is not installed there"),
+            ],
+        };
+        inside.into_iter().chain(debug).chain(enter).collect()
     }
 }
 
@@ -119,13 +133,26 @@ mod tests {
         }
         assert_eq!(OtherPlace::of(&fixture.files(), 7), None);
         fixture.write("/proc/8/cgroup", &format!("0::/system.slice/docker-{id}.scope\n"));
-        let place = OtherPlace::of(&fixture.files(), 8).unwrap();
+        let place = OtherPlace { by_root: false, ..OtherPlace::of(&fixture.files(), 8).unwrap() };
         assert_eq!(
-            place.enter(8),
-            ["docker exec 0123456789ab newswire doctor", "sudo nsenter -t 8 -m -n newswire doctor"]
+            place.enter(8, 1, " --config a", " --config b"),
+            [
+                "docker exec 0123456789ab newswire doctor",
+                "sudo nsenter -t 8 -m -n newswire doctor --config b",
+                "sudo nsenter -t 8 -n newswire doctor --pid 8   # this process only; if the tool is not installed there"
+            ]
         );
+        // With our /proc, its process ids would be taken for ours.
+        let place = OtherPlace { pid: true, mnt: false, container: None, by_root: true, ..place };
+        assert_eq!(
+            place.enter(8, 1, " --config a", " --config b"),
+            ["nsenter -t 8 -n newswire doctor --config a"]
+        );
+        let place = OtherPlace::of(&fixture.files(), 8).unwrap();
         assert_eq!(place.describe(), "a place with other network, files, Docker container 0123456789ab");
         fixture.write("/proc/8/cgroup", "0::/kubepods.slice/kubepods-pod7.slice/cri-containerd-1.scope\n");
-        assert_eq!(OtherPlace::of(&fixture.files(), 8).unwrap().container, Some(ContainerName::Pod));
+        let place = OtherPlace::of(&fixture.files(), 8).unwrap();
+        assert_eq!(place.container, Some(ContainerName::Pod));
+        assert!(place.enter(8, 1, "", "")[1].contains("newswire doctor --pid 1 "), "{place:?}");
     }
 }

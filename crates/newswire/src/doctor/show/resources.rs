@@ -79,9 +79,8 @@ pub(super) fn show(page: &mut ReportWriter, daemon: &DaemonEvidence) {
 /// Other gateways, and the pressure of the machine.
 pub(super) fn show_machine(page: &mut ReportWriter, evidence: &Evidence) {
     for other in &evidence.other_gateways {
-        let state = serde_json::to_value(&other.state).map(|state| state.to_string()).unwrap_or_default();
-        let text = format!("pid {}, {}: {}", other.pid, safe(state.trim_matches('"')), safe(&other.command));
-        page.line(other.state.is_sick(), "beside it", &text);
+        let text = format!("pid {}, {}: {}", other.pid, other.verdict, safe(&other.command));
+        page.line(other.is_sick, "beside it", &text);
     }
     let Some(machine) = evidence.pressure.get() else { return };
     let parts = [("processors", machine.cpu), ("memory", machine.memory), ("disks", machine.io)];

@@ -2,7 +2,10 @@
 //! that is not ours.
 
 use super::{DaemonEvidence, Evidence, safe};
-use crate::{doctor::evidence::Target, out::whole};
+use crate::{
+    doctor::{evidence::Target, locate::config_of, resources::namespaces::OtherPlace},
+    out::whole,
+};
 
 /// The command that restarts a process which hangs: it may not end in order.
 pub(super) fn restart(daemon: &DaemonEvidence) -> String {
@@ -88,6 +91,22 @@ pub(super) fn other_place() -> String {
     "run the doctor where that process runs: docker exec CONTAINER newswire doctor, kubectl exec POD -c CONTAINER -- newswire \
      doctor; as root of the machine it sees all of them"
         .to_owned()
+}
+
+/// The doctor where a process runs whose network is another one.
+pub(super) fn in_its_place(evidence: &Evidence, daemon: &DaemonEvidence, place: &OtherPlace) -> Vec<String> {
+    let option =
+        |config: Option<&str>| config.map_or_else(String::new, |file| format!(" --config {}", quoted(file)));
+    let command = daemon.process.get().map(|process| process.command.as_str()).unwrap_or_default();
+    let arguments: Vec<_> = command.split_whitespace().map(str::to_owned).collect();
+    let there = config_of(&arguments).filter(|file| file.starts_with('/'));
+    let pid = daemon.pid().unwrap_or(0);
+    let inner = daemon.process.get().and_then(|process| process.inner_pids.last().copied()).unwrap_or(pid);
+    let here = match evidence.target {
+        Target::Pid => format!(" --pid {pid}"),
+        _ => option(evidence.config.as_deref()),
+    };
+    place.enter(pid, inner, &here, &option(there))
 }
 
 /// The tool that was installed with a process of another version.

@@ -5,7 +5,7 @@ use super::{
     name_and_pid,
     next::{exit_log_hint, look_with_rights, quoted, restart, restart_in_order, start, sudo, whose},
     progress_rules::stalled_loops,
-    resource_rules::other_network,
+    resource_rules::{elsewhere, other_network},
     safe, stalled_before,
 };
 use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY, resources::freezer::FrozenGroup};
@@ -341,6 +341,10 @@ pub(super) fn starting(evidence: &Evidence) -> Option<DoctorVerdict> {
     // A gateway that is ready has finished starting.
     if ready.is_some_and(|ready| ready.ready) {
         return None;
+    }
+    // A network that cannot be seen does not pass as a start does.
+    if let Some(elsewhere) = elsewhere(evidence) {
+        return Some(elsewhere);
     }
     let reasons = ready.map(|ready| safe(&ready.reasons.join("; "))).unwrap_or_default();
     let wait = if reasons.is_empty() { "not ready yet".to_owned() } else { reasons };

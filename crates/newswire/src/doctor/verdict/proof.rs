@@ -5,8 +5,11 @@ use control::watch::{StoreReport, WireReport};
 
 use super::{
     DaemonEvidence, Evidence, Presence, duration,
-    next::{look_again, look_with_rights, other_place, restart_in_order, tool_of_its_version, whose},
+    next::{
+        in_its_place, look_again, look_with_rights, other_place, restart_in_order, tool_of_its_version, whose,
+    },
     progress_rules::{SETTLED_MS, WIRE_SILENT_MS},
+    resource_rules::other_network,
     safe,
 };
 use crate::doctor::{
@@ -48,6 +51,9 @@ fn address(evidence: &Evidence) -> ProofEntry {
     let address = safe(&answers.address);
     let Some(health) = answers.health() else {
         let why = format!("{address} does not answer as newswire-gateway: {}", answer_to_health(answers));
+        if let Some(entry) = elsewhere(evidence, &why) {
+            return entry;
+        }
         let remedy = match evidence.target {
             Target::Url => "name the gateway itself with --url, not the proxy in front of it".to_owned(),
             _ => format!("curl -i http://{address}/health   # which server answers there?"),
@@ -61,6 +67,14 @@ fn address(evidence: &Evidence) -> ProofEntry {
         }
         _ => answered_by(evidence, &address, health),
     }
+}
+
+/// The same address is another one in the network of the gateway, which does not pass as a start does.
+fn elsewhere(evidence: &Evidence, why: &str) -> Option<ProofEntry> {
+    let place = other_network(&evidence.gateway)?;
+    let why = format!("{why}; the gateway runs in {}", place.describe());
+    let remedy = in_its_place(evidence, &evidence.gateway, place).pop()?;
+    Some(ProofEntry::unknown(ProofPart::Address, why, remedy).lasting())
 }
 
 fn answer_to_health(answers: &HttpProbes) -> String {
@@ -90,6 +104,9 @@ fn answered_by(evidence: &Evidence, address: &str, health: &PublicHealth) -> Pro
     if !is_it {
         let other = health.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
         let why = format!("{other} answers at {address}, not newswire-gateway (pid {})", process.pid);
+        if let Some(entry) = elsewhere(evidence, &why) {
+            return entry;
+        }
         return ProofEntry::unknown(part, why, look_with_rights(evidence));
     }
     let inherited = gateway.gateway_vitals().is_some_and(|vitals| vitals.inherited);

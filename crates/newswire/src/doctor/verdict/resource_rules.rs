@@ -7,11 +7,11 @@ use control::watch::{DiskWorkPhase, SlowDiskReport};
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
-    next::{quoted, restart, restart_in_order, start},
+    next::{in_its_place, quoted, restart, restart_in_order, start},
     presence_rules::gateway_serves,
     safe,
 };
-use crate::doctor::evidence::{OtherGateway, OtherGatewayState};
+use crate::doctor::evidence::OtherGateway;
 use crate::doctor::resources::{
     cpu_quota::CpuQuota,
     file_system::StoreFileSystem,
@@ -496,18 +496,12 @@ fn lost_sockets(daemon: &DaemonEvidence) -> impl Iterator<Item = String> {
 
 /// A gateway beside the one of this configuration.
 pub(super) fn other_gateway(evidence: &Evidence) -> Option<DoctorVerdict> {
-    let OtherGateway { pid, command, admin_socket, state } =
-        evidence.other_gateways.iter().find(|other| other.state.is_sick())?;
-    let what = match state {
-        OtherGatewayState::Stopped => "is stopped".to_owned(),
-        OtherGatewayState::Frozen => "is frozen by its control group".to_owned(),
-        OtherGatewayState::Silent => format!("does not answer at {}", safe(admin_socket)),
-        OtherGatewayState::Stalled(name) => format!("makes no progress in {}", safe(name)),
-        OtherGatewayState::WireCut => "is not connected to newswire-ingestd".to_owned(),
-        OtherGatewayState::Healthy | OtherGatewayState::Starting | OtherGatewayState::Unknown => return None,
-    };
-    let line = format!("another gateway of this daemon, pid {pid} ({}), {what}", safe(command));
-    Some(DoctorVerdict::new(VerdictCode::OtherGateway, line, [format!("newswire doctor --pid {pid}")]))
+    let OtherGateway { pid, command, verdict, line, .. } =
+        evidence.other_gateways.iter().find(|other| other.is_sick)?;
+    let line =
+        format!("another gateway of this daemon, pid {pid} ({}), is sick: {verdict}: {line}", safe(command));
+    let examine = format!("newswire doctor --pid {pid}   # all about that one, and what to do");
+    Some(DoctorVerdict::new(VerdictCode::OtherGateway, line, [examine]))
 }
 
 /// The place of a process whose addresses are not those of this tool.
@@ -534,5 +528,5 @@ pub(super) fn elsewhere(evidence: &Evidence) -> Option<DoctorVerdict> {
         name_and_pid(daemon),
         place.describe()
     );
-    Some(DoctorVerdict::new(VerdictCode::Unknown, line, place.enter(daemon.pid().unwrap_or(0))))
+    Some(DoctorVerdict::new(VerdictCode::Unknown, line, in_its_place(evidence, daemon, place)))
 }

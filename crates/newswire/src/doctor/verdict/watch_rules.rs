@@ -12,10 +12,13 @@ use super::{
     progress_rules::{BEATS_AGAIN_MS, report_bug, stalled_loops},
     safe,
 };
-use crate::doctor::second_look::{is_held_up, is_mute, is_stuck, watchdog_is_stuck};
+use crate::doctor::second_look::{is_held_up, is_mute, is_silent, is_stuck, watchdog_is_stuck};
 
 /// A loop beats every 100 ms; without a watchdog that looks, one that has not for this long is blocked.
 const UNWATCHED_MS: u64 = 1_000;
+
+/// The thread that writes the black box.
+const BLACK_BOX_THREAD: &str = "black-box";
 
 /// Whether a loop makes no progress: the watchdog says so, or its beat does while the watchdog is stuck.
 pub(super) fn is_stalled(watch: &WatchReport, l: &LoopReport) -> bool {
@@ -57,6 +60,26 @@ pub(super) fn observer_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
         name_and_pid(daemon),
         duration(observer.since_ms_ago),
         function(daemon, observer.tid)
+    );
+    Some(blocked(daemon, line))
+}
+
+/// What the process does is not kept: after a hang or a crash there would be nothing to read.
+pub(super) fn black_box_silent(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let found = evidence.daemons().find_map(|daemon| {
+        daemon.latest()?;
+        Some((daemon, daemon.black_box.get().filter(|black_box| is_silent(black_box))?))
+    });
+    let (daemon, black_box) = found?;
+    let thread = daemon
+        .stacks
+        .get()
+        .and_then(|stacks| stacks.threads.iter().find(|thread| thread.thread.name == BLACK_BOX_THREAD));
+    let line = format!(
+        "the thread {BLACK_BOX_THREAD} of {} has written nothing for {}{}; all else makes progress",
+        name_and_pid(daemon),
+        duration(black_box.last.written_ms_ago),
+        thread.map(|thread| function(daemon, thread.thread.tid)).unwrap_or_default()
     );
     Some(blocked(daemon, line))
 }

@@ -204,3 +204,19 @@ fn a_thread_that_works_for_the_operator_and_stands_still_is_named_with_what_is_l
     watched(&mut e.gateway).progress.loops.last_mut().unwrap().stalled = false;
     expect(&e, VerdictCode::Healthy, &[]);
 }
+
+#[test]
+fn a_black_box_that_is_not_written_is_told_unless_its_process_has_ended() {
+    let mut e = healthy();
+    let mut black_box = crate::black_box::tests::killed_in_a_stall();
+    (black_box.last.running, black_box.last.written_ms_ago) = (true, 900);
+    e.ingestd.black_box = Part::Found(black_box.clone());
+    expect(&e, VerdictCode::Healthy, &[]);
+    black_box.last.written_ms_ago = 9_000;
+    e.ingestd.black_box = Part::Found(black_box.clone());
+    expect(&e, VerdictCode::EventLoopBlocked, &["black-box of newswire-ingestd", "written nothing for 9s"]);
+    // The file is that of an earlier run.
+    black_box.last.running = false;
+    e.ingestd.black_box = Part::Found(black_box);
+    expect(&e, VerdictCode::Healthy, &[]);
+}
