@@ -1,9 +1,19 @@
 //! `--config`, and the error that ends a command with exit code 2.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use daemon::config::Loaded;
+
+use crate::within::within;
+
+/// How long reading the configuration may take where a broken one takes no tool away.
+const READ_WITHIN: Duration = Duration::from_secs(3);
 
 /// `--config`, for every command that reads the configuration.
 #[derive(Clone, Debug, Args)]
@@ -49,14 +59,35 @@ impl ConfigFile {
         let is_missing = |file: &PathBuf| {
             std::fs::metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         };
-        match self.config.as_ref().filter(|file| is_missing(file)) {
+        let file = self.config.clone();
+        let missing = within(READ_WITHIN, move || file.filter(is_missing)).flatten();
+        match missing {
             Some(file) => Err(UsageError(format!("--config: there is no file {}", file.display()))),
             None => Ok(()),
         }
     }
 
-    /// Loads what can be read of the configuration.
+    /// Loads what can be read of the configuration, in [`READ_WITHIN`] at most.
     pub(crate) fn load_in_part(&self) -> ConfigInPart {
+        let file = self.clone();
+        within(READ_WITHIN, move || file.read_in_part()).unwrap_or_else(|| self.unread())
+    }
+
+    /// What counts if the file cannot be read in time.
+    fn unread(&self) -> ConfigInPart {
+        let nothing = Some(Path::new("/dev/null"));
+        let (loaded, _) = daemon::config::load_in_part(nothing, daemon::config::environment());
+        let file = self.config.clone();
+        let named =
+            file.as_ref().map_or("the configuration file".to_owned(), |file| file.display().to_string());
+        let complaint = format!(
+            "{named}: it cannot be read within {} s; it is no regular file, or its file system does not answer",
+            READ_WITHIN.as_secs()
+        );
+        ConfigInPart { loaded, complaints: vec![complaint], unreadable: None }
+    }
+
+    fn read_in_part(&self) -> ConfigInPart {
         let (loaded, complaints) =
             daemon::config::load_in_part(self.config.as_deref(), daemon::config::environment());
         let denied = |file: &PathBuf| {
@@ -83,6 +114,8 @@ pub(crate) struct UsageError(pub(crate) String);
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, FileType, Mode};
+
     use super::*;
 
     #[test]
@@ -99,5 +132,17 @@ mod tests {
         assert_eq!(part.loaded.config.daemon.run_dir, PathBuf::from("/run/here"));
         assert_eq!(part.complaints.len(), 2, "{:?}", part.complaints);
         assert!(!part.is_whole() && part.unreadable.is_none());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_in_time_takes_no_tool_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("newswire.toml");
+        // To open a pipe waits for its other end, as a network disk waits for its server.
+        rustix::fs::mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let named = ConfigFile { config: Some(file.clone()) };
+        let part = named.load_in_part();
+        assert_eq!(part.loaded.file, Some(file));
+        assert!(part.complaints[0].contains("cannot be read within 3 s"), "{:?}", part.complaints);
     }
 }

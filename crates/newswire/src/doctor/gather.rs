@@ -131,7 +131,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         examine_disk(options, &loaded.config.store.path),
         examine_file_system(options, ingestd_pid, &store_path),
         examine_pressure(options),
-        complaints(options, config),
+        complaints(options, config, ingestd_pid.is_some()),
     );
     // A user who may not look at the sockets still sees which process answers.
     if let Some(answers) = gateway_that_answers(&gateway, &http) {
@@ -223,8 +223,9 @@ fn configured(options: &GatherOptions, config: &ConfigInPart, complaints: Vec<St
     }
 }
 
-/// What is wrong with the configuration, and with the list of sources if that can be read.
-async fn complaints(options: &GatherOptions, config: &ConfigInPart) -> Vec<String> {
+/// What is wrong with the configuration, and with the list of sources if that can be read, or is missing where the daemon
+/// runs.
+async fn complaints(options: &GatherOptions, config: &ConfigInPart, is_here: bool) -> Vec<String> {
     if options.target != DoctorTarget::Both {
         return Vec::new();
     }
@@ -233,17 +234,25 @@ async fn complaints(options: &GatherOptions, config: &ConfigInPart) -> Vec<Strin
         return complaints;
     }
     let list = config.loaded.config.ingestd.sources.clone();
+    let name = list.display().to_string();
     let read =
-        within::later(DISK_WITHIN, move || is_readable(&list).then(|| crate::config::read_list(&list)));
-    if let Some(Some(Err(wrong))) = read.await {
-        complaints.extend(wrong.to_string().lines().map(str::to_owned));
+        within::later(DISK_WITHIN, move || asks_for(&list, is_here).then(|| crate::config::read_list(&list)));
+    match read.await {
+        Some(Some(Err(wrong))) => complaints.extend(wrong.to_string().lines().map(str::to_owned)),
+        Some(_) => {}
+        None => complaints.push(format!(
+            "{name}: the list of sources cannot be read in time; it is no regular file, or its file system does not answer"
+        )),
     }
     complaints
 }
 
-/// A list that is not on this machine, or that this user may not read, is not wrong.
-fn is_readable(list: &Path) -> bool {
-    std::fs::File::open(list).is_ok()
+/// A list that this user may not read is not wrong, nor is one that is missing where the daemon does not run.
+fn asks_for(list: &Path, is_here: bool) -> bool {
+    match std::fs::File::open(list) {
+        Ok(_) => true,
+        Err(error) => is_here && error.kind() == std::io::ErrorKind::NotFound,
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -589,6 +598,10 @@ mod tests {
         mknodat(CWD, &list, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let options = GatherOptions { quick: false, stacks: false, since: None, target: DoctorTarget::Both };
         let config = ConfigFile { config: Some(file) }.load_in_part();
-        assert_eq!(complaints(&options, &config).await, Vec::<String>::new());
+        let found = complaints(&options, &config, true).await;
+        assert!(found.len() == 1 && found[0].contains("cannot be read in time"), "{found:?}");
+        std::fs::remove_file(&list).unwrap();
+        assert_eq!(complaints(&options, &config, false).await, Vec::<String>::new());
+        assert_eq!(complaints(&options, &config, true).await.len(), 1, "the daemon would not start again");
     }
 }

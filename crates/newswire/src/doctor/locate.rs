@@ -171,12 +171,6 @@ async fn locate_running(
         is_nowhere: named.is_empty() && sees_all(),
         ..LocatedProcess::not_asked()
     };
-    let unclear: Vec<_> =
-        named.iter().filter(|(_, r)| *r == Relation::Unclear).map(|(other, _)| other.pid).collect();
-    let only = || match unclear[..] {
-        [only] if found.denied => Some(only),
-        _ => None,
-    };
     let main = unit.and_then(|unit| unit.main_pid).filter(|pid| Process::new(*pid).is_ok());
     let (pid, how) = if let Some((pid, how)) = found.listens {
         (pid, how)
@@ -184,8 +178,6 @@ async fn locate_running(
         (pid, format!("main process of its systemd unit; {why}"))
     } else if let Some(pid) = same {
         (pid, format!("runs {program} with this configuration; {why}"))
-    } else if let Some(pid) = only() {
-        (pid, format!("the only {program} on this machine that may use this configuration; {why}"))
     } else {
         located.others = named.into_iter().map(|(other, _)| other).collect();
         return located;

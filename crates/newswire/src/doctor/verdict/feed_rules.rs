@@ -161,7 +161,7 @@ fn likely_cause(feeds: &FeedsReport) -> LikelyCause {
     match cause {
         CommonCause::Resolver => resolver(feeds),
         CommonCause::Network => LikelyCause {
-            what: "no connection is established, so the network of this machine is down, or a firewall blocks it"
+            what: "no connection is established: the servers or a firewall refuse it, or the network of this machine is down"
                 .to_owned(),
             next: network_steps(),
         },

@@ -7,6 +7,16 @@ use crate::{
     out::whole,
 };
 
+/// A process that may belong to another configuration is never to be ended for that.
+pub(super) fn by_itself(daemon: &DaemonEvidence) -> String {
+    match daemon.pid() {
+        Some(pid) => format!(
+            "newswire doctor --pid {pid}   # or with --config, and the file that the process was started with"
+        ),
+        None => "name the file that the process was started with: newswire doctor --config FILE".to_owned(),
+    }
+}
+
 /// The command that restarts a process which hangs: it may not end in order.
 pub(super) fn restart(daemon: &DaemonEvidence) -> String {
     restarted_by(daemon, "kill -9")

@@ -6,7 +6,8 @@ use control::watch::{StoreReport, WireReport};
 use super::{
     DaemonEvidence, Evidence, Presence, duration,
     next::{
-        in_its_place, look_again, look_with_rights, other_place, restart_in_order, tool_of_its_version, whose,
+        by_itself, in_its_place, look_again, look_with_rights, other_place, restart_in_order,
+        tool_of_its_version, whose,
     },
     progress_rules::{SETTLED_MS, WIRE_SILENT_MS},
     resource_rules::other_network,
@@ -198,8 +199,8 @@ fn unreadable(
         MissingCause::TimedOut if daemon.health.get().is_some() => {
             ProofEntry::unknown(part, why, look_again(evidence)).lasting()
         }
-        // A process binds its sockets when it starts, and never again.
-        MissingCause::NoSocket => ProofEntry::unknown(part, why, restart_in_order(daemon)),
+        // It runs: with other sockets than those of this configuration, or with lost ones.
+        MissingCause::NoSocket => ProofEntry::unknown(part, why, by_itself(daemon)),
         _ => ProofEntry::unknown(part, why, look_again(evidence)),
     }
 }
