@@ -11,6 +11,7 @@ pub(crate) mod http;
 mod listener;
 mod locate;
 mod log_end;
+mod mounts;
 mod part;
 mod presence;
 mod process;
