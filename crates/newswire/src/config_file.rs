@@ -76,10 +76,12 @@ impl ConfigFile {
     /// What counts if the file cannot be read in time.
     fn unread(&self) -> ConfigInPart {
         let nothing = Some(Path::new("/dev/null"));
-        let (loaded, _) = daemon::config::load_in_part(nothing, daemon::config::environment());
-        let file = self.config.clone();
-        let named =
-            file.as_ref().map_or("the configuration file".to_owned(), |file| file.display().to_string());
+        let (mut loaded, _) = daemon::config::load_in_part(nothing, daemon::config::environment());
+        loaded.file.clone_from(&self.config);
+        let named = match &self.config {
+            Some(file) => file.display().to_string(),
+            None => "the configuration file".to_owned(),
+        };
         let complaint = format!(
             "{named}: it cannot be read within {} s; it is no regular file, or its file system does not answer",
             READ_WITHIN.as_secs()

@@ -11,6 +11,7 @@ pub(crate) mod http;
 mod listener;
 mod locate;
 mod log_end;
+mod mounts;
 mod other_gateways;
 mod part;
 mod presence;

@@ -6,17 +6,14 @@ use std::{
     time::Duration,
 };
 
-use procfs::{
-    FromRead as _,
-    process::{MountInfo, MountInfos},
-};
+use procfs::{FromRead as _, process::MountInfos};
 use serde::Serialize;
 use tokio::{
     process::Command,
     time::{Instant, timeout},
 };
 
-use super::kernel_files::KernelFiles;
+use super::{super::mounts, kernel_files::KernelFiles};
 
 /// How long a file system may take to refuse the removal of a directory that does not exist.
 const PROBE_WITHIN: Duration = Duration::from_millis(1_500);
@@ -44,15 +41,12 @@ impl StoreFileSystem {
     pub(crate) fn of(files: &KernelFiles, pid: Option<i32>, path: &Path) -> Option<Self> {
         let table = pid.map_or("/proc/self/mountinfo".to_owned(), |pid| format!("/proc/{pid}/mountinfo"));
         let mounts = MountInfos::from_read(std::fs::File::open(files.at(table)).ok()?).ok()?;
-        // The last one of the same mount point covers those before it.
-        let has_path = |mount: &&MountInfo| path.starts_with(unescaped(&mount.mount_point));
-        let depth = |mount: &&MountInfo| mount.mount_point.components().count();
-        let mount = mounts.0.iter().filter(has_path).max_by_key(depth)?;
+        let mount = mounts::of_path(mounts, path)?;
         Some(Self {
             mount_point: mount.mount_point.display().to_string(),
-            source: mount.mount_source.clone().unwrap_or_default(),
-            kind: mount.fs_type.clone(),
-            device: mount.majmin.clone(),
+            source: mount.mount_source.unwrap_or_default(),
+            kind: mount.fs_type,
+            device: mount.majmin,
             ..Self::default()
         })
     }
@@ -75,11 +69,6 @@ impl StoreFileSystem {
     }
 }
 
-/// The kernel writes a space as `\040`.
-fn unescaped(path: &Path) -> PathBuf {
-    path.to_string_lossy().replace("\\040", " ").into()
-}
-
 /// Whether a process waits in the kernel and cannot be interrupted. A busy machine may not have let it run yet.
 fn is_in_the_kernel(pid: Option<u32>) -> bool {
     let process = pid.and_then(|pid| procfs::process::Process::new(i32::try_from(pid).ok()?).ok());
@@ -91,17 +80,14 @@ mod tests {
     use super::{super::fixture::KernelFixture, *};
 
     #[test]
-    fn the_mount_that_covers_the_others_is_named() {
+    fn the_file_system_is_the_one_that_the_process_sees() {
         let fixture = KernelFixture::new();
-        fixture.write(
-            "/proc/7/mountinfo",
-            "27 1 254:0 / / rw - ext4 /dev/vda rw\n28 27 254:1 / /var rw - ext4 /dev/vdb rw\n\
-             29 28 254:2 / /var/lib/news\\040wire rw - xfs /dev/vdc rw\n30 28 254:3 / /var rw - btrfs /dev/vdd rw\n",
-        );
-        let of = |path: &str| StoreFileSystem::of(&fixture.files(), Some(7), Path::new(path)).unwrap();
-        assert_eq!(of("/var/x").source, "/dev/vdd");
-        assert_eq!(of("/home").mount_point, "/");
-        assert_eq!((of("/variable").source, of("/var").kind), ("/dev/vda".to_owned(), "btrfs".to_owned()));
+        fixture.write("/proc/7/mountinfo", "27 1 254:0 / / rw - xfs /dev/vdc rw\n");
+        fixture.write("/proc/self/mountinfo", "27 1 254:1 / / rw - ext4 /dev/vda rw\n");
+        let of = |pid| StoreFileSystem::of(&fixture.files(), pid, Path::new("/var")).unwrap();
+        let seen = |pid| [of(pid).source, of(pid).kind, of(pid).device, of(pid).mount_point];
+        assert_eq!(seen(Some(7)), ["/dev/vdc", "xfs", "254:0", "/"]);
+        assert_eq!(seen(None), ["/dev/vda", "ext4", "254:1", "/"]);
     }
 
     #[tokio::test]

@@ -10,6 +10,8 @@ use std::{
 use procfs::process::{FDTarget, Process};
 use serde::Serialize;
 
+use super::super::mounts;
+
 /// The file that the daemon keeps locked, in the folder of the store.
 const LOCK: &str = "lock";
 /// The folder of the journal in it.
@@ -122,17 +124,10 @@ impl OpenStoreFile {
                 let folder = self.path.parent().unwrap_or(&self.path);
                 StorePlacement::Renamed(folder.display().to_string())
             }
-            () if self.is_mounted(process)? => StorePlacement::Covered,
+            // The mount through which it was opened still is in the namespace of the process.
+            () if mounts::of_descriptor(process, self.descriptor)?.is_some() => StorePlacement::Covered,
             () => StorePlacement::Unmounted,
         })
-    }
-
-    /// Whether the mount through which it was opened still is in the namespace of the process.
-    fn is_mounted(&self, process: &Process) -> Option<bool> {
-        let text = fs::read_to_string(format!("/proc/{}/fdinfo/{}", process.pid(), self.descriptor)).ok()?;
-        let mount = text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse::<i32>().ok()?;
-        let mounts = process.mountinfo().ok()?;
-        Some(mounts.0.iter().any(|known| known.mnt_id == mount))
     }
 }
 

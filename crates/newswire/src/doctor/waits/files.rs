@@ -1,4 +1,4 @@
-//! Which file system a descriptor is on. Asks the kernel's tables only, never the file system, which may hang.
+//! What a file is that a thread waits for.
 
 use std::{
     os::unix::fs::FileTypeExt as _,
@@ -8,6 +8,7 @@ use std::{
 
 use procfs::process::Process;
 
+use super::super::mounts;
 use crate::within;
 
 /// How long a file system may take to tell what a file is.
@@ -22,19 +23,13 @@ pub(crate) struct MountPlace {
 
 /// The mount of a descriptor.
 pub(crate) fn mount_of(pid: i32, fd: i32) -> Option<MountPlace> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-    let id: i32 = text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
-    let mounts = Process::new(pid).ok()?.mountinfo().ok()?;
-    let found = mounts.into_iter().find(|mount| mount.mnt_id == id)?;
+    let found = mounts::of_descriptor(&Process::new(pid).ok()?, fd)??;
     Some(MountPlace { mount: found.mount_point, file_system: found.fs_type })
 }
 
 /// The mount that a path of the process is on, if no link leads elsewhere.
 pub(crate) fn mount_at(pid: i32, path: &Path) -> Option<MountPlace> {
-    let mounts = Process::new(pid).ok()?.mountinfo().ok()?;
-    let above = mounts.into_iter().filter(|mount| path.starts_with(&mount.mount_point));
-    // Of two at the same place the later one is on top.
-    let found = above.max_by_key(|mount| mount.mount_point.as_os_str().len())?;
+    let found = mounts::of_path(Process::new(pid).ok()?.mountinfo().ok()?, path)?;
     Some(MountPlace { mount: found.mount_point, file_system: found.fs_type })
 }
 
