@@ -3,7 +3,7 @@
 
 use control::{
     WatchReport,
-    watch::{ListenerProbe, ObserverReport, TaskWait},
+    watch::{ListenerProbe, ObserverReport, TaskWait, WatchKind},
 };
 
 use crate::black_box::BlackBoxReport;
@@ -19,6 +19,8 @@ const STACKS_MS: u64 = 15_000;
 /// A listener that has not answered for this long does not; one probe waits as long.
 const LISTENER_MUTE_MS: u64 = 5_000;
 
+/// Three rounds of probes.
+const UNREACHED_MS: u64 = 9_000;
 /// Something is written every 500 ms.
 const BLACK_BOX_SILENT_MS: u64 = 4_000;
 
@@ -44,6 +46,17 @@ pub(crate) fn is_stuck(observer: &ObserverReport) -> bool {
 /// A listener of a running process that does not answer to it, although it is there.
 pub(crate) fn is_mute(listener: &ListenerProbe) -> bool {
     !listener.missing && listener.waiting_ms.is_some_and(|waiting| waiting >= LISTENER_MUTE_MS)
+}
+
+/// A socket in a directory that a running process cannot reach itself any more, although it has answered there before.
+pub(crate) fn is_barred(listener: &ListenerProbe) -> bool {
+    let is_old = listener.answered_ms_ago.is_some_and(|ms| ms >= UNREACHED_MS);
+    let is_in_a_directory = matches!(listener.kind, WatchKind::Admin | WatchKind::Wire);
+    is_in_a_directory
+        && is_old
+        && listener.error.is_some()
+        && listener.waiting_ms.is_none()
+        && !listener.missing
 }
 
 /// A task that waits although something is queued for it, or longer than any deadline.

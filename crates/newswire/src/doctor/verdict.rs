@@ -178,6 +178,7 @@ const RULES: &[Rule] = &[
     progress_rules::does_not_answer,
     resource_rules::store_gone,
     resource_rules::run_dir_gone,
+    watch_rules::socket_barred,
     watch_rules::listener_mute,
     watch_rules::observer_blocked,
     watch_rules::helper_blocked,

@@ -8,11 +8,11 @@ use control::{
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, duration, name_and_pid,
-    next::restart,
+    next::{quoted, restart},
     progress_rules::{BEATS_AGAIN_MS, report_bug, stalled_loops},
     safe,
 };
-use crate::doctor::second_look::{is_held_up, is_mute, is_silent, is_stuck, watchdog_is_stuck};
+use crate::doctor::second_look::{is_barred, is_held_up, is_mute, is_silent, is_stuck, watchdog_is_stuck};
 
 /// A loop beats every 100 ms; without a watchdog that looks, one that has not for this long is blocked.
 const UNWATCHED_MS: u64 = 1_000;
@@ -68,6 +68,9 @@ pub(super) fn observer_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
 pub(super) fn black_box_silent(evidence: &Evidence) -> Option<DoctorVerdict> {
     let found = evidence.daemons().find_map(|daemon| {
         daemon.latest()?;
+        // It wakes ten times a second: one that runs has an output that fails, which its log tells.
+        let still = &daemon.resources.get()?.still;
+        still.iter().find(|thread| thread.name == BLACK_BOX_THREAD)?;
         Some((daemon, daemon.black_box.get().filter(|black_box| is_silent(black_box))?))
     });
     let (daemon, black_box) = found?;
@@ -124,6 +127,27 @@ pub(super) fn helper_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
         function(daemon, thread.tid)
     );
     Some(blocked(daemon, line))
+}
+
+/// A process cannot reach its own socket, which is there: nor can any tool, or a gateway of the same user.
+pub(super) fn socket_barred(evidence: &Evidence) -> Option<DoctorVerdict> {
+    let found = evidence.daemons().find_map(|daemon| {
+        Some((daemon, daemon.latest()?.progress.listeners.iter().find(|listener| is_barred(listener))?))
+    });
+    let (daemon, listener) = found?;
+    let address = safe(&listener.address);
+    let line = format!(
+        "{} runs, but has not reached its own socket {address} for {}: {}; no tool and no gateway of its user can connect",
+        name_and_pid(daemon),
+        duration(listener.answered_ms_ago.unwrap_or_default()),
+        safe(listener.error.as_deref().unwrap_or_default())
+    );
+    let next = format!(
+        "namei -l {}   # the user of {} must be able to enter each of these directories: chmod u+rwx",
+        quoted(&listener.address),
+        daemon.name
+    );
+    Some(DoctorVerdict::new(VerdictCode::RunDirGone, line, [next]))
 }
 
 /// A task waits although something is queued for it: no thread is blocked, so no stack shows it. In every report it is the

@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "gdb",
     "newswire-ingestd",
     "nsenter",
+    "namei",
     "nice",
     "ulimit",
     "findmnt",

@@ -3,6 +3,7 @@
 use control::watch::{ListenerProbe, ObserverReport, TaskWait};
 
 use super::*;
+use crate::doctor::resources::still_threads::StillThread;
 
 /// The stack of the thread `tid`.
 fn captured(daemon: &mut DaemonEvidence, tid: i32, name: &str, culprit: &str) {
@@ -211,12 +212,47 @@ fn a_black_box_that_is_not_written_is_told_unless_its_process_has_ended() {
     let mut black_box = crate::black_box::tests::killed_in_a_stall();
     (black_box.last.running, black_box.last.written_ms_ago) = (true, 900);
     e.ingestd.black_box = Part::Found(black_box.clone());
+    let still = |name: &str| StillThread { name: name.into(), state: 'S', ..StillThread::default() };
+    let Part::Found(resources) = &mut e.ingestd.resources else { panic!("they were sampled") };
+    resources.still = vec![still("black-box")];
     expect(&e, VerdictCode::Healthy, &[]);
     black_box.last.written_ms_ago = 9_000;
     e.ingestd.black_box = Part::Found(black_box.clone());
     expect(&e, VerdictCode::EventLoopBlocked, &["black-box of newswire-ingestd", "written nothing for 9s"]);
+    // The thread runs, and its file takes nothing.
+    let Part::Found(resources) = &mut e.ingestd.resources else { panic!("they were sampled") };
+    resources.still = vec![still("log")];
+    expect(&e, VerdictCode::Healthy, &[]);
     // The file is that of an earlier run.
     black_box.last.running = false;
     e.ingestd.black_box = Part::Found(black_box);
     expect(&e, VerdictCode::Healthy, &[]);
+}
+
+#[test]
+fn a_socket_that_its_own_process_cannot_reach_any_more_is_told_and_one_late_probe_is_not() {
+    let mut e = healthy();
+    let probed = |kind, answered_ms_ago, error: Option<&str>| ListenerProbe {
+        name: "wire".into(),
+        kind,
+        address: "/run/newswire/ingestd.sock".into(),
+        answered_ms_ago: Some(answered_ms_ago),
+        took_ms: Some(1),
+        waiting_ms: None,
+        missing: false,
+        error: error.map(str::to_owned),
+    };
+    let refused = Some("no probe could be sent: Permission denied");
+    for (kind, ms, error) in [
+        (WatchKind::Wire, 3_000, refused),
+        (WatchKind::Wire, 12_000, None),
+        // A machine without free ports, or descriptors, says nothing about the listener.
+        (WatchKind::Front, 12_000, refused),
+    ] {
+        watched(&mut e.ingestd).progress.listeners = vec![probed(kind, ms, error)];
+        expect(&e, VerdictCode::Healthy, &[]);
+    }
+    watched(&mut e.ingestd).progress.listeners = vec![probed(WatchKind::Wire, 12_000, refused)];
+    let words = ["newswire-ingestd (pid 100)", "/run/newswire/ingestd.sock for 12s", "Permission denied"];
+    expect(&e, VerdictCode::RunDirGone, &words);
 }
