@@ -59,7 +59,7 @@ impl OtherPlace {
     }
 
     /// Commands that run the doctor in that place.
-    pub(crate) fn enter(&self, pid: i32) -> Vec<String> {
+    pub(crate) fn enter(&self, pid: i32, sudo: &str) -> Vec<String> {
         let inside = match &self.container {
             Some(ContainerName::Docker(id)) => Some(format!("docker exec {id} newswire doctor")),
             Some(ContainerName::Podman(id)) => Some(format!("podman exec {id} newswire doctor")),
@@ -72,7 +72,7 @@ impl OtherPlace {
             .into_iter()
             .filter_map(|(differs, flag)| differs.then_some(flag))
             .collect();
-        let enter = format!("sudo nsenter -t {pid}{flags} newswire doctor");
+        let enter = format!("{sudo}nsenter -t {pid}{flags} newswire doctor");
         inside.into_iter().chain([enter]).collect()
     }
 }
@@ -121,7 +121,7 @@ mod tests {
         fixture.write("/proc/8/cgroup", &format!("0::/system.slice/docker-{id}.scope\n"));
         let place = OtherPlace::of(&fixture.files(), 8).unwrap();
         assert_eq!(
-            place.enter(8),
+            place.enter(8, "sudo "),
             ["docker exec 0123456789ab newswire doctor", "sudo nsenter -t 8 -m -n newswire doctor"]
         );
         assert_eq!(place.describe(), "a place with other network, files, Docker container 0123456789ab");
