@@ -22,6 +22,7 @@ mod resources;
 mod second_look;
 mod settle;
 mod show;
+mod started_as;
 mod systemd;
 mod threads;
 mod verdict;
@@ -73,7 +74,7 @@ pub(crate) struct DoctorArgs {
 /// ```text
 /// { "verdict": {"code", "line", "next": [..], "exit"},
 ///   "evidence": {
-///     "at" (RFC 3339), "took_ms", "version", "quick", "target" ("both" | "pid" | "url"), "config" (path or null),
+///     "at" (RFC 3339), "took_ms", "version", "is_root", "quick", "target" ("both" | "pid" | "url"), "config" (path or null),
 ///     "configured": {"listen","store","complaints": [..],"unreadable"}, "run_dir", "run_dir_group",
 ///     "proof": [{"part", "state" ("proved" | "unknown" | "not-asked"), "why", "remedy"}],
 ///     "http": {"address", "probes": [{"path","connect_ms","first_byte_ms","status","error","health"}], "ready": {..}},
@@ -81,13 +82,15 @@ pub(crate) struct DoctorArgs {
 ///                  "uptime_ms","program"}]}], "blind_to" (number of processes whose files this user may not see)},
 ///     "ingestd", "gateway": {
 ///       "name", "presence" ("running" | "absent" | "unknown" | "not-asked"), "found_by", "socket",
-///       "process": {"pid","inner_pids","command","state","stopped","frozen","tracer","threads","states","open_files","rss_bytes",
+///       "process": {"pid","inner_pids","command","state","stopped","frozen","tracer","threads","states","open_files",
+///                   "open_files_hard_max","rss_bytes",
 ///                   "memory","uptime_ms","cpu_ms","sampled_ms","cpu_sampled_ms","run_delay_ms","tasks"},
 ///       "resources": {"sampled_ms","frozen","cpu","memory","tasks","pressure","still"} (control groups, limits and
 ///                     threads that did not run, sampled twice),
 ///       "health", "watch" (answers of the admin socket), "watch_later" (a second later), "watched_for_ms",
 ///       "watchdog_ran", "late": [..], "unit" (systemd's view), "foreign" (another program at its admin socket),
 ///       "denied" (this user may not enter the directory), "may_end" (he may send it signals),
+///       "started": {"command": [..],"folder","user","variables": [..],"parent","by_up"} (how it was started, or would be),
 ///       "stacks": {"from" ("inside" | "outside"), "took_ms","longest_pause_ms","threads": [..]},
 ///       "black_box": {"path","process": {"pid","version","started_wall_ms","boot_id",..},"running","written_ms_ago",
 ///                     "watchdog_looked_ms_before","dropped","damaged","end": {"how","exit","error"},"stalls": [..],

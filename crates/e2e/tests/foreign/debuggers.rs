@@ -24,7 +24,7 @@ use crate::{
 const HELD: &[&str] = &["held-by-debugger", "gateway-stopped", "daemon-stopped"];
 
 /// A debugger that has attached and does nothing.
-async fn debugger_on(process: u32) -> anyhow::Result<Outsider> {
+pub(crate) async fn debugger_on(process: u32) -> anyhow::Result<Outsider> {
     let process_argument = process.to_string();
     let debugger = Outsider::start(
         "gdb",

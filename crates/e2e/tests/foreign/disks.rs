@@ -18,12 +18,12 @@ use tokio::time::sleep;
 use crate::row::{Expected, Patient, SETTLED, SOON, has, is_root, run};
 
 /// A file system of its own, in a file; taken down when dropped.
-struct FileSystem {
+pub(crate) struct FileSystem {
     folder: TempDir,
 }
 
 impl FileSystem {
-    fn mount_point(&self) -> PathBuf {
+    pub(crate) fn mount_point(&self) -> PathBuf {
         self.folder.path().join("mnt")
     }
 
@@ -32,24 +32,38 @@ impl FileSystem {
     }
 
     /// An ext4 in a file. `None`, with a printed reason, where that cannot be mounted.
-    fn ext4() -> anyhow::Result<Option<Self>> {
+    pub(crate) fn ext4() -> anyhow::Result<Option<Self>> {
         if !is_root() || !has("mkfs.ext4") {
             return Ok(None);
         }
         let folder = tempfile::Builder::new().prefix("newswire-disk-").tempdir()?;
         let this = Self { folder };
-        let image = this.folder.path().join("image").display().to_string();
+        let image = this.image();
         fs::create_dir(this.mount_point())?;
         run("truncate", &["-s", "512M", &image])?;
         run("mkfs.ext4", &["-q", "-F", &image])?;
-        if let Err(error) = run("mount", &["-o", "loop", &image, &this.mount_text()]) {
+        if let Err(error) = this.mount() {
             log_line(&format!("SKIPPED: {error}"));
             return Ok(None);
         }
         Ok(Some(this))
     }
 
-    fn tmpfs(size: &str) -> anyhow::Result<Option<Self>> {
+    fn image(&self) -> String {
+        self.folder.path().join("image").display().to_string()
+    }
+
+    /// Mounts an ext4 where it was.
+    pub(crate) fn mount(&self) -> anyhow::Result<()> {
+        run("mount", &["-o", "loop", &self.image(), &self.mount_text()])
+    }
+
+    /// Takes it out of the tree of files; what is open stays open.
+    pub(crate) fn unmount(&self) -> anyhow::Result<()> {
+        run("umount", &["-l", &self.mount_text()])
+    }
+
+    pub(crate) fn tmpfs(size: &str) -> anyhow::Result<Option<Self>> {
         if !is_root() {
             return Ok(None);
         }
@@ -64,12 +78,12 @@ impl FileSystem {
         Ok(Some(this))
     }
 
-    fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.mount_point().join("data")
     }
 
     /// Every write waits until it is dropped: drop it before the processes, or they cannot be ended.
-    fn freeze(&self) -> anyhow::Result<Frozen> {
+    pub(crate) fn freeze(&self) -> anyhow::Result<Frozen> {
         run("fsfreeze", &["-f", &self.mount_text()])?;
         Ok(Frozen(self.mount_text()))
     }
@@ -82,7 +96,7 @@ impl Drop for FileSystem {
     }
 }
 
-struct Frozen(String);
+pub(crate) struct Frozen(String);
 
 impl Drop for Frozen {
     fn drop(&mut self) {
@@ -91,7 +105,7 @@ impl Drop for Frozen {
 }
 
 /// Both at work with the store at that path.
-async fn with_store(path: &Path) -> anyhow::Result<Patient> {
+pub(crate) async fn with_store(path: &Path) -> anyhow::Result<Patient> {
     let mut patient = Patient::prepared(2).await?;
     patient.stack.set("store.path", &format!("{:?}", path.display().to_string()));
     patient.start().await?;
@@ -132,7 +146,7 @@ async fn a_frozen_file_system_after_95_s() -> anyhow::Result<()> {
 }
 
 /// Both at work, the disk of the ingestion daemon obeying the file that is returned.
-async fn with_an_obedient_disk() -> anyhow::Result<Option<(Patient, PathBuf)>> {
+pub(crate) async fn with_an_obedient_disk() -> anyhow::Result<Option<(Patient, PathBuf)>> {
     if !has("cc") {
         return Ok(None);
     }
@@ -205,9 +219,15 @@ async fn a_sync_fails() -> anyhow::Result<()> {
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn a_full_disk_when_the_daemon_starts() -> anyhow::Result<()> {
     let Some(disk) = FileSystem::tmpfs("6m")? else { return Ok(()) };
+    let patient = with_a_full_disk(&disk).await?;
+    patient.expect("disk full (tmpfs)", Expected::fault(&["disk-full"], &[])).await.map(drop)
+}
+
+/// The ingestion daemon has ended at its start, because a file `other` has all the space.
+pub(crate) async fn with_a_full_disk(disk: &FileSystem) -> anyhow::Result<Patient> {
     let mut patient = Patient::prepared(2).await?;
     patient.stack.set("store.path", &format!("{:?}", disk.store().display().to_string()));
-    let space = vec![0_u8; 6 << 20];
+    let space = vec![0_u8; 64 << 20];
     // It ends with the space.
     fs::write(disk.mount_point().join("other"), space).ok();
     patient.stack.start(Ingestd)?;
@@ -216,7 +236,7 @@ async fn a_full_disk_when_the_daemon_starts() -> anyhow::Result<()> {
     let gateway = patient.stack.gateway();
     let serves = async || e2e::http::fetch(&gateway, "/health", SOON).await.ok();
     wait_for("the gateway", SOON, serves).await?;
-    patient.expect("disk full (tmpfs)", Expected::fault(&["disk-full"], &[])).await.map(drop)
+    Ok(patient)
 }
 
 /// Something happens to the folder of the store while both run, and then something is published or not.
@@ -225,13 +245,19 @@ async fn store_gone(
     publish: bool,
     happens: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let patient = with_a_store().await?;
+    happens(&patient.stack.path("data"))?;
+    gone(&patient, sickness, publish).await
+}
+
+/// Both at work, and something is recorded.
+pub(crate) async fn with_a_store() -> anyhow::Result<Patient> {
     let patient = Patient::well().await?;
     let store = patient.stack.path("data");
     let recorded = async || store.join("journal").exists().then_some(());
     wait_for("the store", SOON, recorded).await?;
     sleep(SETTLED).await;
-    happens(&store)?;
-    gone(&patient, sickness, publish).await
+    Ok(patient)
 }
 
 /// Deletes a folder in which a program is at work; what it writes meanwhile is deleted by another attempt.
@@ -287,7 +313,7 @@ async fn the_journal_is_deleted() -> anyhow::Result<()> {
 async fn the_file_system_of_the_store_is_unmounted() -> anyhow::Result<()> {
     let Some(disk) = FileSystem::ext4()? else { return Ok(()) };
     let patient = with_store(&disk.store()).await?;
-    run("umount", &["-l", &disk.mount_text()])?;
+    disk.unmount()?;
     gone(&patient, "umount -l of the store while running", false).await
 }
 

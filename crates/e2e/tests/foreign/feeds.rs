@@ -25,6 +25,16 @@ async fn twenty(url: impl Fn(&Origin, usize) -> String) -> anyhow::Result<Patien
     Ok(Patient { stack: TestStack::new(&sources)?, origin })
 }
 
+/// Both at work, and each of 20 feeds refuses the connection.
+pub(crate) async fn refused() -> anyhow::Result<Patient> {
+    // The port of a listener that was closed.
+    let closed = e2e::free_address()?;
+    let mut patient = twenty(|_, number| format!("http://{closed}/{number}")).await?;
+    patient.start().await?;
+    sleep(SETTLED * 2).await;
+    Ok(patient)
+}
+
 const FAILING: Expected<'static> = Expected::fault(&["feeds-failing"], &["20"]);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,11 +65,7 @@ async fn a_silent_resolver() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_feed_refuses_the_connection() -> anyhow::Result<()> {
-    // The port of a listener that was closed.
-    let closed = e2e::free_address()?;
-    let mut patient = twenty(|_, number| format!("http://{closed}/{number}")).await?;
-    patient.start().await?;
-    sleep(SETTLED * 2).await;
+    let patient = refused().await?;
     patient.expect("20 of 20 feeds refuse the connection", FAILING).await.map(drop)
 }
 
@@ -95,7 +101,7 @@ async fn one_feed_of_twenty_fails() -> anyhow::Result<()> {
 }
 
 /// So many feeds that behave so, and everything about visits unlimited.
-async fn prepared(feeds: usize, behaviour: Option<&Behaviour>) -> anyhow::Result<Patient> {
+pub(crate) async fn prepared(feeds: usize, behaviour: Option<&Behaviour>) -> anyhow::Result<Patient> {
     let mut patient = Patient::prepared(feeds).await?;
     for (key, value) in [("fetch.host_in_flight", "1000"), ("fetch.timeout_total", "\"120s\"")] {
         patient.stack.set(key, value);

@@ -9,18 +9,18 @@ use std::{
 
 use e2e::{
     Binary::{self, Gateway, Ingestd},
-    log_line, wait_for,
+    TestSubscriber, log_line, wait_for,
 };
 use tokio::time::sleep;
 
 use crate::row::{Expected, Patient, SETTLED, SOON, through_shell};
 
 /// A control group of one controller; its processes go back to its parent when it is dropped.
-struct Group(PathBuf);
+pub(crate) struct Group(PathBuf);
 
 impl Group {
     /// `None`, with a printed reason, if this machine has no such controller or this user may not use it.
-    fn new(controller: &str) -> Option<Self> {
+    pub(crate) fn new(controller: &str) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let parent = Path::new("/sys/fs/cgroup").join(controller);
@@ -32,21 +32,21 @@ impl Group {
         made.then_some(Self(path))
     }
 
-    fn set(&self, file: &str, value: &str) -> anyhow::Result<()> {
+    pub(crate) fn set(&self, file: &str, value: &str) -> anyhow::Result<()> {
         let path = self.0.join(file);
         fs::write(&path, value).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
     }
 
-    fn get(&self, file: &str) -> String {
+    pub(crate) fn get(&self, file: &str) -> String {
         fs::read_to_string(self.0.join(file)).unwrap_or_default().trim().to_owned()
     }
 
-    fn add(&self, process: u32) -> anyhow::Result<()> {
+    pub(crate) fn add(&self, process: u32) -> anyhow::Result<()> {
         self.set("cgroup.procs", &process.to_string())
     }
 
     /// A number of a file such as `cpu.stat`.
-    fn counter(&self, file: &str, name: &str) -> u64 {
+    pub(crate) fn counter(&self, file: &str, name: &str) -> u64 {
         let text = self.get(file);
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|number| number.parse().ok()).unwrap_or_default()
@@ -106,7 +106,7 @@ async fn the_freezer_of_version_1_holds_the_daemon() -> anyhow::Result<()> {
 }
 
 /// Lets a group have so many percent of one processor, and waits until it has been held back a few times.
-async fn throttle(group: &Group, percent: u32) -> anyhow::Result<()> {
+pub(crate) async fn throttle(group: &Group, percent: u32) -> anyhow::Result<()> {
     group.set("cpu.cfs_period_us", "100000")?;
     group.set("cpu.cfs_quota_us", &(percent * 1000).to_string())?;
     let throttled = async || (group.counter("cpu.stat", "nr_throttled") > 10).then_some(());
@@ -215,20 +215,26 @@ async fn the_kernel_ends_a_daemon_that_is_over_its_memory() -> anyhow::Result<()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "part of the long form: scripts/drill --foreign"]
 async fn a_gateway_that_gets_no_memory_waits_for_it() -> anyhow::Result<()> {
-    let Some((patient, group)) = in_a_memory_group(Gateway).await? else { return Ok(()) };
+    let Some((patient, group, streams)) = without_memory().await? else { return Ok(()) };
+    let expected = Expected::fault(&["memory-pressure"], &["memory", "newswire-gateway"]);
+    let result = patient.expect("memory limit: the gateway waits for memory", expected).await;
+    drop(streams);
+    drop(group);
+    result.map(drop)
+}
+
+/// Both at work, and every thread of the gateway waits for memory: drop the clients and the group before the processes.
+pub(crate) async fn without_memory() -> anyhow::Result<Option<(Patient, Group, Vec<TestSubscriber>)>> {
+    let Some((patient, group)) = in_a_memory_group(Gateway).await? else { return Ok(None) };
     // Threads wait in the kernel then, instead of being ended.
     if group.set("memory.oom_control", "1").is_err() {
         log_line("SKIPPED: this kernel cannot leave a group without memory");
-        return Ok(());
+        return Ok(None);
     }
     leave_little_memory(&group)?;
     let streams: Vec<_> = (0..200).map(|_| patient.stack.subscribe("/news/stream?snapshot=1000")).collect();
     let out_of_memory = async || (group.counter("memory.oom_control", "under_oom") == 1).then_some(());
     wait_for("the group to be out of memory", SOON, out_of_memory).await?;
     sleep(SETTLED).await;
-    let expected = Expected::fault(&["memory-pressure"], &["memory", "newswire-gateway"]);
-    let result = patient.expect("memory limit: the gateway waits for memory", expected).await;
-    drop(streams);
-    drop(group);
-    result.map(drop)
+    Ok(Some((patient, group, streams)))
 }

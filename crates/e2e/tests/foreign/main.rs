@@ -4,7 +4,9 @@
 //!
 //! `E2E_PROGRAMS=FOLDER` takes the programs of another build.
 
+mod advice;
 mod alarms;
+mod carry_out;
 mod debuggers;
 mod disks;
 mod feeds;

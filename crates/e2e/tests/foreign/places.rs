@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Starts a second gateway beside the first, as the README describes it, and waits until it serves.
-async fn second_gateway(patient: &Patient) -> anyhow::Result<ChildProcess> {
+pub(crate) async fn second_gateway(patient: &Patient) -> anyhow::Result<ChildProcess> {
     let listen = free_address()?;
     let admin = format!("{:?}", patient.stack.path("second").display().to_string());
     let changes = [("gateway.listen", &*format!("\"{listen}\"")), ("gateway.admin_dir", &admin)];
@@ -108,7 +108,7 @@ fn follow(diagnosis: &Diagnosis, words: &[&str], verdicts: &[&str]) -> anyhow::R
     Ok(())
 }
 
-fn can_unshare() -> bool {
+pub(crate) fn can_unshare() -> bool {
     is_root() && has("unshare")
 }
 
@@ -148,12 +148,8 @@ fn apart(kinds: &[&str]) -> StartOptions {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "part of the long form: scripts/drill --foreign"]
-async fn the_gateway_is_in_another_network_namespace() -> anyhow::Result<()> {
-    if !can_unshare() || !has("ip") {
-        return Ok(());
-    }
+/// Both at work, the gateway in a network of its own.
+pub(crate) async fn with_the_gateway_apart() -> anyhow::Result<Patient> {
     let mut patient = Patient::prepared(2).await?;
     patient.stack.set_start_options(Gateway, apart(&["--net"]));
     patient.stack.start(Ingestd)?;
@@ -161,6 +157,16 @@ async fn the_gateway_is_in_another_network_namespace() -> anyhow::Result<()> {
     let serves = async || patient.stack.path("run/gateway-admin.sock").exists().then_some(());
     wait_for("the gateway", SOON, serves).await?;
     sleep(SETTLED * 2).await;
+    Ok(patient)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "part of the long form: scripts/drill --foreign"]
+async fn the_gateway_is_in_another_network_namespace() -> anyhow::Result<()> {
+    if !can_unshare() || !has("ip") {
+        return Ok(());
+    }
+    let mut patient = with_the_gateway_apart().await?;
     let expected = Expected::fault(&["unknown", "healthy"], &[]);
     patient.expect("gateway in a net namespace of its own", expected).await?;
     if is_possible() {

@@ -131,16 +131,21 @@ async fn descriptors_run_out() -> anyhow::Result<()> {
     }
     for (program, left) in [(Gateway, 0), (Ingestd, 0), (Gateway, -5), (Ingestd, -5)] {
         let mut patient = Patient::well().await?;
-        let process = patient.id(program);
-        let open = fs::read_dir(format!("/proc/{process}/fd"))?.count();
-        let limit = i64::try_from(open)? + left;
-        run("prlimit", &["--pid", &process.to_string(), &format!("--nofile={limit}:{limit}")])?;
+        leave_descriptors(patient.id(program), left, None)?;
         let sickness = format!("fd limit reached, {}, {left} left", program.name());
         let says = [program.name()];
         let expected = Expected::fault(&["descriptors-exhausted"], &says);
         patient.expect(&sickness, expected).await?;
     }
     Ok(())
+}
+
+/// Limits a process to the descriptors that it has open, and so many more; it may have `hard` if its user wants that.
+pub(crate) fn leave_descriptors(process: u32, left: i64, hard: Option<i64>) -> anyhow::Result<()> {
+    let open = fs::read_dir(format!("/proc/{process}/fd"))?.count();
+    let limit = i64::try_from(open)? + left;
+    let hard = hard.unwrap_or(limit);
+    run("prlimit", &["--pid", &process.to_string(), &format!("--nofile={limit}:{hard}")])
 }
 
 /// Copies the programs, and starts the gateway from the copy.
@@ -191,6 +196,17 @@ async fn the_same_user_sees_a_blocked_main_thread() -> anyhow::Result<()> {
     if !is_possible() || !is_root() || !has("setpriv") {
         return Ok(());
     }
+    let mut patient = of_another_user().await?;
+    let doctor = stranger();
+    patient.expect_of("same user, well", doctor.clone(), Expected::FINE).await?;
+    park_main(&mut patient).await?;
+    sleep(SETTLED).await;
+    let expected = Expected::fault(&["event-loop-blocked"], &["set_activity|status::registry"]);
+    patient.expect_of("same user, main blocked", doctor, expected).await.map(drop)
+}
+
+/// Both at work as another user than that of the test.
+pub(crate) async fn of_another_user() -> anyhow::Result<Patient> {
     let mut patient = Patient::prepared(2).await?;
     patient.open_to_all()?;
     // Both make their folders in it.
@@ -201,20 +217,15 @@ async fn the_same_user_sees_a_blocked_main_thread() -> anyhow::Result<()> {
     patient.stack.set_start_options(Gateway, options.clone());
     patient.stack.set_start_options(Ingestd, options);
     patient.start().await?;
-    let doctor = DoctorRun { user: Some(id), ..DoctorRun::default() };
-    patient.expect_of("same user, well", doctor.clone(), Expected::FINE).await?;
-    park_main(&mut patient).await?;
-    sleep(SETTLED).await;
-    let expected = Expected::fault(&["event-loop-blocked"], &["set_activity|status::registry"]);
-    patient.expect_of("same user, main blocked", doctor, expected).await.map(drop)
+    Ok(patient)
 }
 
 /// The doctor as a user who owns neither process and is in none of their groups.
-fn stranger() -> DoctorRun<'static> {
+pub(crate) fn stranger() -> DoctorRun<'static> {
     DoctorRun { user: Some(STRANGER), ..DoctorRun::default() }
 }
 
-fn as_stranger() -> bool {
+pub(crate) fn as_stranger() -> bool {
     is_root() && has("setpriv")
 }
 

@@ -83,8 +83,8 @@ async fn a_report_that_does_not_come() -> anyhow::Result<()> {
 }
 
 /// A pipe with a name, and a program that keeps it open and does not read it.
-struct UnreadPipe {
-    path: PathBuf,
+pub(crate) struct UnreadPipe {
+    pub(crate) path: PathBuf,
     reader: Outsider,
 }
 
@@ -107,7 +107,7 @@ impl UnreadPipe {
     }
 
     /// No byte fits any more.
-    fn fill(&self) -> anyhow::Result<()> {
+    pub(crate) fn fill(&self) -> anyhow::Result<()> {
         use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
         let flags = nix::libc::O_NONBLOCK;
         let mut pipe = fs::OpenOptions::new().write(true).custom_flags(flags).open(&self.path)?;
@@ -119,7 +119,7 @@ impl UnreadPipe {
 }
 
 /// Both at work, standard error of one of them a pipe that is not read.
-async fn with_a_pipe(program: Binary) -> anyhow::Result<(Patient, UnreadPipe)> {
+pub(crate) async fn with_a_pipe(program: Binary) -> anyhow::Result<(Patient, UnreadPipe)> {
     let mut patient = Patient::prepared(2).await?;
     let pipe = UnreadPipe::new(patient.stack.path("pipe")).await?;
     patient.stack.set("log.level", "\"debug\"");

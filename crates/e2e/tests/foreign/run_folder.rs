@@ -73,7 +73,7 @@ async fn the_sockets_are_deleted_one_by_one() -> anyhow::Result<()> {
 }
 
 /// Takes the place of a socket; with `mute`, it accepts connections and never answers.
-fn take_socket(path: &Path) -> anyhow::Result<Outsider> {
+pub(crate) fn take_socket(path: &Path) -> anyhow::Result<Outsider> {
     let script = "import socket, sys, time\n\
                   s = socket.socket(socket.AF_UNIX)\n\
                   s.bind(sys.argv[1]); s.listen(64)\n\
@@ -83,18 +83,24 @@ fn take_socket(path: &Path) -> anyhow::Result<Outsider> {
     Outsider::start("python3", &["-c", script, &path.display().to_string()])
 }
 
-async fn gateway_restarted(sickness: &str, mute: bool) -> anyhow::Result<()> {
-    if !has("python3") {
-        return Ok(());
-    }
+/// Both at work, and the gateway has started after the socket of the wire was deleted, or taken by a mute program.
+pub(crate) async fn without_the_wire(mute: bool) -> anyhow::Result<(Patient, Option<Outsider>)> {
     let mut patient = Patient::well().await?;
     patient.stack.kill(Gateway)?;
     let socket = patient.stack.path("run/ingestd.sock");
     fs::remove_file(&socket)?;
-    let _other = mute.then(|| take_socket(&socket)).transpose()?;
+    let other = mute.then(|| take_socket(&socket)).transpose()?;
     patient.stack.start(Gateway)?;
     patient.stack.wait_serving().await?;
     sleep(SETTLED * 4).await;
+    Ok((patient, other))
+}
+
+async fn gateway_restarted(sickness: &str, mute: bool) -> anyhow::Result<()> {
+    if !has("python3") {
+        return Ok(());
+    }
+    let (patient, _other) = without_the_wire(mute).await?;
     patient.expect(sickness, Expected::fault(&["wire-cut", "run-dir-gone"], &[])).await.map(drop)
 }
 

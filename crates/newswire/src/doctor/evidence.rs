@@ -19,6 +19,7 @@ use super::{
     resources::{
         ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
     },
+    started_as::StartedAs,
     systemd::SystemdUnit,
     threads::Stacks,
     waits::WaitChain,
@@ -55,6 +56,8 @@ pub(crate) struct Evidence {
     pub(crate) at: String,
     pub(crate) took_ms: u64,
     pub(crate) version: &'static str,
+    /// Whether root asks: what takes rights needs no `sudo` then.
+    pub(crate) is_root: bool,
     pub(crate) quick: bool,
     pub(crate) target: Target,
     pub(crate) config: Option<String>,
@@ -126,6 +129,8 @@ pub(crate) struct DaemonEvidence {
     pub(crate) denied: bool,
     /// Whether this user may send it signals: root, and the user of the process.
     pub(crate) may_end: bool,
+    /// How it was started, or would be.
+    pub(crate) started: StartedAs,
 }
 
 impl DaemonEvidence {

@@ -27,6 +27,7 @@ use super::{
     },
     second_look::is_silent,
     settle,
+    started_as::StartedAs,
     systemd::SystemdUnits,
     threads, waits,
 };
@@ -147,6 +148,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         at,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         version: env!("CARGO_PKG_VERSION"),
+        is_root: rustix::process::geteuid().is_root(),
         quick: options.quick,
         target: options.target.kind(),
         config: loaded.file.as_ref().map(|file| file.display().to_string()),
@@ -388,6 +390,10 @@ async fn examine_daemon(
         foreign: found.foreign,
         denied: found.denied,
         may_end: settle::may_end(found.pid),
+        started: found
+            .pid
+            .and_then(StartedAs::of)
+            .unwrap_or_else(|| StartedAs::of_the_absent(name, instance.config.as_deref(), &instance.run_dir)),
     };
     if !is_asked {
         return daemon;

@@ -17,7 +17,7 @@ pub(crate) enum Presence {
 }
 
 /// A process of the same program that belongs to another instance.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct OtherProcess {
     pub(crate) pid: i32,
     pub(crate) command: String,

@@ -42,6 +42,8 @@ pub(crate) struct ProcessSample {
     pub(crate) threads: u64,
     pub(crate) states: ThreadStates,
     pub(crate) open_files: Option<Usage>,
+    /// Up to here its user may raise the limit of open files.
+    pub(crate) open_files_hard_max: Option<u64>,
     pub(crate) rss_bytes: u64,
     /// Of its control group.
     pub(crate) memory: Option<Usage>,
@@ -222,6 +224,7 @@ fn sample(pid: i32) -> procfs::ProcResult<(ProcessSample, Vec<Task>)> {
         threads: u64::try_from(stat.num_threads).unwrap_or(0),
         states,
         open_files: open_files(&process),
+        open_files_hard_max: process.limits().ok().map(|limits| number(limits.max_open_files.hard_limit)),
         rss_bytes: stat.rss.saturating_mul(procfs::page_size()),
         memory: group.as_ref().and_then(|group| memory_of(group)),
         uptime_ms: uptime_ms(&stat),
@@ -248,11 +251,14 @@ fn tasks(process: &Proc) -> Vec<Task> {
 /// `None` for processes of other users, whose files only root may count.
 fn open_files(process: &Proc) -> Option<Usage> {
     let used = u64::try_from(process.fd_count().ok()?).ok()?;
-    let max = match process.limits().ok()?.max_open_files.soft_limit {
+    Some(Usage { used, max: number(process.limits().ok()?.max_open_files.soft_limit) })
+}
+
+fn number(limit: LimitValue) -> u64 {
+    match limit {
         LimitValue::Value(max) => max,
         LimitValue::Unlimited => u64::MAX,
-    };
-    Some(Usage { used, max })
+    }
 }
 
 /// The directory of its control group (version 2).

@@ -205,7 +205,9 @@ pub(crate) fn conclude(evidence: &Evidence) -> DoctorVerdict {
         Exit::Ok => prove(evidence, found),
         _ => chain_rules::with_root(evidence, found),
     };
-    with_configuration(evidence, proved)
+    let mut verdict = with_configuration(evidence, proved);
+    verdict.next = verdict.next.into_iter().map(|step| next::with_configuration(evidence, step)).collect();
+    verdict
 }
 
 fn healthy(evidence: &Evidence) -> DoctorVerdict {

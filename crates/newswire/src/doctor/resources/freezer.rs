@@ -21,25 +21,38 @@ impl FrozenGroup {
         version_2(files, tree.version_2()).or_else(|| version_1(files, v1))
     }
 
-    /// The command that lets it run again.
-    pub(crate) fn thaw(&self) -> String {
+    /// What lets it run again.
+    pub(crate) fn thaw(&self) -> Thaw {
         let name = self.group.rsplit('/').next().unwrap_or_default();
         let id = |prefix: &str| Some(name.strip_prefix(prefix)?.trim_end_matches(".scope").to_owned());
         let parent = self.group.rsplit('/').nth(1).unwrap_or_default();
         if let Some(id) = id("docker-").or_else(|| (parent == "docker").then(|| name.to_owned())) {
-            return format!("docker unpause {}", short(&id));
+            return Thaw::Docker(short(&id).to_owned());
         }
         if let Some(id) = id("libpod-") {
-            return format!("podman unpause {}", short(&id));
+            return Thaw::Podman(short(&id).to_owned());
         }
         match self.version {
             GroupVersion::V2 if [".service", ".slice", ".scope"].iter().any(|end| name.ends_with(end)) => {
-                format!("systemctl thaw {name}")
+                Thaw::Unit(name.to_owned())
             }
-            GroupVersion::V2 => format!("echo 0 > {}/cgroup.freeze", self.group),
-            GroupVersion::V1 => format!("echo THAWED > {}/freezer.state", self.group),
+            GroupVersion::V2 => Thaw::File { value: "0", path: format!("{}/cgroup.freeze", self.group) },
+            GroupVersion::V1 => Thaw::File { value: "THAWED", path: format!("{}/freezer.state", self.group) },
         }
     }
+}
+
+/// What lets a frozen group run again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Thaw {
+    /// Docker paused this container.
+    Docker(String),
+    /// Podman paused this container.
+    Podman(String),
+    /// systemd made the group for this unit.
+    Unit(String),
+    /// A value in a file of the group.
+    File { value: &'static str, path: String },
 }
 
 /// As `docker ps` shows it.
@@ -89,10 +102,10 @@ mod tests {
         assert_eq!(frozen_group(&fixture), None);
         write("system.slice/a.service", "cgroup.events", "populated 1\nfrozen 1\n");
         write("system.slice", "cgroup.freeze", "1\n");
-        assert_eq!(frozen_group(&fixture).unwrap().thaw(), "systemctl thaw system.slice");
+        assert_eq!(frozen_group(&fixture).unwrap().thaw(), Thaw::Unit("system.slice".into()));
         write("system.slice", "cgroup.freeze", "0\n");
         write("system.slice/a.service", "cgroup.freeze", "1\n");
-        assert_eq!(frozen_group(&fixture).unwrap().thaw(), "systemctl thaw a.service");
+        assert_eq!(frozen_group(&fixture).unwrap().thaw(), Thaw::Unit("a.service".into()));
     }
 
     #[test]
@@ -107,7 +120,8 @@ mod tests {
         write("above/own", "state", "FROZEN\n");
         write("above/own", "self_freezing", "0\n");
         write("above", "self_freezing", "1\n");
-        let thaw = "echo THAWED > /sys/fs/cgroup/freezer/above/freezer.state";
+        let path = "/sys/fs/cgroup/freezer/above/freezer.state".to_owned();
+        let thaw = Thaw::File { value: "THAWED", path };
         assert_eq!(frozen_group(&fixture).unwrap().thaw(), thaw);
     }
 
@@ -117,13 +131,14 @@ mod tests {
         let id = "0123456789abcdef0123456789abcdef";
         assert_eq!(
             thaw(&format!("/sys/fs/cgroup/system.slice/docker-{id}.scope")),
-            "docker unpause 0123456789ab"
+            Thaw::Docker("0123456789ab".into())
         );
-        assert_eq!(thaw(&format!("/sys/fs/cgroup/docker/{id}")), "docker unpause 0123456789ab");
+        assert_eq!(thaw(&format!("/sys/fs/cgroup/docker/{id}")), Thaw::Docker("0123456789ab".into()));
         assert_eq!(
             thaw(&format!("/sys/fs/cgroup/machine.slice/libpod-{id}.scope")),
-            "podman unpause 0123456789ab"
+            Thaw::Podman("0123456789ab".into())
         );
-        assert_eq!(thaw("/sys/fs/cgroup/own"), "echo 0 > /sys/fs/cgroup/own/cgroup.freeze");
+        let path = "/sys/fs/cgroup/own/cgroup.freeze".to_owned();
+        assert_eq!(thaw("/sys/fs/cgroup/own"), Thaw::File { value: "0", path });
     }
 }

@@ -37,7 +37,12 @@ pub(crate) enum StorePlacement {
     /// They are at this path now.
     Renamed(String),
     /// Their file system is not mounted any more.
-    Unmounted,
+    Unmounted {
+        /// Where it was mounted, if the path of the store tells that.
+        mount_point: Option<String>,
+        /// Its device, if it has one.
+        device: Option<String>,
+    },
     /// Another file system is mounted over them.
     Covered,
     /// There is no store at the path, and no daemon that could have it open.
@@ -126,8 +131,22 @@ impl OpenStoreFile {
             }
             // The mount through which it was opened still is in the namespace of the process.
             () if mounts::of_descriptor(process, self.descriptor)?.is_some() => StorePlacement::Covered,
-            () => StorePlacement::Unmounted,
+            () => self.unmounted(store, open.0),
         })
+    }
+
+    /// Without its mount, the kernel names the file from the root of its file system.
+    fn unmounted(&self, store: &Path, device: u64) -> StorePlacement {
+        let inside = self.path.parent().and_then(|folder| folder.to_str());
+        let mount_point = inside.and_then(|inside| store.to_str()?.strip_suffix(inside));
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let described = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent")).ok();
+        let name =
+            described.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("DEVNAME=")));
+        StorePlacement::Unmounted {
+            mount_point: mount_point.filter(|path| !path.is_empty()).map(str::to_owned),
+            device: name.map(|name| format!("/dev/{name}")),
+        }
     }
 }
 

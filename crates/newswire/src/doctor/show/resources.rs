@@ -118,7 +118,7 @@ pub(super) fn show_store(page: &mut ReportWriter, evidence: &Evidence) {
             page.problem("place", &format!("renamed to {}", safe(to)))
         }
         Part::Found(StorePlacement::Absent) => page.problem("place", "no store is there"),
-        Part::Found(StorePlacement::Unmounted) => page.problem("place", "not mounted any more"),
+        Part::Found(StorePlacement::Unmounted { .. }) => page.problem("place", "not mounted any more"),
         Part::Found(StorePlacement::Covered) => page.problem("place", "hidden by another file system"),
     }
 }

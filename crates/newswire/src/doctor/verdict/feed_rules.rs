@@ -126,7 +126,7 @@ struct LikelyCause {
 }
 
 const WHICH: &str = "newswire sources list --failing   # which, and the error of each";
-const CHECK: &str = "newswire check URL   # with the address of one of them: every step of its visit";
+const CHECK: &str = "newswire check ID   # with the id of one of them: every step of its visit";
 
 impl LikelyCause {
     fn new(what: &str, step: &str) -> Self {
@@ -233,7 +233,7 @@ fn resolver(feeds: &FeedsReport) -> LikelyCause {
 fn network_steps() -> Vec<String> {
     let steps = [
         "ip route get 1.1.1.1   # is there a way out?",
-        "newswire check URL   # with any feed: every step of its visit; visits resume by themselves",
+        "newswire check ID   # with the id of any source: every step of its visit; visits resume by themselves",
     ];
     steps.map(str::to_owned).to_vec()
 }
@@ -298,8 +298,10 @@ fn slow_verdict(least: &str, slow: u64, slowest: &str, took_ms: u64, rest: &str)
     let (feeds, slowest) = (if slow == 1 { "feed is" } else { "feeds are" }, safe(slowest));
     let line =
         format!("no hang: {least}{slow} {feeds} slow, the slowest {slowest} for {}{rest}", duration(took_ms));
-    let next =
-        [format!("newswire sources show {slowest}; newswire sources pause {slowest}   # if it persists")];
+    let next = [
+        format!("newswire sources show {slowest}   # since when, and how long its visits take"),
+        format!("newswire sources pause {slowest}   # if it persists"),
+    ];
     DoctorVerdict::new(VerdictCode::SlowFeeds, line, next)
 }
 

@@ -4,7 +4,7 @@ use control::watch::{LogOutput, LogReport};
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, duration, name_and_pid,
-    next::{look_with_rights, quoted, restart_in_order},
+    next::{as_root, look_with_rights, quoted, restart_in_order},
     safe,
 };
 use crate::{
@@ -102,7 +102,9 @@ fn remedies(
 ) -> Vec<String> {
     let goes_on = "the log goes on by itself, and says how many lines are missing";
     let first = match (log.output, end) {
-        (LogOutput::Journal, _) => format!("sudo systemctl restart systemd-journald   # {goes_on}"),
+        (LogOutput::Journal, _) => {
+            format!("{}systemctl restart systemd-journald   # {goes_on}", as_root(evidence))
+        }
         (_, Some(end)) if log.blocked_ms == 0 && end.kind == LogEndKind::File => {
             format!("df -h {}   # free some space: {goes_on}", quoted(&end.target))
         }

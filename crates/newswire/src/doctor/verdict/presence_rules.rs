@@ -3,17 +3,27 @@
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, last_words,
     name_and_pid,
-    next::{exit_log_hint, look_with_rights, quoted, restart, restart_in_order, start, sudo, whose},
+    next::{
+        as_its_user, as_root, exit_log_hint, look_with_rights, quoted, restart, restart_in_order, start,
+        sudo, whose, write,
+    },
     progress_rules::stalled_loops,
     resource_rules::{elsewhere, other_network},
     safe, stalled_before,
 };
-use crate::doctor::{evidence::Target, listener::Owner, program::GATEWAY, resources::freezer::FrozenGroup};
+use crate::doctor::{
+    evidence::Target,
+    listener::Owner,
+    program::GATEWAY,
+    resources::freezer::{FrozenGroup, Thaw},
+};
 use crate::{black_box::RunEnd, out::whole};
 use daemon::Exit;
 
 /// A process that has run for less may still be starting.
 const STARTING_MS: u64 = 10_000;
+/// So many processes of other configurations are named.
+const OTHERS_MAX: usize = 3;
 /// With less free disk space nothing can be recorded safely: the size of a segment of the store, and a reserve.
 const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
@@ -117,6 +127,7 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
     let mut next: Vec<_> = evidence
         .daemons()
         .flat_map(|daemon| daemon.others.iter().map(move |other| (daemon, other)))
+        .take(OTHERS_MAX)
         .map(|(daemon, other)| {
             format!(
                 "newswire doctor --pid {}   # another {}: {}",
@@ -130,9 +141,11 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
         true => next.extend(evidence.daemons().flat_map(|daemon| [start(daemon), exit_log_hint(daemon)])),
         false => next.extend([
             match &evidence.config {
-                Some(config) => format!("newswire up --config {}   # or start both as usual", quoted(config)),
-                None => "newswire up   # or start both as usual".to_owned(),
-            },
+                Some(config) => {
+                    as_its_user(&evidence.ingestd, &format!("newswire up --config {}", quoted(config)))
+                }
+                None => as_its_user(&evidence.ingestd, "newswire up"),
+            } + "   # or start both as they are usually started",
             "if they should be running: name their configuration, `newswire doctor --config FILE`".to_owned(),
         ]),
     }
@@ -142,9 +155,9 @@ pub(super) fn not_running(evidence: &Evidence) -> Option<DoctorVerdict> {
 pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
     let line = stopped(&evidence.gateway)? + &stalled_before(&evidence.gateway);
     let too = if stopped(&evidence.ingestd).is_some() { "; newswire-ingestd is stopped too" } else { "" };
-    let mut next = continue_steps(&evidence.gateway);
+    let mut next = continue_steps(evidence, &evidence.gateway);
     if !too.is_empty() {
-        next.extend(continue_steps(&evidence.ingestd));
+        next.extend(continue_steps(evidence, &evidence.ingestd));
     }
     Some(DoctorVerdict::new(VerdictCode::GatewayStopped, format!("{line}{too}"), next))
 }
@@ -152,7 +165,7 @@ pub(super) fn gateway_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
 pub(super) fn daemon_stopped(evidence: &Evidence) -> Option<DoctorVerdict> {
     let line = stopped(&evidence.ingestd)? + &stalled_before(&evidence.ingestd);
     let line = format!("{line}{}", gateway_serves(evidence));
-    Some(DoctorVerdict::new(VerdictCode::DaemonStopped, line, continue_steps(&evidence.ingestd)))
+    Some(DoctorVerdict::new(VerdictCode::DaemonStopped, line, continue_steps(evidence, &evidence.ingestd)))
 }
 
 fn stopped(daemon: &DaemonEvidence) -> Option<String> {
@@ -175,14 +188,25 @@ fn frozen(daemon: &DaemonEvidence) -> Option<&FrozenGroup> {
     daemon.resources.get()?.frozen.as_ref()
 }
 
-fn continue_steps(daemon: &DaemonEvidence) -> Vec<String> {
+/// The command that lets a frozen group run again.
+fn thaw(evidence: &Evidence, frozen: &FrozenGroup) -> String {
+    let root = as_root(evidence);
+    match frozen.thaw() {
+        Thaw::Docker(id) => format!("{root}docker unpause {id}"),
+        Thaw::Podman(id) => format!("{root}podman unpause {id}"),
+        Thaw::Unit(unit) => format!("{root}systemctl thaw {}", quoted(&unit)),
+        Thaw::File { value, path } => write(evidence, value, &path),
+    }
+}
+
+fn continue_steps(evidence: &Evidence, daemon: &DaemonEvidence) -> Vec<String> {
     let Some(process) = daemon.process.get() else { return Vec::new() };
     match (process.tracer, process.frozen) {
         (Some(tracer), _) if process.stopped => vec![format!(
             "ps -o pid,ppid,user,lstart,args -p {tracer}   # the debugger: detach it in its own terminal, or end it as its owner does"
         )],
         _ if let Some(frozen) = frozen(daemon) => {
-            vec![format!("{}{}   # it continues where it stopped", sudo(daemon), safe(&frozen.thaw()))]
+            vec![format!("{}   # it continues where it stopped", thaw(evidence, frozen))]
         }
         (_, true) => vec![match daemon.unit.get() {
             Some(unit) => format!("{}systemctl thaw {}", sudo(daemon), quoted(&unit.id)),
@@ -201,8 +225,8 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<DoctorVerdict> {
     let free = free.filter(|free| *free < FREE_BYTES_MIN);
     let inodes = disk.and_then(|disk| disk.free_inodes).filter(|inodes| *inodes == 0);
     let (what, mut next) = match (free, inodes) {
-        (Some(free), _) => (format!("has {} left", bytes(free)), free_space(&path)),
-        (None, Some(_)) => ("has no inodes left".to_owned(), free_inodes(&path)),
+        (Some(free), _) => (format!("has {} left", bytes(free)), free_space(evidence, &path)),
+        (None, Some(_)) => ("has no inodes left".to_owned(), free_inodes(evidence, &path)),
         (None, None) => return None,
     };
     let dead =
@@ -212,15 +236,25 @@ pub(super) fn disk_full(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::DiskFull, line, next))
 }
 
-fn free_space(store: &str) -> Vec<String> {
+/// What uses the space, on the whole file system: seldom the store alone.
+fn free_space(evidence: &Evidence, store: &str) -> Vec<String> {
     vec![
-        format!("df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space", quoted(store)),
+        format!(
+            "df -h {0}; du -xh --max-depth=2 {0} | sort -h | tail   # free some space",
+            quoted(file_system_of(evidence, store))
+        ),
         "lower store.retention_bytes if the store itself uses most of it".to_owned(),
     ]
 }
 
-fn free_inodes(store: &str) -> Vec<String> {
-    vec![format!("df -i {0}; du --inodes -x {0} | sort -n | tail   # remove some files", quoted(store))]
+fn free_inodes(evidence: &Evidence, store: &str) -> Vec<String> {
+    let place = quoted(file_system_of(evidence, store));
+    vec![format!("df -i {place}; du --inodes -x {place} | sort -n | tail   # remove some files")]
+}
+
+fn file_system_of<'a>(evidence: &'a Evidence, store: &'a str) -> &'a str {
+    let mount = evidence.file_system.get().map(|found| found.mount_point.as_str());
+    mount.filter(|mount| !mount.is_empty() && store.starts_with(mount)).unwrap_or(store)
 }
 
 /// No visits begin, although the daemon runs. A hang explains more: a pause of recording keeps no client waiting.
@@ -234,8 +268,12 @@ pub(super) fn recording_paused(evidence: &Evidence) -> Option<DoctorVerdict> {
         whole(&first.detail)
     );
     Some(match first.reason.as_str() {
-        "disk-space" => DoctorVerdict::new(VerdictCode::DiskFull, line, free_space(&vitals.store.path)),
-        "disk-inodes" => DoctorVerdict::new(VerdictCode::DiskFull, line, free_inodes(&vitals.store.path)),
+        "disk-space" => {
+            DoctorVerdict::new(VerdictCode::DiskFull, line, free_space(evidence, &vitals.store.path))
+        }
+        "disk-inodes" => {
+            DoctorVerdict::new(VerdictCode::DiskFull, line, free_inodes(evidence, &vitals.store.path))
+        }
         reason => {
             let next =
                 format!("look up {} in deploy/OPERATIONS.md, section Recording is paused", safe(reason));

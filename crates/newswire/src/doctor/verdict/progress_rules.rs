@@ -7,7 +7,7 @@ use control::{
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
-    next::{end_hang, quoted, restart, restart_in_order},
+    next::{busy_disk, end_hang, kernel_messages, look_with_rights, quoted, restart, restart_in_order, sudo},
     presence_rules::is_starting,
     safe, stalled_before, task_text,
     watch_rules::is_stalled,
@@ -213,7 +213,8 @@ pub(super) fn store_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
         format!("the last commit to the store, {} ago, took {}{queued}", duration(end), duration(took))
     };
     let next = [
-        "iostat -x 1   # is the disk busy? See `dmesg` for its errors".to_owned(),
+        busy_disk(),
+        kernel_messages(evidence),
         format!(
             "grep -E '^(State|voluntary)' /proc/{}/task/*/status   # state D: waiting for the disk",
             watch.process.pid
@@ -232,8 +233,14 @@ pub(super) fn log_unreadable(evidence: &Evidence) -> Option<DoctorVerdict> {
         duration(ago)
     );
     let next = [
-        "newswire logs --level error --since 15m   # what could not be read, and why; without a journal, its log".to_owned(),
-        "dmesg | tail   # errors of the disk; root may read them".to_owned(),
+        match evidence.ingestd.unit.get() {
+            Some(_) => "newswire logs --level error --since 15m   # what could not be read, and why",
+            None => {
+                "newswire doctor --since 15m   # what could not be read, and why, is among its last log lines"
+            }
+        }
+        .to_owned(),
+        kernel_messages(evidence),
         bundle(),
     ];
     Some(DoctorVerdict::new(VerdictCode::LogUnreadable, line, next))
@@ -249,14 +256,24 @@ pub(super) fn descriptors_exhausted(evidence: &Evidence) -> Option<DoctorVerdict
     let (daemon, files) = evidence.daemons().find_map(|daemon| Some((daemon, files(daemon)?)))?;
     let pid = daemon.pid().unwrap_or(0);
     let line = format!("{} has {} of {} descriptors open", name_and_pid(daemon), files.used, files.max);
-    let next = [
-        format!(
-            "ls -l /proc/{pid}/fd | awk '{{print $NF}}' | sed 's/[0-9]*//g' | sort | uniq -c | sort -n   # which kinds?"
-        ),
-        "raise LimitNOFILE (or `ulimit -n`), or lower gateway.clients_max; then restart the process"
-            .to_owned(),
-        bundle(),
-    ];
+    let which = format!(
+        "{}ls -l /proc/{pid}/fd | awk '{{print $NF}}' | sed 's/[0-9]*//g' | sort | uniq -c | sort -n   # which kinds?",
+        sudo(daemon)
+    );
+    let hard = daemon.process.get().and_then(|process| process.open_files_hard_max);
+    let raise = match hard.filter(|hard| *hard > files.max) {
+        // Its user may do that, and it needs no restart.
+        Some(hard) => vec![format!(
+            "{}prlimit --pid {pid} --nofile={hard}:   # and LimitNOFILE= or `ulimit -n` for the next start",
+            sudo(daemon)
+        )],
+        None => vec![
+            bundle(),
+            "raise LimitNOFILE= (or `ulimit -n`), or lower gateway.clients_max; then restart it:".to_owned(),
+            restart_in_order(daemon),
+        ],
+    };
+    let next = std::iter::once(which).chain(raise);
     Some(DoctorVerdict::new(VerdictCode::DescriptorsExhausted, line, next))
 }
 
@@ -310,7 +327,7 @@ fn first_busy_thread(daemon: &DaemonEvidence) -> String {
 
 fn overloaded() -> Vec<String> {
     vec![
-        "top -H   # which threads use the processors?".to_owned(),
+        "top -b -H -n 1 | head -n 40   # which threads use the processors?".to_owned(),
         "give newswire more processor time (CPUQuota=, CPUWeight=, `nice`), or reduce the load of the machine".to_owned(),
     ]
 }
@@ -405,7 +422,11 @@ pub(super) fn wire_cut(evidence: &Evidence) -> Option<DoctorVerdict> {
         ),
         "newswire config show | grep run_dir   # the same for both? May the user of the gateway enter it?"
             .to_owned(),
-        restart_in_order(&evidence.ingestd),
+        match evidence.ingestd.presence {
+            // It may well run.
+            Presence::Unknown => look_with_rights(evidence),
+            _ => restart_in_order(&evidence.ingestd),
+        },
     ];
     Some(DoctorVerdict::new(VerdictCode::WireCut, line, next))
 }
@@ -467,7 +488,7 @@ pub(super) fn clock_jumped(evidence: &Evidence) -> Option<DoctorVerdict> {
         duration(when)
     );
     let next = [
-        "timedatectl; chronyc tracking   # which program sets it?".to_owned(),
+        "timedatectl || chronyc tracking   # which program sets it?".to_owned(),
         "newswire doctor   # again, in 10 minutes".to_owned(),
     ];
     Some(DoctorVerdict::new(VerdictCode::ClockJumped, line, next))

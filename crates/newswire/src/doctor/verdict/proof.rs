@@ -6,7 +6,7 @@ use control::watch::{StoreReport, WireReport};
 use super::{
     DaemonEvidence, Evidence, Presence, duration,
     next::{
-        by_itself, in_its_place, look_again, look_with_rights, other_place, restart_in_order,
+        by_itself, in_its_place, look_again, look_with_rights, other_place, quoted, restart_in_order,
         tool_of_its_version, whose,
     },
     progress_rules::{SETTLED_MS, WIRE_SILENT_MS},
@@ -26,7 +26,7 @@ use crate::doctor::{
 /// Every part of the proof, in the order in which it is shown.
 pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
     let (gateway, ingestd) = (&evidence.gateway, &evidence.ingestd);
-    vec![
+    let entries = [
         address(evidence),
         report(evidence, gateway, ProofPart::GatewayReport),
         report(evidence, ingestd, ProofPart::IngestdReport),
@@ -37,7 +37,12 @@ pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
         sources(evidence),
         process(evidence, gateway, ProofPart::GatewayProcess),
         process(evidence, ingestd, ProofPart::IngestdProcess),
-    ]
+    ];
+    let with_configuration = |entry: ProofEntry| ProofEntry {
+        remedy: entry.remedy.map(|step| super::next::with_configuration(evidence, step)),
+        ..entry
+    };
+    entries.into_iter().map(with_configuration).collect()
 }
 
 fn address(evidence: &Evidence) -> ProofEntry {
@@ -115,10 +120,26 @@ fn answered_by(evidence: &Evidence, address: &str, health: &PublicHealth) -> Pro
         Some(listen) => ProofEntry::unknown(
             part,
             format!("the gateway answers at {address}, but gateway.listen is {listen}"),
-            "restart the gateway so that it takes the configuration, or run the doctor with the NEWSWIRE_ variables of the \
-             gateway",
+            takes_the_value(gateway, LISTEN_VARIABLE, address),
         ),
         None => ProofEntry::proved(part, format!("pid {} answers at {address}", process.pid)),
+    }
+}
+
+/// The variables of the environment that take precedence over `gateway.listen` and `store.path`.
+const LISTEN_VARIABLE: &str = "NEWSWIRE_GATEWAY__LISTEN";
+const STORE_VARIABLE: &str = "NEWSWIRE_STORE__PATH";
+
+/// How a process and this tool come to the same value: the process takes that of the file at its start, unless a variable of
+/// its environment has another.
+fn takes_the_value(daemon: &DaemonEvidence, variable: &str, value: &str) -> String {
+    match daemon.started.variables.iter().any(|name| name == variable) {
+        true => format!(
+            "{variable}={} newswire doctor   # with the value that {} has",
+            quoted(value),
+            daemon.name
+        ),
+        false => restart_in_order(daemon),
     }
 }
 
@@ -356,7 +377,7 @@ fn store(evidence: &Evidence) -> ProofEntry {
         return ProofEntry::unknown(
             part,
             format!("the daemon writes {path}, but store.path is {}", safe(configured)),
-            "restart the daemon so that it takes the configuration, or name its configuration with --config",
+            takes_the_value(&evidence.ingestd, STORE_VARIABLE, &vitals.store.path),
         );
     }
     let all = vitals.sources.as_ref().map_or(0, |sources| sources.actors.values().sum::<u64>());

@@ -7,7 +7,10 @@ use control::watch::{DiskWorkPhase, SlowDiskReport};
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, bytes, duration, name_and_pid,
-    next::{in_its_place, quoted, restart, restart_in_order, start},
+    next::{
+        as_it_was_started, as_its_user, as_root, busy_disk, in_its_place, kernel_messages, quoted, restart,
+        restart_in_order, start, stop, sudo, write,
+    },
     presence_rules::gateway_serves,
     safe,
 };
@@ -63,7 +66,7 @@ pub(super) fn throttled(evidence: &Evidence) -> Option<DoctorVerdict> {
         quota.throttled_periods,
         quota.periods
     );
-    Some(DoctorVerdict::new(VerdictCode::Throttled, line, more_processor(&quota)))
+    Some(DoctorVerdict::new(VerdictCode::Throttled, line, more_processor(evidence, &quota)))
 }
 
 fn is_throttled(quota: &CpuQuota) -> bool {
@@ -117,17 +120,21 @@ fn owner_of(group: &str) -> GroupOwner<'_> {
     }
 }
 
-fn more_processor(quota: &CpuQuota) -> Vec<String> {
-    let group = safe(&quota.group);
+fn more_processor(evidence: &Evidence, quota: &CpuQuota) -> Vec<String> {
+    let (group, root) = (safe(&quota.group), as_root(evidence));
     let raise = match (owner_of(&group), quota.version) {
-        (GroupOwner::Unit(unit), _) => format!("systemctl set-property {unit} CPUQuota=   # or a larger one"),
-        (GroupOwner::Docker(id), _) => format!("docker update --cpus 2 {id}   # or more"),
+        (GroupOwner::Unit(unit), _) => {
+            format!("{root}systemctl set-property {} CPUQuota=   # or a larger one", quoted(unit))
+        }
+        (GroupOwner::Docker(id), _) => format!("{root}docker update --cpus 2 {id}   # or more"),
         (GroupOwner::Pod, _) => "raise resources.limits.cpu of the container of the pod".to_owned(),
         (GroupOwner::Unknown, GroupVersion::V2) => {
-            format!("echo max > {group}/cpu.max   # or a larger quota")
+            let file = format!("{}/cpu.max", quota.group);
+            format!("{}   # or a larger quota", write(evidence, "max", &file))
         }
         (GroupOwner::Unknown, GroupVersion::V1) => {
-            format!("echo -1 > {group}/cpu.cfs_quota_us   # or a larger quota")
+            let file = format!("{}/cpu.cfs_quota_us", quota.group);
+            format!("{}   # or a larger quota", write(evidence, "-1", &file))
         }
     };
     vec![raise, "newswire doctor   # again, after 10 s".to_owned()]
@@ -140,7 +147,7 @@ pub(super) fn memory_pressure(evidence: &Evidence) -> Option<DoctorVerdict> {
         resources.memory.iter().find(|limit| limit.killed > 0 || is_short(limit)).cloned()
     };
     if let Some((daemon, limit)) = evidence.daemons().find_map(|daemon| Some((daemon, limit(daemon)?))) {
-        return Some(short_of_memory(daemon, &limit));
+        return Some(short_of_memory(evidence, daemon, &limit));
     }
     let stalls = |daemon: &DaemonEvidence| {
         let resources = daemon.resources.get()?;
@@ -185,8 +192,8 @@ fn what_uses_memory() -> Vec<String> {
     ]
 }
 
-fn short_of_memory(daemon: &DaemonEvidence, limit: &MemoryLimit) -> DoctorVerdict {
-    let group = safe(&limit.group);
+fn short_of_memory(evidence: &Evidence, daemon: &DaemonEvidence, limit: &MemoryLimit) -> DoctorVerdict {
+    let (group, root) = (safe(&limit.group), as_root(evidence));
     let limited = match (limit.is_out, limit.at_limit) {
         (true, _) => ", and its threads wait until some is free".to_owned(),
         (false, 0) => String::new(),
@@ -205,19 +212,26 @@ fn short_of_memory(daemon: &DaemonEvidence, limit: &MemoryLimit) -> DoctorVerdic
     let raise = match (owner_of(&group), limit.version) {
         (GroupOwner::Unit(unit), _) => {
             format!(
-                "systemctl set-property {unit} MemoryHigh=infinity MemoryMax=infinity   # or larger limits"
+                "{root}systemctl set-property {} MemoryHigh=infinity MemoryMax=infinity   # or larger limits",
+                quoted(unit)
             )
         }
-        (GroupOwner::Docker(id), _) => format!("docker update --memory 2g --memory-swap -1 {id}   # or more"),
+        (GroupOwner::Docker(id), _) => {
+            format!("{root}docker update --memory 2g --memory-swap -1 {id}   # or more")
+        }
         (GroupOwner::Pod, _) => "raise resources.limits.memory of the container of the pod".to_owned(),
         (GroupOwner::Unknown, GroupVersion::V2) => {
-            format!("echo max > {group}/memory.high; echo max > {group}/memory.max   # or larger limits")
+            let [high, max] = ["memory.high", "memory.max"]
+                .map(|name| write(evidence, "max", &format!("{}/{name}", limit.group)));
+            format!("{high}; {max}   # or larger limits")
         }
         (GroupOwner::Unknown, GroupVersion::V1) => {
-            format!("echo -1 > {group}/memory.limit_in_bytes   # or a larger limit")
+            let file = format!("{}/memory.limit_in_bytes", limit.group);
+            format!("{}   # or a larger limit", write(evidence, "-1", &file))
         }
     };
-    DoctorVerdict::new(VerdictCode::MemoryPressure, line, [raise, bundle()])
+    let again = "newswire doctor   # again: what failed for want of memory may need a restart".to_owned();
+    DoctorVerdict::new(VerdictCode::MemoryPressure, line, [raise, again])
 }
 
 /// The process cannot start threads: its pools do not grow, and blocking work waits.
@@ -229,30 +243,33 @@ pub(super) fn tasks_exhausted(evidence: &Evidence) -> Option<DoctorVerdict> {
     let TaskLimit { bound, used, max, refused } = limit;
     let refusals =
         if refused > 0 { format!("; {refused} were refused between two samples") } else { String::new() };
-    let pid = daemon.pid().unwrap_or(0);
+    let (pid, root) = (daemon.pid().unwrap_or(0), as_root(evidence));
     let (of, raise) = match bound {
         TaskBound::Group(group) => {
-            let group = safe(&group);
             let raise = match owner_of(&group) {
                 GroupOwner::Unit(unit) => {
-                    format!("systemctl set-property {unit} TasksMax=infinity   # or more")
+                    format!("{root}systemctl set-property {} TasksMax=infinity   # or more", quoted(unit))
                 }
-                GroupOwner::Docker(id) => format!("docker update --pids-limit -1 {id}   # or more"),
+                GroupOwner::Docker(id) => format!("{root}docker update --pids-limit -1 {id}   # or more"),
                 GroupOwner::Pod => "raise the limit on process ids of the pods of this node".to_owned(),
-                GroupOwner::Unknown => format!("echo max > {group}/pids.max   # or more"),
+                GroupOwner::Unknown => {
+                    let file = format!("{group}/pids.max");
+                    format!("{}   # or more", write(evidence, "max", &file))
+                }
             };
+            let group = safe(&group);
             (format!("its control group {group} has {used} of {max} threads (pids.max)"), raise)
         }
         TaskBound::User(uid) => (
             format!("user {uid} has {used} of {max} threads (RLIMIT_NPROC)"),
             format!(
-                "prlimit --pid {pid} --nproc=unlimited   # and LimitNPROC= or `ulimit -u` for the next start"
+                "{root}prlimit --pid {pid} --nproc=unlimited   # and LimitNPROC= or `ulimit -u` for the next start"
             ),
         ),
         TaskBound::Machine(name) => (
             format!("the machine has {used} of {max} threads ({name})"),
             format!(
-                "sysctl -w {name}={}   # and find what starts so many: ps -eLf | wc -l",
+                "{root}sysctl -w {name}={}   # and find what starts so many: ps -eLf | wc -l",
                 max.saturating_mul(2)
             ),
         ),
@@ -280,7 +297,7 @@ pub(super) fn disk_slow(evidence: &Evidence) -> Option<DoctorVerdict> {
 
 fn stalled(evidence: &Evidence, why: &str) -> DoctorVerdict {
     let file_system = evidence.file_system.get();
-    let (place, next) = describe_file_system(file_system);
+    let (place, next) = describe_file_system(evidence, file_system);
     let io = evidence.pressure.get().and_then(|machine| machine.io).filter(|io| io.some_percent >= 1.0);
     let io = io.map(|io| {
         format!("; threads of this machine waited for disks in {:.0} % of the last 10 s", io.some_percent)
@@ -289,8 +306,8 @@ fn stalled(evidence: &Evidence, why: &str) -> DoctorVerdict {
     DoctorVerdict::new(VerdictCode::DiskStalled, line, next)
 }
 
-fn describe_file_system(file_system: Option<&StoreFileSystem>) -> (String, Vec<String>) {
-    let mut next = vec!["iostat -x 1; dmesg | tail   # is the disk busy, or does it fail?".to_owned()];
+fn describe_file_system(evidence: &Evidence, file_system: Option<&StoreFileSystem>) -> (String, Vec<String>) {
+    let mut next = vec![busy_disk(), kernel_messages(evidence)];
     let Some(StoreFileSystem { mount_point, source, kind, hangs, .. }) = file_system else {
         return ("the disk of the store".to_owned(), next);
     };
@@ -298,7 +315,11 @@ fn describe_file_system(file_system: Option<&StoreFileSystem>) -> (String, Vec<S
     if *hangs {
         next.insert(
             0,
-            format!("fsfreeze --unfreeze {mount}   # if it is frozen; a snapshot may be under way"),
+            format!(
+                "{}fsfreeze --unfreeze {}   # if it is frozen; a snapshot may be under way",
+                as_root(evidence),
+                quoted(mount_point)
+            ),
         );
     }
     (format!("the disk of the store ({kind} on {source}, mounted at {mount})"), next)
@@ -375,11 +396,7 @@ pub(super) fn blocked_from_outside(evidence: &Evidence) -> Option<DoctorVerdict>
         safe(thread.culprit.as_deref().unwrap_or_default()),
         unreachable(daemon)
     );
-    let next = [
-        bundle(),
-        format!("{}   # ends the block", restart(daemon)),
-        "report this function as a bug".to_owned(),
-    ];
+    let next = [bundle(), restart(daemon), "report this function as a bug".to_owned()];
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next))
 }
 
@@ -396,39 +413,49 @@ pub(super) fn store_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
     let daemon = &evidence.ingestd;
     let place = evidence.store_place.get()?;
     let path = daemon.ingest_vitals().map(|vitals| vitals.store.path.clone());
-    let path = safe(&path.or_else(|| evidence.store.get().map(|disk| disk.path.clone()))?);
-    let again = restart_in_order(daemon);
+    let path = path.or_else(|| evidence.store.get().map(|disk| disk.path.clone()))?;
     let (what, next) = match place {
         StorePlacement::InPlace | StorePlacement::Absent => return None,
-        StorePlacement::Deleted => (
-            "is deleted".to_owned(),
-            vec![
-                "newswire tail --since 1d --json > saved.jsonl   # first: what the gateway still has"
-                    .to_owned(),
-                "newswire log restore COPY   # a copy of the store, if there is one".to_owned(),
-                again,
-            ],
+        StorePlacement::Deleted => ("is deleted".to_owned(), restored(daemon)),
+        StorePlacement::Renamed(to) => (
+            format!("is at {} now", safe(to)),
+            // An empty folder in its place is replaced; without -T it would go into that folder.
+            vec![format!("{}mv -T {} {}", sudo(daemon), quoted(to), quoted(&path)), restart_in_order(daemon)],
         ),
-        StorePlacement::Renamed(to) => {
-            (format!("is at {} now", safe(to)), vec![format!("mv {} {path}", safe(to)), again])
+        StorePlacement::Unmounted { mount_point, device } => {
+            let at = quoted(mount_point.as_deref().unwrap_or(&path));
+            let device = device.as_deref().map(|device| format!("{} ", quoted(device))).unwrap_or_default();
+            let mount = format!(
+                "{}mount {device}{at}   # or as it was mounted before; see /etc/fstab",
+                as_root(evidence)
+            );
+            ("is not mounted any more".to_owned(), vec![mount, restart_in_order(daemon)])
         }
-        StorePlacement::Unmounted => (
-            "is not mounted any more".to_owned(),
-            vec![
-                format!("mount {path}   # or the file system that it is on; see findmnt and /etc/fstab"),
-                again,
-            ],
-        ),
         StorePlacement::Covered => (
             "is hidden: another file system is mounted over it".to_owned(),
-            vec![format!("findmnt -T {path}; umount {path}   # what hides it"), again],
+            vec![
+                format!("findmnt -T {}   # what hides it", quoted(&path)),
+                format!("{}umount \"$(findmnt -n -o TARGET -T {})\"", as_root(evidence), quoted(&path)),
+                restart_in_order(daemon),
+            ],
         ),
     };
+    let path = safe(&path);
     let line = format!(
         "the store of {}, {path}, {what}: the daemon writes to files that no start will find",
         name_and_pid(daemon)
     );
     Some(DoctorVerdict::new(VerdictCode::StoreGone, line, next))
+}
+
+/// What the gateway still has is saved before the daemon ends; a copy can be put in place only after that.
+fn restored(daemon: &DaemonEvidence) -> Vec<String> {
+    let save = "timeout 60 newswire tail --since 7d --json > saved.jsonl; wc -l saved.jsonl   # first: what the gateway still has";
+    let restore =
+        "newswire log restore COPY   # a backup or another copy of the store; without one, leave this out";
+    let steps =
+        [Some(save.to_owned()), stop(daemon), Some(as_its_user(daemon, restore)), Some(start(daemon))];
+    steps.into_iter().flatten().collect()
 }
 
 /// The daemon has ended because its store is gone, and no start helps. The gateway has had events from it.
@@ -444,12 +471,13 @@ pub(super) fn store_gone_and_daemon_dead(evidence: &Evidence) -> Option<DoctorVe
         safe(path),
         gateway_serves(evidence)
     );
-    let path = quoted(path);
+    let parent = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("/"));
+    let parent = quoted(&parent.display().to_string());
     let next = [
         format!(
-            "findmnt -T {path}; ls -la {path}   # is its file system mounted? Is the store beside it? Put it back first"
+            "findmnt -T {parent}; ls -la {parent}   # is its file system mounted? Is the store beside it? Put it back first"
         ),
-        "newswire log restore COPY   # or a copy of it, if it is lost".to_owned(),
+        as_its_user(daemon, "newswire log restore COPY   # or a backup of it, if it is lost"),
         start(daemon),
     ];
     Some(DoctorVerdict::new(VerdictCode::StoreGone, line, next))
@@ -469,11 +497,15 @@ pub(super) fn run_dir_gone(evidence: &Evidence) -> Option<DoctorVerdict> {
     Some(DoctorVerdict::new(VerdictCode::RunDirGone, line, next))
 }
 
-/// A process that serves its clients is ended in order, and when it suits.
+/// A process that serves its clients is not to be killed; a person restarts it when that suits.
 fn makes_sockets_anew(daemon: &DaemonEvidence) -> String {
     match daemon.unit.get() {
         Some(_) => format!("{}   # it makes its sockets anew", restart_in_order(daemon)),
-        None => format!("restart {} as usual when it suits: it makes its sockets anew", daemon.name),
+        None => format!(
+            "restart {} when it suits, as it was started: `{}`; it makes its sockets anew",
+            daemon.name,
+            as_it_was_started(daemon)
+        ),
     }
 }
 

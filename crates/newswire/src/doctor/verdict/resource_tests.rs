@@ -23,7 +23,7 @@ use crate::doctor::resources::{
     task_limit::{TaskBound, TaskLimit},
 };
 
-fn resources(daemon: &mut DaemonEvidence) -> &mut ProcessResources {
+pub(super) fn resources(daemon: &mut DaemonEvidence) -> &mut ProcessResources {
     match &mut daemon.resources {
         Part::Found(resources) => resources,
         Part::Missing { .. } => panic!("they were sampled"),
@@ -204,14 +204,19 @@ fn a_commit_that_hangs_without_the_disk_stays_a_slow_store() {
     expect(&e, VerdictCode::StoreSlow, &["9s so far"]);
 }
 
+fn unmounted(device: Option<&str>) -> StorePlacement {
+    StorePlacement::Unmounted { mount_point: Some("/mnt".into()), device: device.map(str::to_owned) }
+}
+
 #[test]
 fn a_lost_store_is_reported_with_what_brings_it_back() {
     let mut e = healthy();
     for (place, words, step) in [
         (StorePlacement::Deleted, "is deleted", "newswire log restore COPY"),
-        (StorePlacement::Renamed("/moved".into()), "is at /moved now", "mv /moved /d"),
-        (StorePlacement::Unmounted, "is not mounted any more", "mount /d"),
-        (StorePlacement::Covered, "another file system", "umount /d"),
+        (StorePlacement::Renamed("/moved".into()), "is at /moved now", "mv -T /moved /d"),
+        (unmounted(None), "is not mounted any more", "mount /mnt "),
+        (unmounted(Some("/dev/sdb1")), "is not mounted any more", "mount /dev/sdb1 /mnt "),
+        (StorePlacement::Covered, "another file system", "umount \"$(findmnt"),
     ] {
         e.store_place = Part::Found(place);
         let verdict = expect(&e, VerdictCode::StoreGone, &[words]);
@@ -230,7 +235,7 @@ fn a_daemon_that_ended_because_its_store_is_gone_needs_the_store_first() {
     expect(&e, VerdictCode::DaemonDead, &[]);
     e.store_place = Part::Found(StorePlacement::Absent);
     let verdict = expect(&e, VerdictCode::StoreGone, &["is not in /d any more"]);
-    assert!(verdict.next[0].starts_with("findmnt -T /d"), "{verdict:?}");
+    assert!(verdict.next[0].starts_with("findmnt -T /;"), "{verdict:?}");
     // It has never run: there is nothing to be gone.
     super::tests::wire(&mut e).cursor = None;
     expect(&e, VerdictCode::DaemonDead, &[]);

@@ -12,6 +12,7 @@ use control::{
 use serde_json::{Value, json};
 
 mod advice;
+use super::resource_tests::resources;
 #[path = "chain_tests.rs"]
 mod chain_tests;
 
@@ -25,9 +26,11 @@ use crate::doctor::{
     part::{MissingCause, Part},
     process::{ProcessSample, Task, Usage},
     resources::{
-        ProcessResources, file_system::StoreFileSystem, pressure::Pressures, store_placement::StorePlacement,
+        ProcessResources, file_system::StoreFileSystem, freezer::FrozenGroup, group_tree::GroupVersion,
+        pressure::Pressures, store_placement::StorePlacement,
     },
     show::BlackBoxDetail,
+    started_as::StartedAs,
     systemd::SystemdUnit,
     threads::{ExaminedThread, Stacks},
     waits::{LockKind, WaitAccess, WaitChain},
@@ -62,6 +65,7 @@ pub(super) fn healthy() -> Evidence {
         at: "2026-01-02T03:04:05Z".into(),
         took_ms: 400,
         version: "1",
+        is_root: true,
         quick: false,
         target: Target::Both,
         configured: Configured {
@@ -215,6 +219,12 @@ fn daemon(name: &'static str, pid: i32, watch: WatchReport) -> DaemonEvidence {
         foreign: None,
         denied: false,
         may_end: true,
+        started: StartedAs {
+            command: [&*format!("/usr/bin/{name}"), "--config", "/etc/newswire/newswire.toml"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..StartedAs::default()
+        },
     }
 }
 
@@ -805,6 +815,77 @@ fn a_user_who_may_look_at_nothing_is_told_what_would_let_him_and_not_that_all_is
     let Part::Found(ready) = &mut answers.ready else { panic!() };
     ready.wire.connected = Some(false);
     expect(&e, VerdictCode::WireCut, &["cannot see whether newswire-ingestd runs"]);
+}
+
+#[test]
+fn a_command_of_newswire_names_the_configuration_that_was_examined() {
+    let mut e = healthy();
+    e.config = Some("/srv/wire#1.toml".into());
+    stall(&mut e.gateway, "worker-0", 4_000);
+    let verdict = expect(&e, VerdictCode::EventLoopBlocked, &[]);
+    assert!(
+        verdict.next[0].starts_with("newswire bundle --since 30m --config '/srv/wire#1.toml'   # first"),
+        "{verdict:?}"
+    );
+    // Of one process, its own.
+    e.target = Target::Pid;
+    e.ingestd.presence = Presence::NotAsked;
+    e.ingestd.process = Part::not_asked();
+    let verdict = expect(&e, VerdictCode::EventLoopBlocked, &[]);
+    assert!(verdict.next[0].contains("--config /etc/newswire/newswire.toml"), "{verdict:?}");
+}
+
+#[test]
+fn where_no_systemd_started_a_process_it_is_started_as_it_was() {
+    let mut e = healthy();
+    stall(&mut e.gateway, "worker-0", 4_000);
+    let step = |e: &Evidence| conclude(e).next.swap_remove(1);
+    let start = "/usr/bin/newswire-gateway --config /etc/newswire/newswire.toml";
+    assert!(
+        step(&e).starts_with(&format!("kill -9 200; tail --pid=200 -f /dev/null; {start}   #")),
+        "{}",
+        step(&e)
+    );
+    e.gateway.started.folder = Some("/srv/a b".into());
+    assert!(step(&e).contains(&format!("; (cd '/srv/a b' && {start})   #")), "{}", step(&e));
+    e.gateway.started.folder = None;
+    e.gateway.started.user = Some("wire".into());
+    assert!(step(&e).contains(&format!("; runuser -u wire -- {start}   #")), "{}", step(&e));
+    e.gateway.may_end = false;
+    let denied = step(&e);
+    assert!(
+        denied.starts_with("sudo kill") && denied.contains(&format!("; sudo -u wire {start}   #")),
+        "{denied}"
+    );
+    e.gateway.started.variables = vec!["NEWSWIRE_LOG__LEVEL".into()];
+    assert!(step(&e).contains("set NEWSWIRE_LOG__LEVEL as before"), "{}", step(&e));
+    e.gateway.started.parent = Some(OtherProcess { pid: 9, command: "newswire".into() });
+    e.gateway.started.by_up = true;
+    assert_eq!(step(&e), "sudo kill -9 200   # newswire up (pid 9) then starts it again");
+}
+
+#[test]
+fn what_only_root_may_do_is_told_to_others_with_sudo() {
+    let mut e = healthy();
+    (e.is_root, e.gateway.may_end) = (false, false);
+    process(&mut e.gateway).frozen = true;
+    resources(&mut e.gateway).frozen =
+        Some(FrozenGroup { group: "/sys/fs/cgroup/a b".into(), version: GroupVersion::V2 });
+    let verdict = expect(&e, VerdictCode::GatewayStopped, &[]);
+    // What follows `>` is opened by the shell of the user.
+    assert!(
+        verdict.next[0].starts_with("echo 0 | sudo tee '/sys/fs/cgroup/a b/cgroup.freeze'   #"),
+        "{verdict:?}"
+    );
+    let mut e = healthy();
+    (e.is_root, e.gateway.may_end) = (false, false);
+    process(&mut e.gateway).open_files = Some(Usage { used: 1_024, max: 1_024 });
+    process(&mut e.gateway).open_files_hard_max = Some(4_096);
+    let verdict = expect(&e, VerdictCode::DescriptorsExhausted, &[]);
+    assert!(
+        verdict.next[0].starts_with("sudo ls") && verdict.next[1].starts_with("sudo prlimit"),
+        "{verdict:?}"
+    );
 }
 
 /// The parts of the proof that are unknown.

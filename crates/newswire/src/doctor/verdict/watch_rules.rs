@@ -179,7 +179,7 @@ pub(super) fn task_held_up(evidence: &Evidence) -> Option<DoctorVerdict> {
 }
 
 fn blocked(daemon: &DaemonEvidence, line: String) -> DoctorVerdict {
-    let next = [bundle(), format!("{}   # ends the block", restart(daemon)), report_bug()];
+    let next = [bundle(), restart(daemon), report_bug()];
     DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next)
 }
 

@@ -13,6 +13,12 @@ const COMMANDS: &[&str] = &[
     "umount",
     "gdb",
     "newswire-ingestd",
+    "/usr/bin/newswire-ingestd",
+    "/usr/bin/newswire-gateway",
+    "runuser",
+    "timeout",
+    "tee",
+    "vmstat",
     "nsenter",
     "namei",
     "nice",
@@ -64,13 +70,18 @@ pub(super) fn check(step: &str, ours: &[i32]) {
     if first.starts_with("\"$(dirname") {
         return parse_newswire(&command[command.find("/newswire ").unwrap() + 1..]);
     }
-    assert!(COMMANDS.contains(&first) || PROSE.contains(&first), "neither a command nor prose: {step}");
+    let is_known = COMMANDS.contains(&first) || first.starts_with("NEWSWIRE_");
+    assert!(is_known || PROSE.contains(&first), "neither a command nor prose: {step}");
+    if first.starts_with("NEWSWIRE_") {
+        return parse_newswire(command.split_once(' ').unwrap().1);
+    }
     if PROSE.contains(&first) {
         // A command in prose is in backquotes.
         return command.split('`').skip(1).step_by(2).for_each(|quoted| check(quoted, ours));
     }
     assert!(is_for_a_shell(command), "a quote is not closed: {step}");
-    for part in command.split("; ").flat_map(|part| part.split(" | ")).map(str::trim) {
+    let parts = command.split("; ").flat_map(|part| part.split(" || ")).flat_map(|part| part.split(" | "));
+    for part in parts.map(str::trim) {
         let part = part.strip_prefix("sudo ").unwrap_or(part);
         let part = part.split(" > ").next().unwrap_or(part);
         match part.split_whitespace().next() {
@@ -81,7 +92,9 @@ pub(super) fn check(step: &str, ours: &[i32]) {
             }
             Some("systemctl") => {
                 assert!(
-                    ["restart", "start", "thaw", "set-property"].iter().any(|word| part.contains(word)),
+                    ["restart", "start", "stop", "thaw", "set-property"]
+                        .iter()
+                        .any(|word| part.contains(word)),
                     "{step}"
                 )
             }
@@ -99,7 +112,6 @@ fn is_for_a_shell(command: &str) -> bool {
 /// The command line of `newswire` as its parser reads it.
 #[track_caller]
 fn parse_newswire(command: &str) {
-    let command = command.split(" || ").next().unwrap_or(command);
     let words = command.split_whitespace().map(|word| word.trim_matches('\''));
     if let Err(error) = crate::cli::definition().try_get_matches_from(words) {
         panic!("{command}: {error}");
