@@ -32,7 +32,6 @@ use rustix::time::{ClockId, clock_gettime};
 use self::writer::BlackBoxWriter;
 use crate::clock::{Clock, millis};
 use crate::metrics::MetricsRegistry;
-use crate::watch::{Watch, WatchKind};
 
 /// Records that wait for the thread, which takes them every 100 ms.
 const QUEUE_RECORDS: usize = 2_048;
@@ -58,8 +57,6 @@ pub struct BlackBoxOptions {
     pub bytes: u64,
     /// The program.
     pub program: String,
-    /// Where its thread is watched.
-    pub watch: Watch,
 }
 
 /// A running black box. Cheap to clone.
@@ -97,12 +94,16 @@ impl fmt::Debug for BlackBox {
     }
 }
 
-/// Makes a black box that of this process; the second one is ignored. Returns what waits for its end.
+/// Makes a black box that of this process; the second one is ignored. Returns what waits for its end. Its thread calls `begin`
+/// first, and what that returns every 100 ms, as long as it makes progress.
 ///
 /// # Errors
 /// If its thread cannot be started.
-pub fn install(options: BlackBoxOptions) -> std::io::Result<BlackBoxEnd> {
-    let (black_box, end) = BlackBox::start(options)?;
+pub fn install<B: Fn()>(
+    options: BlackBoxOptions,
+    begin: impl FnOnce() -> B + Send + 'static,
+) -> std::io::Result<BlackBoxEnd> {
+    let (black_box, end) = BlackBox::start(options, begin)?;
     CURRENT.set(black_box).ok();
     Ok(end)
 }
@@ -200,7 +201,10 @@ impl BlackBox {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start(options: BlackBoxOptions) -> std::io::Result<(Self, BlackBoxEnd)> {
+    pub fn start<B: Fn()>(
+        options: BlackBoxOptions,
+        begin: impl FnOnce() -> B + Send + 'static,
+    ) -> std::io::Result<(Self, BlackBoxEnd)> {
         let black_box = Self(Arc::new(BlackBoxState {
             queue: ArrayQueue::new(QUEUE_RECORDS),
             dropped: AtomicU64::new(0),
@@ -215,12 +219,11 @@ impl BlackBox {
             burst_tasks: AtomicU64::new(0),
         }));
         let (open, ended) = sync_channel::<()>(1);
-        let watch = options.watch.clone();
         let mut writer = BlackBoxWriter::new(black_box.clone(), options);
         let work = move || {
             // Dropped with the thread, which the end waits for.
             let _open = open;
-            writer.run(&watch.helper_thread("black-box", WatchKind::Helper));
+            writer.run(begin());
         };
         let thread = std::thread::Builder::new().name("black-box".to_owned()).spawn(work)?;
         black_box.0.thread.get_or_init(|| thread.thread().clone());

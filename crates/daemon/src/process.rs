@@ -136,8 +136,13 @@ fn start_black_box(name: &str, config: &Config, watch: &Watch) -> Option<BlackBo
     let bytes = config.daemon.black_box_bytes;
     let path = config.black_box(name);
     let path = std::path::absolute(&path).unwrap_or(path);
-    let options = BlackBoxOptions { path, bytes, program: name.to_owned(), watch: watch.clone() };
-    let started = (bytes > 0).then(|| black_box::install(options))?;
+    let options = BlackBoxOptions { path, bytes, program: name.to_owned() };
+    let watch = watch.clone();
+    let begin = move || {
+        let watched = watch.helper_thread("black-box", WatchKind::Helper);
+        move || watched.beat()
+    };
+    let started = (bytes > 0).then(|| black_box::install(options, begin))?;
     started
         .inspect_err(|error| tracing::warn!(%error, "there is no black box: could not start its thread"))
         .ok()

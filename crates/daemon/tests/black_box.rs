@@ -32,16 +32,11 @@ impl RunDir {
     }
 
     fn options(&self) -> BlackBoxOptions {
-        BlackBoxOptions {
-            path: self.path(),
-            bytes: BYTES,
-            program: "newswire-gateway".into(),
-            watch: Watch::new(),
-        }
+        BlackBoxOptions { path: self.path(), bytes: BYTES, program: "newswire-gateway".into() }
     }
 
     fn start(&self) -> (BlackBox, BlackBoxEnd) {
-        BlackBox::start(self.options()).unwrap()
+        BlackBox::start(self.options(), || || ()).unwrap()
     }
 }
 
@@ -244,7 +239,7 @@ fn a_file_that_is_not_ours_is_left_alone() {
 fn lines_of_the_log_long_tasks_and_stalls_are_recorded() {
     let run_dir = RunDir::new();
     let path = run_dir.make();
-    let end = black_box::install(run_dir.options()).unwrap();
+    let end = black_box::install(run_dir.options(), || || ()).unwrap();
     let (subscriber, _kept) = logs::capture("debug", Clock::system()).unwrap();
     tracing::subscriber::with_default(subscriber, || {
         tracing::info!(target: "daemon", items = 3, "recorded items");

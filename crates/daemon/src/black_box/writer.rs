@@ -12,7 +12,6 @@ use control::black_box::{BlackBoxEvent, BlackBoxHeader, BlackBoxPulse, BlackBoxR
 use super::file::{BlackBoxFile, ring_bytes};
 use super::{BlackBox, BlackBoxOptions, QUEUE_RECORDS, QueuedRecord, boot_ms};
 use crate::clock::Clock;
-use crate::watch::HelperThread;
 
 /// How late a record is written at most, if the disk takes it.
 const WRITE_EVERY: Duration = Duration::from_millis(100);
@@ -74,9 +73,9 @@ impl BlackBoxWriter {
         }
     }
 
-    pub(super) fn run(&mut self, watched: &HelperThread) {
+    pub(super) fn run(&mut self, beat: impl Fn()) {
         loop {
-            watched.beat();
+            beat();
             let is_ending = self.black_box.0.is_ending.load(Acquire);
             match self.write_all() {
                 Ok(()) => self.succeeded(),

@@ -360,6 +360,12 @@ fn admin_socket(options: &GatherOptions, name: &str, pid: Option<i32>, instance:
     }
 }
 
+/// How a process was started, or is to be if it does not run.
+fn started_as(name: &str, pid: Option<i32>, instance: &Instance) -> StartedAs {
+    let absent = || StartedAs::of_the_absent(name, instance.config.as_deref(), &instance.run_dir);
+    pid.and_then(StartedAs::of).unwrap_or_else(absent)
+}
+
 async fn examine_daemon(
     options: &GatherOptions,
     name: &'static str,
@@ -390,10 +396,7 @@ async fn examine_daemon(
         foreign: found.foreign,
         denied: found.denied,
         may_end: settle::may_end(found.pid),
-        started: found
-            .pid
-            .and_then(StartedAs::of)
-            .unwrap_or_else(|| StartedAs::of_the_absent(name, instance.config.as_deref(), &instance.run_dir)),
+        started: started_as(name, found.pid, instance),
     };
     if !is_asked {
         return daemon;

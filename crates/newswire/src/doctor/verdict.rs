@@ -13,6 +13,7 @@ pub(super) mod proof;
 mod resource_rules;
 #[cfg(test)]
 mod resource_tests;
+mod stalled;
 #[cfg(test)]
 mod tests;
 mod watch_rules;

@@ -7,9 +7,10 @@ use super::{
         as_its_user, as_root, exit_log_hint, look_with_rights, quoted, restart, restart_in_order, start,
         sudo, whose, write,
     },
-    progress_rules::stalled_loops,
     resource_rules::{elsewhere, other_network},
-    safe, stalled_before,
+    safe,
+    stalled::gateway_serves,
+    stalled_before,
 };
 use crate::doctor::{
     evidence::Target,
@@ -343,20 +344,6 @@ pub(super) fn daemon_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
     });
     let next = [Some(exit_log_hint(ingestd)), look, Some(start(ingestd))];
     Some(DoctorVerdict::new(VerdictCode::DaemonDead, line, next.into_iter().flatten()))
-}
-
-/// What the gateway does while the daemon does nothing.
-pub(super) fn gateway_serves(evidence: &Evidence) -> &'static str {
-    let gateway = &evidence.gateway;
-    let is_stalled = stalled_loops(gateway).any(|l| !l.kind.is_helper());
-    let is_mute = evidence.http.get().is_some_and(|http| {
-        !http.probes.is_empty() && http.probes.iter().all(|probe| probe.status.is_none())
-    });
-    if is_stalled || is_mute {
-        "; the gateway does not work either: run the doctor again when the daemon runs"
-    } else {
-        "; the gateway still serves the events it has"
-    }
 }
 
 /// A draining gateway ends by itself; that is not a hang.

@@ -9,13 +9,12 @@ use super::{
     DaemonEvidence, DoctorVerdict, Evidence, Presence, VerdictCode, bundle, duration, name_and_pid,
     next::{busy_disk, end_hang, kernel_messages, look_with_rights, quoted, restart, restart_in_order, sudo},
     presence_rules::is_starting,
-    safe, stalled_before, task_text,
-    watch_rules::is_stalled,
+    safe,
+    stalled::{BEATS_AGAIN_MS, is_stalled, stalled_loops},
+    stalled_before, task_text,
 };
 use crate::doctor::{admin::LateLoop, evidence::Target, part::MissingCause};
 
-/// A loop that has beaten since then is not blocked, even if the watchdog, on a busy machine, has not noticed that yet.
-pub(super) const BEATS_AGAIN_MS: u64 = 500;
 /// A loop that was blocked for longer, and then moved, is reported.
 const MOVED_AFTER_MS: u64 = 3_000;
 /// A beat needs less processor time than this.
@@ -68,12 +67,6 @@ pub(super) fn loop_stalled(evidence: &Evidence) -> Option<DoctorVerdict> {
     let line = format!("{who} has been blocked for {since} {function}{work}{}", seen(daemon));
     let next = [bundle(), restart(daemon), report_bug()];
     Some(DoctorVerdict::new(VerdictCode::EventLoopBlocked, line, next))
-}
-
-/// The loops that are stalled at the last look. One that has beaten between the two looks moves.
-pub(super) fn stalled_loops(daemon: &DaemonEvidence) -> impl Iterator<Item = &LoopReport> {
-    let loops = daemon.latest().map(|watch| watch.progress.loops.as_slice()).unwrap_or_default();
-    loops.iter().filter(|l| daemon.latest().is_some_and(|watch| is_stalled(watch, l)))
 }
 
 /// Whether a fault that lasts was seen once or twice.

@@ -11,8 +11,8 @@ use super::{
         as_it_was_started, as_its_user, as_root, busy_disk, in_its_place, kernel_messages, quoted, restart,
         restart_in_order, start, stop, sudo, write,
     },
-    presence_rules::gateway_serves,
     safe,
+    stalled::gateway_serves,
 };
 use crate::doctor::evidence::OtherGateway;
 use crate::doctor::resources::{

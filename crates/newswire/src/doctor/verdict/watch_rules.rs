@@ -1,35 +1,19 @@
 //! Rules about what watches: the watchdog, the threads that read for the admin socket, and the listeners as the process
 //! itself finds them.
 
-use control::{
-    WatchReport,
-    watch::{LoopReport, TaskWait, WatchKind},
-};
+use control::watch::{LoopReport, TaskWait, WatchKind};
 
 use super::{
     DaemonEvidence, DoctorVerdict, Evidence, VerdictCode, bundle, duration, name_and_pid,
     next::{quoted, restart},
-    progress_rules::{BEATS_AGAIN_MS, report_bug, stalled_loops},
+    progress_rules::report_bug,
     safe,
+    stalled::stalled_loops,
 };
 use crate::doctor::second_look::{is_barred, is_held_up, is_mute, is_silent, is_stuck, watchdog_is_stuck};
 
-/// A loop beats every 100 ms; without a watchdog that looks, one that has not for this long is blocked.
-const UNWATCHED_MS: u64 = 1_000;
-
 /// The thread that writes the black box.
 const BLACK_BOX_THREAD: &str = "black-box";
-
-/// Whether a loop makes no progress: the watchdog says so, or its beat does while the watchdog is stuck.
-pub(super) fn is_stalled(watch: &WatchReport, l: &LoopReport) -> bool {
-    let marked = l.stalled && l.beat_ms_ago >= BEATS_AGAIN_MS;
-    // The watchdog sends the probes of a pool: without it they are old.
-    let unmarked = l.kind != WatchKind::Pool
-        && !l.kind.is_helper()
-        && l.beat_ms_ago > UNWATCHED_MS
-        && watchdog_is_stuck(watch);
-    marked || unmarked
-}
 
 /// The watchdog itself is blocked: the process works, but would not notice if it did not.
 pub(super) fn watchdog_blocked(evidence: &Evidence) -> Option<DoctorVerdict> {
