@@ -261,7 +261,7 @@ impl BlackBox {
         if self.0.queue.force_push(QueuedRecord::now(BlackBoxEvent::Ended { exit, error })).is_some() {
             self.0.dropped.fetch_add(1, Relaxed);
         }
-        // Who sees this sees the record, too.
+        // A thread that sees this sees the record, too.
         self.0.is_ending.store(true, Release);
         if let Some(thread) = self.0.thread.get() {
             thread.unpark();

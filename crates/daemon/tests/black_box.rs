@@ -254,7 +254,9 @@ fn lines_of_the_log_long_tasks_and_stalls_are_recorded() {
         let has_stall = |contents: &BlackBoxContents| {
             contents.records.iter().any(|record| matches!(record.event, BlackBoxEvent::StallBegan(_)))
         };
-        wait_for("the stall is recorded while it lasts", || has_stall(&read(&path)));
+        // The thread makes the file, a moment later.
+        let is_told = || BlackBoxContents::read(&path).is_ok_and(|contents| has_stall(&contents));
+        wait_for("the stall is recorded while it lasts", is_told);
     }
     drop(work::on("parsing", "quick"));
     wait_for("the end of the stall is recorded", || {
