@@ -133,7 +133,7 @@ async fn the_doctor_is_in_another_pid_namespace() -> anyhow::Result<()> {
         return Ok(());
     }
     let patient = Patient::well().await?;
-    let through = &["unshare", "--pid", "--fork", "--mount-proc"];
+    let through = &["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     let doctor = DoctorRun { through, ..DoctorRun::default() };
     let expected = Expected::fault(&["unknown", "healthy"], &[]);
     patient.expect_of("doctor in another pid namespace", doctor, expected).await.map(drop)
@@ -195,7 +195,7 @@ async fn a_deleted_configuration_and_a_blocked_worker() -> anyhow::Result<()> {
 }
 
 /// The namespaces of a container, with its own /proc. The files are those of this machine, mounted once more.
-const CONTAINER: &[&str] = &["--pid", "--fork", "--mount-proc", "--mount", "--net"];
+const CONTAINER: &[&str] = &["--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--net"];
 
 /// The process that was started in namespaces of its own: `unshare --fork` stays outside.
 fn child_of(parent: u32) -> anyhow::Result<u32> {
