@@ -2,7 +2,7 @@
 //! for a report.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, PoisonError, Weak,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -116,20 +116,22 @@ impl ShownWaits {
 
 /// Those of all workers.
 #[derive(Debug, Default)]
-pub(crate) struct WaitsOfWorkers(Mutex<Vec<Arc<ShownWaits>>>);
+pub(crate) struct WaitsOfWorkers(Mutex<Vec<Weak<ShownWaits>>>);
 
 impl WaitsOfWorkers {
     /// Adds a worker; its streams are counted until it drops what this returns.
     pub(super) fn add_worker(&self) -> Arc<ShownWaits> {
         let shown = Arc::<ShownWaits>::default();
-        // A push is complete before it can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&shown));
+        // Each change is complete before it can panic.
+        let mut workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.retain(|worker| worker.strong_count() > 0);
+        workers.push(Arc::downgrade(&shown));
         shown
     }
 
     /// The streams of all workers, without what none waits for. `None` if a worker is being added at this moment.
     pub(crate) fn try_report(&self) -> Option<Vec<StreamWaits>> {
-        let workers = self.0.try_lock().ok()?.clone();
+        let workers: Vec<_> = self.0.try_lock().ok()?.iter().filter_map(Weak::upgrade).collect();
         let report = |wait: &StreamWait| {
             let counts = || workers.iter().map(|worker| &worker.0[*wait as usize]);
             StreamWaits {
@@ -170,8 +172,14 @@ mod tests {
         };
         let expected = vec![waits("events", 3, 600), waits("client", 1, 300), waits("turn", 1, 50)];
         assert_eq!(all.try_report(), Some(expected));
-        other.show(&WaitCounts::default());
-        assert_eq!(all.try_report().unwrap()[0], waits("events", 2, 600));
+        drop(other);
+        assert_eq!(
+            all.try_report().unwrap()[0],
+            waits("events", 2, 600),
+            "a worker that has ended does not count"
+        );
+        let _third = all.add_worker();
+        assert_eq!(all.0.lock().unwrap().len(), 2, "nor is it kept");
     }
 
     #[test]

@@ -250,7 +250,6 @@ impl Drop for WorkerStreams {
     fn drop(&mut self) {
         // A worker that has ended is not behind.
         self.state.worker_lag.update(self.worker, 0);
-        self.waits.show(&WaitCounts::default());
         self.state.metrics.worker_clients.get_or_create(&[("worker", self.worker)]).set(0);
     }
 }
