@@ -1,0 +1,22 @@
+//! The wire between machines: NATS JetStream carries the events, so that any number of gateways read what daemons publish.
+//!
+//! ```text
+//! a daemon's log ─► Outbox ─► stream `newswire` (events) ─► NatsSubscription ─► a gateway's ring
+//!                             bucket `newswire-state` (the epoch, how far each daemon has published)
+//!                  ─► subjects without a stream: notices, heartbeats, requests ─►
+//! ```
+//!
+//! The id of an event is its sequence number in the stream, under an epoch that is kept beside the stream. NATS replicates,
+//! elects and stores; nothing here does.
+//!
+//! Never here: the content of events, the store, feeds.
+
+mod connection;
+mod epoch;
+mod event_stream;
+mod names;
+
+pub use connection::{NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity};
+pub use epoch::{EpochChange, EpochRecord};
+pub use event_stream::{EventStream, StreamLimits, StreamProblem, StreamState};
+pub use names::{SubjectNames, escaped};
