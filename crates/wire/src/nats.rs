@@ -15,8 +15,16 @@ mod connection;
 mod epoch;
 mod event_stream;
 mod names;
+mod survey;
 
 pub use connection::{NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity};
 pub use epoch::{EpochChange, EpochRecord};
 pub use event_stream::{EventStream, StreamLimits, StreamProblem, StreamState};
 pub use names::{SubjectNames, escaped};
+pub use survey::{
+    NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
+    SurveyedServer, SurveyedStream,
+};
+
+/// With it the keys of the bucket begin that say how far a daemon has published; the epoch of its log follows.
+const OUTBOX_KEY_PREFIX: &str = "outbox.";

@@ -141,6 +141,17 @@ impl NatsConnection {
     /// # Errors
     /// [`NatsError`] if the configuration cannot be used.
     pub async fn open(settings: NatsSettings) -> Result<Self, NatsError> {
+        let options = options(&settings)?;
+        Self::open_with(settings, options).await
+    }
+
+    /// The same without the other servers of the cluster that the server tells of.
+    pub(super) async fn open_to_this_only(settings: NatsSettings) -> Result<Self, NatsError> {
+        let options = options(&settings)?.ignore_discovered_servers();
+        Self::open_with(settings, options).await
+    }
+
+    async fn open_with(settings: NatsSettings, options: ConnectOptions) -> Result<Self, NatsError> {
         // Fails if another one is installed already, which is fine.
         rustls::crypto::ring::default_provider().install_default().ok();
         let addresses = settings.urls.iter().map(|url| address(url)).collect::<Result<Vec<_>, _>>()?;
@@ -148,7 +159,7 @@ impl NatsConnection {
         let last_error = Arc::<OnceErrors>::default();
         let of_callback = Arc::clone(&last_error);
         let connections = Arc::new(connections);
-        let options = options(&settings)?.event_callback(move |event| {
+        let options = options.event_callback(move |event| {
             let (connections, last_error) = (Arc::clone(&connections), Arc::clone(&of_callback));
             async move {
                 match event {
@@ -281,7 +292,7 @@ fn address(url: &str) -> Result<ServerAddr, NatsError> {
 }
 
 /// An address without what may be secret in it.
-fn without_password(url: &str) -> String {
+pub(super) fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
         _ => url.to_owned(),

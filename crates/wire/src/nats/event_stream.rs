@@ -212,8 +212,14 @@ impl EventStream {
         Err(no_answer("the watch of the bucket has ended".to_owned()))
     }
 
+    /// The stream as the server describes it, and what differs from the configuration.
+    pub(super) async fn info_and_differences(&self) -> Result<(Info, Vec<String>), StreamProblem> {
+        let info = self.info().await?;
+        let differences = self.differences(&info.config);
+        Ok((info, differences))
+    }
+
     /// The stream, for reads and consumers.
-    #[expect(dead_code, reason = "used by the reader")]
     pub(super) async fn handle(&self) -> Result<jetstream::stream::Stream<()>, StreamProblem> {
         let stream = self.connection.jetstream().get_stream_no_info(self.stream_name()).await;
         stream.map_err(|e| StreamProblem::NoAnswer(e.to_string()))
