@@ -178,6 +178,14 @@ impl NatsSurvey {
     }
 }
 
+impl NatsSurvey {
+    /// How many servers answer.
+    #[must_use]
+    pub fn answering(&self) -> usize {
+        self.servers.iter().filter(|server| server.error.is_none()).count()
+    }
+}
+
 impl SurveyProblem {
     fn kind(problem: &StreamProblem) -> SurveyProblemKind {
         match problem {
