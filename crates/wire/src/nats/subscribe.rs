@@ -37,6 +37,7 @@ use super::{
     event_stream::{EventStream, StreamProblem, StreamState, chain},
     message::EventMessage,
     notices::{DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, NOTICE_HELD_MAX, NewestSeen, NoticeKind},
+    pages::StreamPages,
 };
 use crate::{
     publish::WireHeartbeat,
@@ -103,6 +104,8 @@ pub struct NatsSubscription {
     /// The newest event that was returned.
     newest: Option<NewestMessage>,
     state: ReaderState,
+    /// What pages of the stream may ask for; none while it is not open.
+    bounds: watch::Sender<Option<LogBounds>>,
     attempts: u32,
     /// Returned before anything else.
     ready: VecDeque<SubscriptionEvent>,
@@ -133,13 +136,12 @@ struct OpenReader {
     notices: Subscriber,
     questions: Subscriber,
     held: VecDeque<(Instant, DaemonNotice)>,
-    bounds: LogBounds,
     bounds_read: BoxFuture<'static, Result<(EpochRecord, StreamState), StreamProblem>>,
 }
 
 /// What an open reader has to do next.
 enum Happened {
-    Message(Option<Result<jetstream::Message, pull::OrderedError>>),
+    Message(Box<Option<Result<jetstream::Message, pull::OrderedError>>>),
     Heartbeat(async_nats::Message),
     Notice(async_nats::Message),
     Question(async_nats::Message),
@@ -160,6 +162,7 @@ impl NatsSubscription {
             cursor: None,
             newest: None,
             state: ReaderState::Waiting(Duration::ZERO),
+            bounds: watch::Sender::new(None),
             attempts: 0,
             ready: VecDeque::new(),
         }
@@ -169,6 +172,12 @@ impl NatsSubscription {
     #[must_use]
     pub fn daemons(&self) -> KnownDaemons {
         self.daemons.clone()
+    }
+
+    /// Pages of the stream, for readers that were away for long.
+    #[must_use]
+    pub fn pages(&self) -> StreamPages {
+        StreamPages::new(self.stream.clone(), self.bounds.subscribe())
     }
 
     /// The last event returned, or the last one missed.
@@ -211,6 +220,7 @@ impl NatsSubscription {
         // From the upper half: spread out, but never at once.
         let wait = ceiling.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.state = ReaderState::Waiting(wait);
+        self.bounds.send_replace(None);
         SubscriptionEvent::Lost { reason: LostReason::Ended(reason), wait }
     }
 
@@ -254,7 +264,6 @@ impl NatsSubscription {
             questions,
             held: VecDeque::new(),
             bounds_read: later(&self.stream),
-            bounds: bounds.clone(),
             epoch: record.epoch,
         }));
         self.attempts = 0;
@@ -275,6 +284,7 @@ impl NatsSubscription {
             self.newest = None;
         }
         self.cursor = Some(Cursor { epoch: bounds.epoch.clone(), seq: cursor });
+        self.bounds.send_replace(Some(bounds.clone()));
         self.ready.push_back(SubscriptionEvent::Connected(opened));
     }
 
@@ -301,9 +311,11 @@ impl NatsSubscription {
 
     async fn handle(&mut self, happened: Happened) -> Result<(), String> {
         match happened {
-            Happened::Message(Some(Ok(message))) => self.message(&message).await,
-            Happened::Message(Some(Err(error))) => Err(format!("the consumer failed: {}", chain(&error))),
-            Happened::Message(None) => Err("the consumer has ended".to_owned()),
+            Happened::Message(message) => match *message {
+                Some(Ok(message)) => self.message(&message).await,
+                Some(Err(error)) => Err(format!("the consumer failed: {}", chain(&error))),
+                None => Err("the consumer has ended".to_owned()),
+            },
             Happened::Heartbeat(message) => {
                 self.heartbeat(&message.payload);
                 Ok(())
@@ -363,6 +375,7 @@ impl NatsSubscription {
             )),
         }
         self.newest = Some(newest);
+        self.note_head(id.seq);
         self.cursor = Some(id);
         self.release_notices();
         Ok(())
@@ -396,11 +409,11 @@ impl NatsSubscription {
     }
 
     fn push_heartbeat(&mut self) {
-        let ReaderState::Open(open) = &self.state else { return };
+        let Some(bounds) = self.bounds.borrow().clone() else { return };
         let heartbeats = self.daemons.heartbeats();
         let data = WireHeartbeat {
-            head: Some(open.bounds.head_cursor()),
-            oldest: Cursor { epoch: open.epoch.clone(), seq: open.bounds.oldest },
+            head: Some(bounds.head_cursor()),
+            oldest: Cursor { epoch: bounds.epoch.clone(), seq: bounds.oldest },
             recording_paused: heartbeats
                 .into_iter()
                 .flat_map(|daemon| daemon.heartbeat.recording_paused)
@@ -445,6 +458,14 @@ impl NatsSubscription {
         }
     }
 
+    /// The stream ends with this event at least.
+    fn note_head(&self, seq: Seq) {
+        self.bounds.send_if_modified(|bounds| {
+            let bounds = bounds.as_mut().filter(|bounds| bounds.head < seq);
+            bounds.map(|bounds| bounds.head = seq).is_some()
+        });
+    }
+
     async fn take_bounds(
         &mut self,
         looked: Result<(EpochRecord, StreamState), StreamProblem>,
@@ -462,8 +483,8 @@ impl NatsSubscription {
         if is_ahead(state.last) {
             return Err("the stream ends before the newest event that was read".to_owned());
         }
-        open.bounds = bounds(&record.epoch, &state);
         open.bounds_read = later(&self.stream);
+        self.bounds.send_replace(Some(bounds(&record.epoch, &state)));
         Ok(())
     }
 
@@ -504,7 +525,7 @@ impl OpenReader {
             notice = self.notices.next() => received(notice, Happened::Notice),
             () = due(held_until) => Happened::HeldNotice,
             looked = &mut self.bounds_read => Happened::BoundsRead(looked),
-            message = self.messages.next() => Happened::Message(message),
+            message = self.messages.next() => Happened::Message(Box::new(message)),
         }
     }
 }
