@@ -36,7 +36,8 @@ pub struct StreamPages {
 pub enum PageStart<'a> {
     /// The events after this one.
     After(&'a Cursor),
-    /// The first event recorded since then, and what follows it.
+    /// The first event stored since then, and what follows it. After a new epoch, what was published again counts as stored then:
+    /// a reader gets more than it asked for, and misses nothing.
     Since(Timestamp),
     /// The events before this one, the newest first, down to the first one recorded since an instant.
     Before(&'a Cursor, Option<Timestamp>),
@@ -104,6 +105,23 @@ impl StreamPages {
         let bounds = self.bounds.borrow().clone();
         let bounds = bounds.ok_or_else(|| StreamProblem::NotConnected(self.stream.connection().trouble()))?;
         let stream = self.stream.handle().await?;
+        let page = self.read_within(bounds.clone(), stream, start, limit, bytes).await?;
+        // The stream is found by its name: made anew in the meantime, it has other events under these numbers.
+        let (record, _) = self.stream.look().await?;
+        if record.epoch != bounds.epoch {
+            return Err(PageProblem::OtherEpoch);
+        }
+        Ok(page)
+    }
+
+    async fn read_within(
+        &self,
+        bounds: LogBounds,
+        stream: Stream<()>,
+        start: PageStart<'_>,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<String, PageProblem> {
         let reader = PageReader { subjects: self.stream.connection().names().events(), stream, bounds };
         match start {
             PageStart::After(cursor) => reader.upwards(reader.own(cursor)?, limit, bytes).await,
