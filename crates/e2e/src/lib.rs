@@ -17,6 +17,7 @@ pub mod http;
 mod hub;
 mod kills;
 mod latency_control;
+mod load_balancer;
 mod mute_relay;
 mod nats;
 mod origin;
@@ -41,6 +42,7 @@ pub use self::{
     hub::{HubRequest, TestHub},
     kills::{KillMoment, KillReport, KillRun, KillStep},
     latency_control::{LatencyControl, LatencyReport},
+    load_balancer::{BalancerKind, LoadBalancer},
     mute_relay::MuteRelay,
     nats::{
         NatsApi, NatsCluster, NatsPath, NatsServer, PathState, Starved, nats_server_program,

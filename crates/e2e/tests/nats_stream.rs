@@ -1,4 +1,5 @@
 //! The stream in NATS and its epoch, against a real server.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::time::Duration;
 
