@@ -20,6 +20,7 @@ mod latency_control;
 mod load_balancer;
 mod mute_relay;
 mod nats;
+mod nats_run;
 mod origin;
 mod process;
 mod reverse_proxy;
@@ -48,12 +49,13 @@ pub use self::{
         NatsApi, NatsCluster, NatsPath, NatsServer, PathState, Starved, nats_server_program,
         old_nats_server_program,
     },
+    nats_run::{FaultRow, NatsFault, NatsRun, NatsRunSize},
     origin::{Behaviour, DocumentFormat, FeedShape, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
     reverse_proxy::{ProxyKind, ReverseProxy},
     stack::{TestSource, TestStack, Transport, free_address},
     stream_audit::{DeliveryTotals, KnownEvents, StreamAudit},
-    subscriber::{RecordedEvent, StreamConnection, TestSubscriber},
+    subscriber::{Hops, RecordedEvent, StreamConnection, TestSubscriber},
     workload::{Workload, WorkloadPublisher},
 };
 

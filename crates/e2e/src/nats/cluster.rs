@@ -68,9 +68,15 @@ impl NatsCluster {
     /// # Errors
     /// If none does.
     pub async fn api(&self) -> anyhow::Result<NatsApi> {
+        // All at once: one that is paused does not answer.
+        let mut answers = tokio::task::JoinSet::new();
         for server in self.servers.iter().filter(|server| server.is_started()) {
-            if server.api().request("$JS.API.INFO", "").await.is_ok() {
-                return Ok(server.api());
+            let api = server.api();
+            answers.spawn(async move { api.request("$JS.API.INFO", "").await.map(|_| api) });
+        }
+        while let Some(answer) = answers.join_next().await {
+            if let Ok(Ok(api)) = answer {
+                return Ok(api);
             }
         }
         anyhow::bail!("none of the servers answers");
