@@ -19,7 +19,7 @@ use super::{
     catalogue_labels::LabelIndex,
     granted_categories, history, refresh,
     source_directory::RenderedSourceList,
-    transport::{EventSource, TransportSettings, WireLog},
+    transport::{EventSource, TransportSettings, LogBelowRing},
     wire_link::{OlderCopy, WireChange},
 };
 use crate::{
@@ -89,17 +89,17 @@ pub(crate) fn start(
 async fn connect(
     transport: TransportSettings,
     ring_events: usize,
-) -> anyhow::Result<(EventSource, WireLog, PeerClient)> {
+) -> anyhow::Result<(EventSource, LogBelowRing, PeerClient)> {
     match transport {
         TransportSettings::Local(socket) => {
             let daemon = PeerClient::try_new(Endpoint::Socket(socket.clone()))?;
-            Ok((EventSource::local(socket, ring_events), WireLog::Daemon(daemon.clone()), daemon))
+            Ok((EventSource::local(socket, ring_events), LogBelowRing::Daemon(daemon.clone()), daemon))
         }
         TransportSettings::Nats(settings) => {
             let (events, pages) = EventSource::nats(*settings, ring_events).await?;
             // TODO(REQ): requests over NATS.
             let daemon = PeerClient::try_new(Endpoint::Socket("/nonexistent".into()))?;
-            Ok((events, WireLog::Stream(pages), daemon))
+            Ok((events, LogBelowRing::Stream(pages), daemon))
         }
     }
 }
