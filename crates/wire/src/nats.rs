@@ -17,6 +17,7 @@ mod event_stream;
 mod message;
 mod names;
 mod notices;
+pub(crate) mod requests;
 mod subscribe;
 mod survey;
 
@@ -29,6 +30,7 @@ pub use notices::{
     DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, HEARTBEAT_INTERVAL, NOTICE_HELD_MAX, NewestSeen,
     NoticeKind,
 };
+pub use requests::{NatsResponder, RequestCounters, RequestCounts};
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
     NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
