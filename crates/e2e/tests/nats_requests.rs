@@ -106,11 +106,13 @@ impl ScriptedDaemon {
         daemon
     }
 
+    /// Waits until it answers, and has answered.
     async fn wait_until_it_answers(&self, server: &NatsServer) {
         let client = self.client(server).await;
         e2e::wait_for("the responder answers", LONG, async || client.get("/name", LONG, 100).await.ok())
             .await
             .unwrap();
+        self.wait_for("nothing is in progress", |counts| counts.in_progress == 0).await;
     }
 
     async fn client(&self, server: &NatsServer) -> PeerClient {
@@ -306,7 +308,7 @@ async fn a_gateway_that_goes_away_frees_its_place_at_the_daemon() {
     let asked = tokio::spawn({
         let (client, slow) = (client.clone(), Arc::clone(&slow));
         async move {
-            client.get("/bytes/200000000", LONG, 256 * MIB).await.ok();
+            client.get("/bytes/64000000", LONG, 256 * MIB).await.ok();
             slow.store(false, Relaxed);
         }
     });

@@ -17,19 +17,23 @@ mod event_stream;
 mod message;
 mod names;
 mod notices;
+mod pages;
 pub(crate) mod requests;
 mod subscribe;
 mod survey;
 
-pub use connection::{NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity};
+pub use connection::{
+    NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
+};
 pub use epoch::{EpochChange, EpochRecord};
-pub use event_stream::{EventStream, StreamLimits, StreamProblem, StreamState};
+pub use event_stream::{EventStream, StreamProblem, StreamState};
 pub use message::{EventMessage, NotAnEvent};
 pub use names::{SubjectNames, escaped};
 pub use notices::{
     DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, HEARTBEAT_INTERVAL, NOTICE_HELD_MAX, NewestSeen,
     NoticeKind,
 };
+pub use pages::{PageProblem, PageStart, StreamPages};
 pub use requests::{NatsResponder, RequestCounters, RequestCounts};
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{

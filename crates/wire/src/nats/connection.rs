@@ -13,7 +13,7 @@ use std::{
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
 use tokio::sync::watch;
 
-use super::{event_stream::StreamLimits, names::SubjectNames};
+use super::names::SubjectNames;
 
 /// The oldest server that is used. Earlier ones lose or reorder acknowledged messages after a restart, and know neither
 /// `sync_interval` nor the answers that a publisher is told of a conflict with.
@@ -46,6 +46,17 @@ pub struct NatsSettings {
     pub limits: StreamLimits,
     /// What the server calls this client: the name of the program.
     pub client: String,
+}
+
+/// How much the stream keeps; the configuration's retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Events older than this are removed.
+    pub age: Duration,
+    /// Number of events.
+    pub events: u64,
+    /// Bytes of events with their headers.
+    pub bytes: u64,
 }
 
 /// How to sign in to NATS.
@@ -136,6 +147,15 @@ struct OnceErrors {
 }
 
 impl NatsConnection {
+    /// Whether the configuration can be used: its files and addresses. Reads the files.
+    ///
+    /// # Errors
+    /// [`NatsError`]
+    pub fn check(settings: &NatsSettings) -> Result<(), NatsError> {
+        settings.urls.iter().try_for_each(|url| address(url).map(drop))?;
+        options(settings).map(drop)
+    }
+
     /// Sets the connection up. It is made in the background, and again whenever it breaks: NATS need not be there yet.
     ///
     /// # Errors
@@ -255,6 +275,7 @@ impl OnceErrors {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "three small files, read once before the connection is made")]
 fn options(settings: &NatsSettings) -> Result<ConnectOptions, NatsError> {
     let mut options = ConnectOptions::new()
         .name(&settings.client)

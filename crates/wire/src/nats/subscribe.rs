@@ -37,6 +37,7 @@ use super::{
     event_stream::{EventStream, StreamProblem, StreamState, chain},
     message::EventMessage,
     notices::{DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, NOTICE_HELD_MAX, NewestSeen, NoticeKind},
+    pages::StreamPages,
 };
 use crate::{
     publish::WireHeartbeat,
@@ -52,10 +53,12 @@ const BOUNDS_INTERVAL: Duration = Duration::from_secs(10);
 const HELD_NOTICES_MAX: usize = 1024;
 /// Daemons that are known at once. Others are not counted on.
 const DAEMONS_MAX: usize = 1024;
-/// Bytes of messages that the server may have on their way to this reader.
-const UNREAD_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Messages that it may have on their way.
-const UNREAD_MESSAGES_MAX: usize = 1_000;
+/// How long one request for messages is open. Twice in this time the server says that the consumer is there; one whose server
+/// has died is made anew after two of these.
+const PULL_EXPIRES: Duration = Duration::from_secs(4);
+/// How often, and after which pause, a stream is looked at again that ends before the newest event that was returned.
+const AHEAD_LOOKS: usize = 4;
+const AHEAD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The daemons that have sent a heartbeat lately. Cheap to clone; all clones are one list.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +106,10 @@ pub struct NatsSubscription {
     /// The newest event that was returned.
     newest: Option<NewestMessage>,
     state: ReaderState,
+    /// What pages of the stream may ask for; none while it is not open.
+    bounds: watch::Sender<Option<LogBounds>>,
+    /// An event of the present epoch was returned whose number belongs to another one: a new epoch must begin.
+    contested: bool,
     attempts: u32,
     /// Returned before anything else.
     ready: VecDeque<SubscriptionEvent>,
@@ -126,6 +133,8 @@ struct OpenReader {
     messages: pull::Ordered,
     /// The event that the first message must be.
     expected: Option<NewestMessage>,
+    /// The last epoch of a message that is not the present one; the stream was looked at when it was met.
+    other_epoch: Option<String>,
     connections: watch::Receiver<u64>,
     connection: u64,
     epoch_changed: BoxFuture<'static, Result<(), StreamProblem>>,
@@ -133,13 +142,12 @@ struct OpenReader {
     notices: Subscriber,
     questions: Subscriber,
     held: VecDeque<(Instant, DaemonNotice)>,
-    bounds: LogBounds,
     bounds_read: BoxFuture<'static, Result<(EpochRecord, StreamState), StreamProblem>>,
 }
 
 /// What an open reader has to do next.
 enum Happened {
-    Message(Option<Result<jetstream::Message, pull::OrderedError>>),
+    Message(Box<Option<Result<jetstream::Message, pull::OrderedError>>>),
     Heartbeat(async_nats::Message),
     Notice(async_nats::Message),
     Question(async_nats::Message),
@@ -160,6 +168,8 @@ impl NatsSubscription {
             cursor: None,
             newest: None,
             state: ReaderState::Waiting(Duration::ZERO),
+            bounds: watch::Sender::new(None),
+            contested: false,
             attempts: 0,
             ready: VecDeque::new(),
         }
@@ -169,6 +179,12 @@ impl NatsSubscription {
     #[must_use]
     pub fn daemons(&self) -> KnownDaemons {
         self.daemons.clone()
+    }
+
+    /// Pages of the stream, for readers that were away for long.
+    #[must_use]
+    pub fn pages(&self) -> StreamPages {
+        StreamPages::new(self.stream.clone(), self.bounds.subscribe())
     }
 
     /// The last event returned, or the last one missed.
@@ -211,15 +227,26 @@ impl NatsSubscription {
         // From the upper half: spread out, but never at once.
         let wait = ceiling.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.state = ReaderState::Waiting(wait);
+        self.bounds.send_replace(None);
         SubscriptionEvent::Lost { reason: LostReason::Ended(reason), wait }
     }
 
     async fn open(&mut self) -> Result<(), StreamProblem> {
         let connections = self.stream.connection().connections();
         let connection = *connections.borrow();
-        let (mut record, state) = self.stream.look().await?;
-        let is_ahead = |cursor: &Cursor| cursor.epoch == record.epoch && cursor.seq.0 > state.last;
-        if self.cursor.as_ref().is_some_and(is_ahead) {
+        let (mut record, mut state) = self.stream.look().await?;
+        if self.is_ahead_of(&record.epoch, state.last) {
+            // A leader that was just elected may not have applied everything yet.
+            for _ in 0..AHEAD_LOOKS {
+                tokio::time::sleep(AHEAD_LOOK_INTERVAL).await;
+                (record, state) = self.stream.look().await?;
+                if !self.is_ahead_of(&record.epoch, state.last) {
+                    break;
+                }
+            }
+        }
+        let is_own = self.cursor.as_ref().is_some_and(|cursor| cursor.epoch == record.epoch);
+        if (self.contested && is_own) || self.is_ahead_of(&record.epoch, state.last) {
             record = self.stream.begin_epoch(&record.epoch, EpochChange::SequenceWentBack).await?;
         }
         let bounds = bounds(&record.epoch, &state);
@@ -232,6 +259,11 @@ impl NatsSubscription {
         // With the event that was returned last, so that a message comes, whatever the night is like.
         let start = if expected.is_some() { cursor.0 } else { cursor.0 + 1 };
         let messages = self.consumer(start).await?;
+        // The consumer is found by the name of the stream, which may have been made anew since.
+        let (again, _) = self.stream.look().await?;
+        if again.epoch != record.epoch {
+            return Err(StreamProblem::NoEpoch(self.stream.connection().names().stream().to_owned()));
+        }
         let client = self.stream.connection().client();
         let names = self.stream.connection().names();
         let subscribe = async |subject: String| {
@@ -246,6 +278,7 @@ impl NatsSubscription {
         self.state = ReaderState::Open(Box::new(OpenReader {
             messages,
             expected,
+            other_epoch: None,
             connections,
             connection,
             epoch_changed: async move { watched.epoch_changed(&epoch).await }.boxed(),
@@ -254,12 +287,17 @@ impl NatsSubscription {
             questions,
             held: VecDeque::new(),
             bounds_read: later(&self.stream),
-            bounds: bounds.clone(),
             epoch: record.epoch,
         }));
         self.attempts = 0;
+        self.contested = false;
         self.connected(&bounds, &decision, requested.as_deref(), cursor);
         Ok(())
+    }
+
+    /// Whether the stream ends before the newest event that was returned.
+    fn is_ahead_of(&self, epoch: &Epoch, last: u64) -> bool {
+        self.cursor.as_ref().is_some_and(|cursor| cursor.epoch == *epoch && cursor.seq.0 > last)
     }
 
     fn connected(
@@ -275,6 +313,7 @@ impl NatsSubscription {
             self.newest = None;
         }
         self.cursor = Some(Cursor { epoch: bounds.epoch.clone(), seq: cursor });
+        self.bounds.send_replace(Some(bounds.clone()));
         self.ready.push_back(SubscriptionEvent::Connected(opened));
     }
 
@@ -285,8 +324,7 @@ impl NatsSubscription {
             name: Some(format!("reader-{}", Epoch::random(fastrand::digit))),
             description: Some(connection.settings().client.clone()),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: start.max(1) },
-            max_batch: i64::try_from(UNREAD_MESSAGES_MAX).unwrap_or(i64::MAX),
-            max_bytes: i64::try_from(UNREAD_BYTES_MAX).unwrap_or(i64::MAX),
+            max_expires: PULL_EXPIRES,
             ..Default::default()
         };
         let made = async {
@@ -301,9 +339,11 @@ impl NatsSubscription {
 
     async fn handle(&mut self, happened: Happened) -> Result<(), String> {
         match happened {
-            Happened::Message(Some(Ok(message))) => self.message(&message).await,
-            Happened::Message(Some(Err(error))) => Err(format!("the consumer failed: {}", chain(&error))),
-            Happened::Message(None) => Err("the consumer has ended".to_owned()),
+            Happened::Message(message) => match *message {
+                Some(Ok(message)) => self.message(&message).await,
+                Some(Err(error)) => Err(format!("the consumer failed: {}", chain(&error))),
+                None => Err("the consumer has ended".to_owned()),
+            },
             Happened::Heartbeat(message) => {
                 self.heartbeat(&message.payload);
                 Ok(())
@@ -334,11 +374,18 @@ impl NatsSubscription {
             message_id: EventMessage::message_id_of(&headers).map(str::to_owned),
             hash: event_hash(&message.payload),
         };
-        if let Some(expected) = open.expected.take()
+        // What comes before it is a repetition: the comparison still follows.
+        if let Some(expected) = open.expected.take_if(|expected| expected.seq <= seq)
             && expected.seq == seq
             && expected != newest
         {
             return self.went_back(&expected, &newest).await;
+        }
+        if let Some(epoch) = EventMessage::stream_epoch_of(&headers)
+            && epoch != open.epoch.as_str()
+            && open.other_epoch.as_deref() != Some(epoch)
+        {
+            self.check_epoch(epoch).await?;
         }
         let Some(cursor) = self.cursor.clone().filter(|cursor| cursor.seq.0 < seq) else { return Ok(()) };
         let id = Cursor { epoch: cursor.epoch.clone(), seq: Seq(seq) };
@@ -363,15 +410,31 @@ impl NatsSubscription {
             )),
         }
         self.newest = Some(newest);
+        self.note_head(id.seq);
         self.cursor = Some(id);
         self.release_notices();
         Ok(())
+    }
+
+    /// A message was published under another epoch: before the present one, or after it, of which this reader does not know yet.
+    async fn check_epoch(&mut self, epoch: &str) -> Result<(), String> {
+        let ReaderState::Open(open) = &mut self.state else { return Ok(()) };
+        let own = open.epoch.clone();
+        open.other_epoch = Some(epoch.to_owned());
+        match self.stream.look().await {
+            Ok((record, _)) if record.epoch == own => Ok(()),
+            Ok((record, _)) => Err(format!("the stream has a new epoch, {}", record.epoch)),
+            Err(problem) => Err(problem.to_string()),
+        }
     }
 
     /// Another event has the number of one that was returned.
     async fn went_back(&mut self, expected: &NewestMessage, found: &NewestMessage) -> Result<(), String> {
         let ReaderState::Open(open) = &self.state else { return Ok(()) };
         let epoch = open.epoch.clone();
+        // A call that is dropped from here on leaves nothing open, and the next one begins the epoch.
+        self.state = ReaderState::Waiting(Duration::ZERO);
+        self.contested = true;
         let name =
             |message: &NewestMessage| message.message_id.clone().unwrap_or_else(|| "another".to_owned());
         let reason = format!(
@@ -396,11 +459,11 @@ impl NatsSubscription {
     }
 
     fn push_heartbeat(&mut self) {
-        let ReaderState::Open(open) = &self.state else { return };
+        let Some(bounds) = self.bounds.borrow().clone() else { return };
         let heartbeats = self.daemons.heartbeats();
         let data = WireHeartbeat {
-            head: Some(open.bounds.head_cursor()),
-            oldest: Cursor { epoch: open.epoch.clone(), seq: open.bounds.oldest },
+            head: Some(bounds.head_cursor()),
+            oldest: Cursor { epoch: bounds.epoch.clone(), seq: bounds.oldest },
             recording_paused: heartbeats
                 .into_iter()
                 .flat_map(|daemon| daemon.heartbeat.recording_paused)
@@ -445,6 +508,14 @@ impl NatsSubscription {
         }
     }
 
+    /// The stream ends with this event at least.
+    fn note_head(&self, seq: Seq) {
+        self.bounds.send_if_modified(|bounds| {
+            let bounds = bounds.as_mut().filter(|bounds| bounds.head < seq);
+            bounds.map(|bounds| bounds.head = seq).is_some()
+        });
+    }
+
     async fn take_bounds(
         &mut self,
         looked: Result<(EpochRecord, StreamState), StreamProblem>,
@@ -454,6 +525,7 @@ impl NatsSubscription {
         if record.epoch != open.epoch {
             return Err(format!("the stream has a new epoch, {}", record.epoch));
         }
+        open.bounds_read = later(&self.stream);
         let is_ahead = |last: u64| self.cursor.as_ref().is_some_and(|cursor| cursor.seq.0 > last);
         if is_ahead(state.last) {
             // Events have come since it was asked; now none are taken meanwhile.
@@ -462,8 +534,7 @@ impl NatsSubscription {
         if is_ahead(state.last) {
             return Err("the stream ends before the newest event that was read".to_owned());
         }
-        open.bounds = bounds(&record.epoch, &state);
-        open.bounds_read = later(&self.stream);
+        self.bounds.send_replace(Some(bounds(&record.epoch, &state)));
         Ok(())
     }
 
@@ -504,7 +575,7 @@ impl OpenReader {
             notice = self.notices.next() => received(notice, Happened::Notice),
             () = due(held_until) => Happened::HeldNotice,
             looked = &mut self.bounds_read => Happened::BoundsRead(looked),
-            message = self.messages.next() => Happened::Message(message),
+            message = self.messages.next() => Happened::Message(Box::new(message)),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What NATS says of an installation at one moment, for the operator's tools. It changes nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::{consumer::Info as ConsumerInfo, stream::Info};
 use futures_util::{StreamExt as _, future::join_all};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     connection::{NatsConnection, NatsError, NatsSettings, without_password},
