@@ -39,6 +39,8 @@ const PARTS_MAX: usize = 64;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a refusal may wait for the connection.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a gateway may be silent that has to say what it has taken; it does so every second.
+const ASKER_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The pause before a subscription that has ended is made again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -312,7 +314,8 @@ impl Asker<'_> {
 
     /// The next message of the gateway.
     async fn next(&mut self) -> Result<(Option<AskerHead>, Bytes), Unanswered> {
-        let message = self.messages.next().await.ok_or(Unanswered::Abandoned)?;
+        let message = timeout(ASKER_SILENCE_MAX, self.messages.next()).await;
+        let message = message.ok().flatten().ok_or(Unanswered::Abandoned)?;
         if is_undelivered(&message) {
             return Err(Unanswered::Abandoned);
         }
