@@ -18,6 +18,7 @@ mod message;
 mod names;
 mod notices;
 mod pages;
+pub(crate) mod requests;
 mod subscribe;
 mod survey;
 
@@ -33,6 +34,7 @@ pub use notices::{
     NoticeKind,
 };
 pub use pages::{PageProblem, PageStart, StreamPages};
+pub use requests::{NatsResponder, RequestCounters, RequestCounts};
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
     NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
