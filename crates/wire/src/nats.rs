@@ -11,19 +11,25 @@
 //!
 //! Never here: the content of events, the store, feeds.
 
+mod announcer;
 mod connection;
 mod epoch;
 mod event_stream;
 mod message;
 mod names;
 mod notices;
+mod outbox;
+mod seen;
 
+pub use announcer::Announcer;
 pub use connection::{NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity};
 pub use epoch::{EpochChange, EpochRecord};
-pub use event_stream::{EventStream, StreamLimits, StreamProblem, StreamState};
+pub use event_stream::{EpochStanding, EventStream, StreamLimits, StreamProblem, StreamState};
 pub use message::{EventMessage, NotAnEvent};
 pub use names::{SubjectNames, escaped};
 pub use notices::{
     DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, HEARTBEAT_INTERVAL, NOTICE_HELD_MAX, NewestSeen,
     NoticeKind,
 };
+pub use outbox::{OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
+pub use seen::{answer_seen, newest_seen};
