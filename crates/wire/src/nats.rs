@@ -19,12 +19,17 @@ mod message;
 mod names;
 mod notices;
 mod outbox;
+mod pages;
 mod seen;
+mod subscribe;
+mod survey;
 
 pub use announcer::Announcer;
-pub use connection::{NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity};
+pub use connection::{
+    NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
+};
 pub use epoch::{EpochChange, EpochRecord};
-pub use event_stream::{EpochStanding, EventStream, StreamLimits, StreamProblem, StreamState};
+pub use event_stream::{EpochStanding, EventStream, StreamProblem, StreamState};
 pub use message::{EventMessage, NotAnEvent};
 pub use names::{SubjectNames, escaped};
 pub use notices::{
@@ -32,4 +37,13 @@ pub use notices::{
     NoticeKind,
 };
 pub use outbox::{OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
+pub use pages::{PageProblem, PageStart, StreamPages};
 pub use seen::{answer_seen, newest_seen};
+pub use subscribe::{KnownDaemons, NatsSubscription};
+pub use survey::{
+    NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
+    SurveyedServer, SurveyedStream,
+};
+
+/// With it the keys of the bucket begin that say how far a daemon has published; the epoch of its log follows.
+const OUTBOX_KEY_PREFIX: &str = "outbox.";

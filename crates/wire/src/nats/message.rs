@@ -104,6 +104,12 @@ impl EventMessage {
         headers.get_last(NATS_MESSAGE_ID).map(async_nats::HeaderValue::as_str)
     }
 
+    /// The epoch of the stream under which a message was published.
+    #[must_use]
+    pub fn stream_epoch_of(headers: &HeaderMap) -> Option<&str> {
+        Self::message_id_of(headers)?.split_once('/').map(|(epoch, _)| epoch)
+    }
+
     /// `Nats-Msg-Id` of this event in an epoch of the stream.
     #[must_use]
     pub fn message_id(&self, stream_epoch: &Epoch) -> String {

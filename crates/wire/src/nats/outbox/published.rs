@@ -7,7 +7,7 @@ use async_nats::jetstream::kv::{Operation, Store};
 use news::{Epoch, Seq};
 use serde::{Deserialize, Serialize};
 
-use crate::nats::event_stream::StreamProblem;
+use crate::nats::{OUTBOX_KEY_PREFIX, event_stream::StreamProblem};
 
 /// How far a daemon has published under one epoch of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(super) struct PublishedMessage {
 }
 
 fn key(log_epoch: &Epoch) -> String {
-    format!("outbox.{log_epoch}")
+    format!("{OUTBOX_KEY_PREFIX}{log_epoch}")
 }
 
 /// As last written; one that cannot be read counts as none.
