@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use e2e::{
-    NatsCluster, NatsPath, NatsServer, PathState, nats_server_program, old_nats_server_program, wait_for,
+    NatsCluster, NatsNetwork, NatsPath, NatsServer, PathState, nats_server_program, old_nats_server_program,
+    wait_for,
 };
 use wire::nats::{
     EpochChange, EventStream, NatsConnection, NatsCredentials, NatsSettings, StreamLimits, StreamProblem,
@@ -191,4 +192,19 @@ async fn a_stream_behind_a_path_that_stalls_or_is_cut_comes_back_with_the_path()
         path.set(PathState::Open);
         wait_for("an answer", SOON, async || stream.look().await.ok()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_stream_behind_a_cable_comes_back_with_the_cable() {
+    let Some(program) = nats_server_program() else { return };
+    let Some(network) = NatsNetwork::create().unwrap() else { return };
+    let _server = NatsServer::spawn_in(&program, &network).unwrap();
+    let url = |link| vec![format!("nats://{}:4222", network.address(link))];
+    let streams = [stream_at(url(0), 1).await, stream_at(url(1), 1).await];
+    streams[0].ensure().await.unwrap();
+    network.cut(0).unwrap();
+    streams[0].look().await.unwrap_err();
+    streams[1].look().await.unwrap();
+    network.mend(0).unwrap();
+    wait_for("an answer", SOON, async || streams[0].look().await.ok()).await.unwrap();
 }
