@@ -14,9 +14,30 @@
 mod connection;
 mod epoch;
 mod event_stream;
+mod message;
 mod names;
+mod notices;
+mod pages;
+mod subscribe;
+mod survey;
 
-pub use connection::{NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity};
+pub use connection::{
+    NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
+};
 pub use epoch::{EpochChange, EpochRecord};
-pub use event_stream::{EventStream, StreamLimits, StreamProblem, StreamState};
+pub use event_stream::{EventStream, StreamProblem, StreamState};
+pub use message::{EventMessage, NotAnEvent};
 pub use names::{SubjectNames, escaped};
+pub use notices::{
+    DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, HEARTBEAT_INTERVAL, NOTICE_HELD_MAX, NewestSeen,
+    NoticeKind,
+};
+pub use pages::{PageProblem, PageStart, StreamPages};
+pub use subscribe::{KnownDaemons, NatsSubscription};
+pub use survey::{
+    NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
+    SurveyedServer, SurveyedStream,
+};
+
+/// With it the keys of the bucket begin that say how far a daemon has published; the epoch of its log follows.
+const OUTBOX_KEY_PREFIX: &str = "outbox.";

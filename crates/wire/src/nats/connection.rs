@@ -13,7 +13,7 @@ use std::{
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
 use tokio::sync::watch;
 
-use super::{event_stream::StreamLimits, names::SubjectNames};
+use super::names::SubjectNames;
 
 /// The oldest server that is used. Earlier ones lose or reorder acknowledged messages after a restart, and know neither
 /// `sync_interval` nor the answers that a publisher is told of a conflict with.
@@ -46,6 +46,17 @@ pub struct NatsSettings {
     pub limits: StreamLimits,
     /// What the server calls this client: the name of the program.
     pub client: String,
+}
+
+/// How much the stream keeps; the configuration's retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Events older than this are removed.
+    pub age: Duration,
+    /// Number of events.
+    pub events: u64,
+    /// Bytes of events with their headers.
+    pub bytes: u64,
 }
 
 /// How to sign in to NATS.
@@ -136,11 +147,31 @@ struct OnceErrors {
 }
 
 impl NatsConnection {
+    /// Whether the configuration can be used: its files and addresses. Reads the files.
+    ///
+    /// # Errors
+    /// [`NatsError`]
+    pub fn check(settings: &NatsSettings) -> Result<(), NatsError> {
+        settings.urls.iter().try_for_each(|url| address(url).map(drop))?;
+        options(settings).map(drop)
+    }
+
     /// Sets the connection up. It is made in the background, and again whenever it breaks: NATS need not be there yet.
     ///
     /// # Errors
     /// [`NatsError`] if the configuration cannot be used.
     pub async fn open(settings: NatsSettings) -> Result<Self, NatsError> {
+        let options = options(&settings)?;
+        Self::open_with(settings, options).await
+    }
+
+    /// The same without the other servers of the cluster that the server tells of.
+    pub(super) async fn open_to_this_only(settings: NatsSettings) -> Result<Self, NatsError> {
+        let options = options(&settings)?.ignore_discovered_servers();
+        Self::open_with(settings, options).await
+    }
+
+    async fn open_with(settings: NatsSettings, options: ConnectOptions) -> Result<Self, NatsError> {
         // Fails if another one is installed already, which is fine.
         rustls::crypto::ring::default_provider().install_default().ok();
         let addresses = settings.urls.iter().map(|url| address(url)).collect::<Result<Vec<_>, _>>()?;
@@ -148,7 +179,7 @@ impl NatsConnection {
         let last_error = Arc::<OnceErrors>::default();
         let of_callback = Arc::clone(&last_error);
         let connections = Arc::new(connections);
-        let options = options(&settings)?.event_callback(move |event| {
+        let options = options.event_callback(move |event| {
             let (connections, last_error) = (Arc::clone(&connections), Arc::clone(&of_callback));
             async move {
                 match event {
@@ -244,6 +275,7 @@ impl OnceErrors {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "three small files, read once before the connection is made")]
 fn options(settings: &NatsSettings) -> Result<ConnectOptions, NatsError> {
     let mut options = ConnectOptions::new()
         .name(&settings.client)
@@ -281,7 +313,7 @@ fn address(url: &str) -> Result<ServerAddr, NatsError> {
 }
 
 /// An address without what may be secret in it.
-fn without_password(url: &str) -> String {
+pub(super) fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
         _ => url.to_owned(),

@@ -21,17 +21,6 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// Processes that want a new epoch at once: each attempt but one finds that another has begun it.
 const EPOCH_ATTEMPTS: usize = 8;
 
-/// How much the stream keeps; the configuration's retention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamLimits {
-    /// Events older than this are removed.
-    pub age: Duration,
-    /// Number of events.
-    pub events: u64,
-    /// Bytes of events with their headers.
-    pub bytes: u64,
-}
-
 /// The stream at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamState {
@@ -212,8 +201,14 @@ impl EventStream {
         Err(no_answer("the watch of the bucket has ended".to_owned()))
     }
 
+    /// The stream as the server describes it, and what differs from the configuration.
+    pub(super) async fn info_and_differences(&self) -> Result<(Info, Vec<String>), StreamProblem> {
+        let info = self.info().await?;
+        let differences = self.differences(&info.config);
+        Ok((info, differences))
+    }
+
     /// The stream, for reads and consumers.
-    #[expect(dead_code, reason = "used by the reader")]
     pub(super) async fn handle(&self) -> Result<jetstream::stream::Stream<()>, StreamProblem> {
         let stream = self.connection.jetstream().get_stream_no_info(self.stream_name()).await;
         stream.map_err(|e| StreamProblem::NoAnswer(e.to_string()))
