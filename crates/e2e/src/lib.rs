@@ -46,7 +46,7 @@ pub use self::{
     load_balancer::{BalancerKind, LoadBalancer},
     mute_relay::MuteRelay,
     nats::{
-        NatsApi, NatsCluster, NatsPath, NatsServer, PathState, Starved, nats_server_program,
+        NatsApi, NatsCluster, NatsNetwork, NatsPath, NatsServer, PathState, Starved, nats_server_program,
         old_nats_server_program,
     },
     nats_run::{FaultRow, NatsFault, NatsRun, NatsRunSize},

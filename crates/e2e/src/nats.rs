@@ -3,12 +3,14 @@
 
 mod api;
 mod cluster;
+mod network;
 mod partition;
 mod server;
 
 pub use self::{
     api::NatsApi,
     cluster::NatsCluster,
+    network::NatsNetwork,
     partition::{NatsPath, PathState},
     server::{NatsServer, Starved, nats_server_program, old_nats_server_program},
 };

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use e2e::{
-    NatsCluster, NatsPath, NatsServer, PathState, nats_server_program, old_nats_server_program, wait_for,
+    NatsCluster, NatsNetwork, NatsPath, NatsServer, PathState, nats_server_program, old_nats_server_program,
+    wait_for,
 };
 use wire::nats::{
     EpochChange, EventStream, NatsConnection, NatsCredentials, NatsSettings, NatsSurvey, StreamLimits,
@@ -136,44 +137,6 @@ async fn a_stream_that_does_not_fit_is_refused_and_other_limits_are_told() {
 }
 
 #[tokio::test]
-async fn a_survey_tells_each_server_the_stream_its_readers_and_how_far_daemons_have_published() {
-    let Some(program) = nats_server_program() else { return };
-    let server = NatsServer::start(&program, "max_payload: 2MB").await.unwrap();
-    let stream = stream_on(&server).await;
-    let settings = stream.connection().settings().clone();
-    let silent = "nats://127.0.0.1:1".to_owned();
-    let settings = NatsSettings { urls: vec![silent.clone(), server.url()], ..settings };
-    let before = NatsSurvey::take(&settings).await.unwrap();
-    assert_eq!(before.problem.unwrap().kind, SurveyProblemKind::NoStream);
-    assert!(before.stream.is_none());
-
-    let (epoch, ..) = stream.ensure().await.unwrap();
-    publish(&server, 3).await;
-    let jetstream = jetstream::new(async_nats::connect(server.url()).await.unwrap());
-    let config = jetstream::consumer::pull::Config {
-        name: Some("reader".to_owned()),
-        description: Some("a gateway".to_owned()),
-        ..Default::default()
-    };
-    jetstream.get_stream("newswire").await.unwrap().create_consumer(config).await.unwrap();
-    let bucket = jetstream.get_key_value("newswire-state").await.unwrap();
-    bucket.put("outbox.k3v9q2", r#"{"through":17}"#.into()).await.unwrap();
-    let survey = NatsSurvey::take(&settings).await.unwrap();
-    assert!(survey.problem.is_none(), "{:?}", survey.problem);
-    assert_eq!(survey.epoch, Some(epoch));
-    let [dead, alive] = &survey.servers[..] else { panic!("{:?}", survey.servers) };
-    assert!(dead.url == silent && dead.error.is_some() && dead.version.is_none(), "{dead:?}");
-    assert!(alive.error.is_none() && alive.answered_ms.is_some() && !alive.is_too_old, "{alive:?}");
-    assert_eq!(alive.payload_bytes_max, Some(2 * 1024 * 1024));
-    let surveyed = survey.stream.unwrap();
-    assert_eq!((surveyed.last, surveyed.messages, surveyed.replicas), (3, 3, 1));
-    let [reader] = &survey.readers[..] else { panic!("{:?}", survey.readers) };
-    assert_eq!((reader.behind, reader.description.as_deref()), (3, Some("a gateway")));
-    let [outbox] = &survey.outboxes[..] else { panic!("{:?}", survey.outboxes) };
-    assert_eq!((outbox.daemon.as_str(), outbox.through), ("k3v9q2", 17));
-}
-
-#[tokio::test]
 async fn a_nats_server_that_is_too_old_is_refused_in_one_line_with_the_remedy() {
     let Some(program) = old_nats_server_program() else { return };
     let server = NatsServer::start(&program, "").await.unwrap();
@@ -229,4 +192,57 @@ async fn a_stream_behind_a_path_that_stalls_or_is_cut_comes_back_with_the_path()
         path.set(PathState::Open);
         wait_for("an answer", SOON, async || stream.look().await.ok()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_stream_behind_a_cable_comes_back_with_the_cable() {
+    let Some(program) = nats_server_program() else { return };
+    let Some(network) = NatsNetwork::create().unwrap() else { return };
+    let _server = NatsServer::spawn_in(&program, &network).unwrap();
+    let url = |link| vec![format!("nats://{}:4222", network.address(link))];
+    let streams = [stream_at(url(0), 1).await, stream_at(url(1), 1).await];
+    streams[0].ensure().await.unwrap();
+    network.cut(0).unwrap();
+    streams[0].look().await.unwrap_err();
+    streams[1].look().await.unwrap();
+    network.mend(0).unwrap();
+    wait_for("an answer", SOON, async || streams[0].look().await.ok()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_survey_tells_each_server_the_stream_its_readers_and_how_far_daemons_have_published() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "max_payload: 2MB").await.unwrap();
+    let stream = stream_on(&server).await;
+    let settings = stream.connection().settings().clone();
+    let silent = "nats://127.0.0.1:1".to_owned();
+    let settings = NatsSettings { urls: vec![silent.clone(), server.url()], ..settings };
+    let before = NatsSurvey::take(&settings).await.unwrap();
+    assert_eq!(before.problem.unwrap().kind, SurveyProblemKind::NoStream);
+    assert!(before.stream.is_none());
+
+    let (epoch, ..) = stream.ensure().await.unwrap();
+    publish(&server, 3).await;
+    let jetstream = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let config = jetstream::consumer::pull::Config {
+        name: Some("reader".to_owned()),
+        description: Some("a gateway".to_owned()),
+        ..Default::default()
+    };
+    jetstream.get_stream("newswire").await.unwrap().create_consumer(config).await.unwrap();
+    let bucket = jetstream.get_key_value("newswire-state").await.unwrap();
+    bucket.put("outbox.k3v9q2", r#"{"through":17}"#.into()).await.unwrap();
+    let survey = NatsSurvey::take(&settings).await.unwrap();
+    assert!(survey.problem.is_none(), "{:?}", survey.problem);
+    assert_eq!(survey.epoch, Some(epoch));
+    let [dead, alive] = &survey.servers[..] else { panic!("{:?}", survey.servers) };
+    assert!(dead.url == silent && dead.error.is_some() && dead.version.is_none(), "{dead:?}");
+    assert!(alive.error.is_none() && alive.answered_ms.is_some() && !alive.is_too_old, "{alive:?}");
+    assert_eq!(alive.payload_bytes_max, Some(2 * 1024 * 1024));
+    let surveyed = survey.stream.unwrap();
+    assert_eq!((surveyed.last, surveyed.messages, surveyed.replicas), (3, 3, 1));
+    let [reader] = &survey.readers[..] else { panic!("{:?}", survey.readers) };
+    assert_eq!((reader.behind, reader.description.as_deref()), (3, Some("a gateway")));
+    let [outbox] = &survey.outboxes[..] else { panic!("{:?}", survey.outboxes) };
+    assert_eq!((outbox.daemon.as_str(), outbox.through), ("k3v9q2", 17));
 }

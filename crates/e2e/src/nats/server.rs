@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::api::NatsApi;
+use super::{api::NatsApi, network::NatsNetwork};
 use crate::{free_address, log_line, on_path, wait_for};
 
 /// The program, if it is installed: in `target/nats`, where `scripts/test` puts it, or on the path. Reports a skipped test if
@@ -46,6 +46,9 @@ pub fn old_nats_server_program() -> Option<PathBuf> {
     Some(program.to_owned())
 }
 
+/// The port of a server in a network of its own.
+const NATS_PORT: u16 = 4222;
+
 /// A server with JetStream.
 pub struct NatsServer {
     program: PathBuf,
@@ -53,6 +56,8 @@ pub struct NatsServer {
     address: SocketAddr,
     /// Lines of its configuration besides address and folder.
     settings: String,
+    /// What it is started through, with the program and its arguments appended.
+    through: Vec<String>,
     child: Option<Child>,
 }
 
@@ -76,10 +81,27 @@ impl NatsServer {
     /// # Errors
     /// If it cannot be started.
     pub fn spawn(program: &Path, settings: &str) -> anyhow::Result<Self> {
-        let address = free_address()?;
+        Self::spawn_at(program, settings, free_address()?, Vec::new())
+    }
+
+    /// Starts a server in a network of its own, on all of its addresses.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn_in(program: &Path, network: &NatsNetwork) -> anyhow::Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, NATS_PORT));
+        Self::spawn_at(program, "", address, network.through())
+    }
+
+    fn spawn_at(
+        program: &Path,
+        settings: &str,
+        address: SocketAddr,
+        through: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("newswire-nats-").tempdir()?;
-        let mut server =
-            Self { program: program.to_owned(), folder, address, settings: settings.to_owned(), child: None };
+        let (program, settings) = (program.to_owned(), settings.to_owned());
+        let mut server = Self { program, folder, address, settings, through, child: None };
         server.spawn_again()?;
         Ok(server)
     }
@@ -128,7 +150,15 @@ impl NatsServer {
         );
         fs::write(&config, text)?;
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log"))?;
-        let child = Command::new(&self.program)
+        let mut command = match self.through.split_first() {
+            None => Command::new(&self.program),
+            Some((first, more)) => {
+                let mut command = Command::new(first);
+                command.args(more).arg(&self.program);
+                command
+            }
+        };
+        let child = command
             .arg("-c")
             .arg(&config)
             .process_group(0)

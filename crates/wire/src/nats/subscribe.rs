@@ -233,7 +233,7 @@ impl NatsSubscription {
 
     async fn open(&mut self) -> Result<(), StreamProblem> {
         let mut connections = self.stream.connection().connections();
-        // From here on, what changes breaks this reader.
+        // Marked as seen: a receiver that is new considers every connection of the past a change.
         let connection = *connections.borrow_and_update();
         let (mut record, mut state) = self.stream.look().await?;
         if self.is_ahead_of(&record.epoch, state.last) {
