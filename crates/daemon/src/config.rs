@@ -32,6 +32,8 @@ pub enum WireTransport {
     /// Server-sent events over HTTP on a Unix socket in `daemon.run_dir`.
     #[default]
     Local,
+    /// NATS JetStream.
+    Nats,
 }
 
 /// The format of the log.

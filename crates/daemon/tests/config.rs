@@ -81,7 +81,7 @@ hosts = "news.example.org"
 public_url = "news.example.org"
 
 [wire]
-transport = "nats"
+transport = "redis"
 
 [log]
 level = "inof"
@@ -110,7 +110,7 @@ format = "jsn"
         "25 gateway.clients_max: 99999999999999999999999999 is outside 1 to 1000000",
         "26 gateway.hosts: expected a list of strings, found the string \"news.example.org\"",
         "27 gateway.public_url: `news.example.org` is not a web address",
-        "30 wire.transport: `nats` is not part of this build; use `local`",
+        "30 wire.transport: `redis` is not one of local, nats",
         "33 log.level: `inof` is not a level",
         "34 log.format: `jsn` is not one of auto, text, json, journald; did you mean `json`?",
     ];

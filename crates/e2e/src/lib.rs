@@ -18,6 +18,7 @@ mod hub;
 mod kills;
 mod latency_control;
 mod mute_relay;
+mod nats;
 mod origin;
 mod process;
 mod reverse_proxy;
@@ -41,6 +42,7 @@ pub use self::{
     kills::{KillMoment, KillReport, KillRun, KillStep},
     latency_control::{LatencyControl, LatencyReport},
     mute_relay::MuteRelay,
+    nats::{NatsServer, nats_server_program},
     origin::{Behaviour, DocumentFormat, FeedShape, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
     reverse_proxy::{ProxyKind, ReverseProxy},

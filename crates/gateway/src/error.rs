@@ -16,6 +16,9 @@ pub enum GatewayError {
     /// The files of read tokens and keys are wrong.
     #[error(transparent)]
     AuthFiles(#[from] AuthFileErrors),
+    /// A file or an address of NATS cannot be used.
+    #[error(transparent)]
+    Nats(#[from] wire::nats::NatsError),
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -25,7 +28,7 @@ impl ExitReason for GatewayError {
     fn exit(&self) -> Exit {
         match self {
             Self::Socket(error) => error.exit(),
-            Self::OperatorToken(_) | Self::AuthFiles(_) => Exit::Config,
+            Self::OperatorToken(_) | Self::AuthFiles(_) | Self::Nats(_) => Exit::Config,
             Self::Other(_) => Exit::Failure,
         }
     }

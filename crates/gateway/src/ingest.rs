@@ -3,6 +3,9 @@
 // The thread that reads the wire into the ring.
 pub(crate) mod intake;
 
+// Where the events come from: a socket of this machine, or NATS.
+pub(crate) mod transport;
+
 // Whether the wire is connected.
 pub(crate) mod wire_link;
 

@@ -25,7 +25,7 @@ use crate::{
         listener::{self, ListeningSocket},
         server::{self, ClientServer},
     },
-    ingest::intake,
+    ingest::{intake, transport::TransportSettings},
     limits::Limits,
     pages, scrape,
     settings::Settings,
@@ -62,6 +62,7 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     watch.event_loop("main", WatchKind::Arbiter);
     watch.pool("pool-main", &tokio::runtime::Handle::current());
     let settings = Settings::from_config(&config, limits)?;
+    let transport = TransportSettings::from_config(&config)?;
     let ListeningSocket { listener, inherited } = listener::acquire(config.gateway.listen)?;
     let address = listener.local_addr().context("get the address of the listening socket")?;
     let bounds = RingBounds {
@@ -82,8 +83,7 @@ pub async fn run_within(start: DaemonContext, limits: Limits) -> Result<(), Gate
     let (reloads, reload_orders) = mpsc::channel(RELOADS_MAX);
     let _admin = start_admin(&config, &state, &logs, reloads)?;
     let intake_stop = CancellationToken::new();
-    let socket = config.socket(ControlSocket::Ingestd);
-    let intake = intake::start(Arc::clone(&state), socket, bounds.events, forwarders, intake_stop.clone());
+    let intake = intake::start(Arc::clone(&state), transport, bounds.events, forwarders, intake_stop.clone());
     let intake = intake.context("start the intake")?;
     let pages =
         pages::pool::start(watch.clone(), page_jobs, intake_stop.clone()).context("start the pool")?;

@@ -72,6 +72,14 @@ impl Epoch {
         }
     }
 
+    /// A new name of six letters and digits; `digit(36)` returns a random one, in lower case. Two logs get the same one with a
+    /// probability of one in two thousand million.
+    #[must_use]
+    pub fn random(digit: impl Fn(u32) -> char) -> Self {
+        let name: String = std::iter::repeat_with(|| digit(36)).take(6).collect();
+        Self::try_new(&name).expect("six lower-case letters and digits")
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

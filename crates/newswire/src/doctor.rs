@@ -12,6 +12,7 @@ mod listener;
 mod locate;
 mod log_end;
 mod mounts;
+mod nats;
 mod other_gateways;
 mod part;
 mod presence;
@@ -98,6 +99,7 @@ pub(crate) struct DoctorArgs {
 ///       "log_end": {"kind","target","readers": [{"pid","name"}]} (only if the output of its log takes no lines),
 ///       "others": [{"pid","command"}] },
 ///     "store": {"path","free_bytes","total_bytes","free_inodes"},
+///     "nats" (if it is the wire): {"servers","stream","problem": {"kind","text"},"epoch","outboxes","readers"},
 ///     "pressure" (PSI of the machine): {"cpu","memory","io"},
 ///     "waits": [{"process", "since_ms", "still", "deadlock", "also" (threads that wait for the same), "line",
 ///                "links": [{"process","pid","tid" (null for the whole process),"thread","ours","waits_for": {"kind",..},

@@ -263,7 +263,7 @@ impl Opening<'_> {
             }
             self.notes.push(OpenNote::NewEpoch);
         }
-        let epoch = new_epoch();
+        let epoch = Epoch::random(fastrand::digit);
         if !was_one {
             self.notes.push(OpenNote::Begun);
             // First the journal: the next start goes on from it if this one is interrupted.
@@ -481,12 +481,6 @@ fn whole_values(operations: Vec<Operation>) -> Result<Vec<Operation>, TableError
         }
     }
     Ok(whole)
-}
-
-/// 36^6 names: two logs get the same one with a probability of one in two thousand million.
-pub(crate) fn new_epoch() -> Epoch {
-    let name: String = std::iter::repeat_with(|| fastrand::digit(36)).take(6).collect();
-    Epoch::try_new(&name).expect("six lower-case letters and digits")
 }
 
 /// Waits for sled's own lock. This process has the lock on the directory, so only a dropped database of this process can hold

@@ -12,6 +12,7 @@
 )]
 
 mod client;
+pub mod nats;
 mod publish;
 mod resume;
 mod subscribe;

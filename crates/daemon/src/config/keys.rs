@@ -211,12 +211,27 @@ table! {
         proxy: Option<String> = "", ValueKind::OptionalProxy, RESTART;
     }
 
-    /// The connection from the ingestion daemon to its gateways.
+    /// The connection from the ingestion daemon to its gateways. The keys nats_… are unused by "local".
     wire: WireSection {
-        /// "local": a Unix socket in daemon.run_dir. "nats" is not part of this build.
+        /// "local": a Unix socket in daemon.run_dir, on one machine. "nats": NATS JetStream, for daemons and gateways on any machine;
+        /// it needs nats-server 2.10.23 or later, and how much it keeps is said by store.retention_….
         transport: WireTransport = "local", ValueKind::WireTransport, RESTART;
-        /// NATS servers, such as "nats://10.0.0.5:4222"; unused by "local".
+        /// Servers of one NATS cluster, such as "nats://10.0.0.5:4222", or "tls://" with an encrypted connection. One that answers
+        /// is enough. "nats://user:password@host" signs in; better, use one of the two files below.
         nats_urls: Vec<String> = "", ValueKind::List(ListItem::NatsUrl), RESTART;
+        /// What this installation's names in NATS begin with: the stream, its bucket, the subjects. At most 32 letters, digits,
+        /// "-" and "_"; several installations can share one NATS.
+        nats_name: String = "newswire", ValueKind::NatsName, RESTART;
+        /// File with a user's JWT and NKey seed (.creds).
+        nats_credentials_file: Option<PathBuf> = "", ValueKind::OptionalPath, RESTART;
+        /// File with an NKey seed.
+        nats_nkey_file: Option<PathBuf> = "", ValueKind::OptionalPath, RESTART;
+        /// File with the certificate authorities (PEM) of the servers, besides those of the machine.
+        nats_ca_file: Option<PathBuf> = "", ValueKind::OptionalPath, RESTART;
+        /// On how many servers of the cluster each event is kept: 1, 3 or 5. Used when the stream is made.
+        nats_replicas: u64 = "1", ValueKind::Integer(1, 5), RESTART;
+        /// Events that may wait for the server's confirmation, at most one of each source.
+        nats_publish_in_flight: u64 = "256", ValueKind::Integer(1, 4_096), RESTART;
     }
 
     /// The HTTP server for clients, newswire-gateway.
@@ -366,6 +381,24 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
         found.push(Contradiction { keys: [index("interval_max"), index("interval_min")], message });
     }
     found.extend(keys_without_token_files(&config.gateway));
+    found.extend(nats_keys(&config.wire));
+    found
+}
+
+/// NATS without a server, or with two identities.
+fn nats_keys(wire: &WireSection) -> Vec<Contradiction> {
+    let index = |name| position("wire", name).expect("the key is in the table");
+    let mut found = Vec::new();
+    if wire.transport == WireTransport::Nats && wire.nats_urls.is_empty() {
+        let message = "`nats` needs wire.nats_urls, the addresses of its servers".to_owned();
+        found.push(Contradiction { keys: [index("transport"), index("nats_urls")], message });
+    }
+    if wire.nats_credentials_file.is_some() && wire.nats_nkey_file.is_some() {
+        let message =
+            "wire.nats_credentials_file and wire.nats_nkey_file are two ways to sign in; set one of them";
+        let keys = [index("nats_nkey_file"), index("nats_credentials_file")];
+        found.push(Contradiction { keys, message: message.to_owned() });
+    }
     found
 }
 

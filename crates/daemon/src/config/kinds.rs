@@ -32,6 +32,7 @@ pub(super) enum ValueKind {
     OptionalText,
     UserAgent,
     WireTransport,
+    NatsName,
     Level,
     Format,
     List(ListItem),
@@ -170,7 +171,8 @@ impl ValueKind {
             ValueKind::OptionalText if !text.is_empty() => shapes::text(&text)?,
             ValueKind::Address => shapes::address(&text)?,
             ValueKind::UserAgent => return shapes::user_agent(&text).map(Value::Text),
-            ValueKind::WireTransport => shapes::transport(&text)?,
+            ValueKind::WireTransport => shapes::one_of(&text, &["local", "nats"])?,
+            ValueKind::NatsName => shapes::nats_name(&text)?,
             ValueKind::Level => crate::logs::check_level(&text)?,
             ValueKind::Format => shapes::one_of(&text, &["auto", "text", "json", "journald"])?,
             ValueKind::Duration(min, max) => {

@@ -76,11 +76,17 @@ pub(super) fn category(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn transport(text: &str) -> Result<(), String> {
-    if text == "nats" {
-        return Err("`nats` is not part of this build; use `local`".to_owned());
+/// What names in NATS may begin with: it is part of the name of a stream, of a bucket and of subjects.
+pub(super) fn nats_name(text: &str) -> Result<(), String> {
+    const BYTES_MAX: usize = 32;
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if text.is_empty() || text.len() > BYTES_MAX || !plain {
+        return Err(format!(
+            "`{}` is not a name for NATS; write at most {BYTES_MAX} letters, digits, `-` and `_`",
+            shortened(text)
+        ));
     }
-    one_of(text, &["local"])
+    Ok(())
 }
 
 pub(super) fn one_of(text: &str, words: &[&'static str]) -> Result<(), String> {

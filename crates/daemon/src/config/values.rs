@@ -60,8 +60,11 @@ impl FromValue for SocketAddr {
 }
 
 impl FromValue for WireTransport {
-    fn from_value(_: &Value) -> Self {
-        WireTransport::Local // the only word that ValueKind::WireTransport accepts
+    fn from_value(value: &Value) -> Self {
+        match text_of(value) {
+            "nats" => WireTransport::Nats,
+            _ => WireTransport::Local, // ValueKind::WireTransport accepts no third word
+        }
     }
 }
 

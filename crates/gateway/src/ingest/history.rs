@@ -26,9 +26,13 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout_at},
 };
-use wire::PeerClient;
+use wire::nats::PageStart;
 
-use super::{log_unavailable::LogUnavailable, no_answer::NoAnswer};
+use super::{
+    log_unavailable::LogUnavailable,
+    no_answer::NoAnswer,
+    transport::{LogPageRequest, WireLog},
+};
 use daemon::watch::Watch;
 
 use crate::forwarder::{Forwarder, QueueFull, RequestQueue};
@@ -173,16 +177,16 @@ struct HistoryAnswer {
 ///
 /// # Errors
 /// [`LogUnavailable`]; the reason has been logged.
-pub(crate) async fn fetch(daemon: PeerClient, request: HistoryRequest) -> HistoryResult {
+pub(crate) async fn fetch(log: WireLog, request: HistoryRequest) -> HistoryResult {
     let HistoryRequest { before, since, limit } = request;
-    let mut path = format!("/log?limit={limit}&bytes={PART_BYTES}&before={before}");
-    if let Some(since) = since {
-        path.push_str(&format!("&since={since}"));
-    }
-    let body = daemon.get(&path, DEADLINE, ANSWER_BYTES_MAX).await.map_err(|error| {
-        tracing::debug!(cursor = %before, %error, "could not read a part of the log");
-        LogUnavailable::NoAnswer((&error).into())
-    })?;
+    let request = LogPageRequest {
+        start: PageStart::Before(&before, since),
+        limit,
+        bytes: PART_BYTES,
+        deadline: DEADLINE,
+        answer_bytes_max: ANSWER_BYTES_MAX,
+    };
+    let body = log.read(request).await?;
     let answer: HistoryAnswer = serde_json::from_slice(&body).map_err(|error| {
         tracing::error!(%error, "a part of the log is unreadable");
         LogUnavailable::NoAnswer(NoAnswer::Unusable)

@@ -2,7 +2,7 @@
 //!
 //! On its own thread, so that neither a slow daemon nor a busy worker can hold up the other.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use daemon::watch::{QueueLength, WatchKind};
@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use wire::{
-    Coverage, Endpoint, Gap, PeerClient, ReceivedEvent, Resume, StreamOpened, Subscription,
-    SubscriptionEvent, SubscriptionTiming, WireHeartbeat,
+    Endpoint, Gap, PeerClient, ReceivedEvent, Resume, StreamOpened, SubscriptionEvent, WireHeartbeat,
 };
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
     catalogue_labels::LabelIndex,
     granted_categories, history, refresh,
     source_directory::RenderedSourceList,
+    transport::{EventSource, TransportSettings, WireLog},
     wire_link::{OlderCopy, WireChange},
 };
 use crate::{
@@ -51,14 +51,12 @@ const NO_QUEUE: Option<fn() -> QueueLength> = None;
 /// If the system cannot start a thread or a runtime.
 pub(crate) fn start(
     state: Arc<AppState>,
-    socket: PathBuf,
+    transport: TransportSettings,
     ring_events: usize,
     mut forwarders: Forwarders,
     stop: CancellationToken,
 ) -> anyhow::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let endpoint = Endpoint::Socket(socket);
-    let daemon = PeerClient::try_new(endpoint.clone())?;
     #[expect(clippy::disallowed_methods, reason = "this thread runs nothing but this loop")]
     let run = move || {
         runtime.block_on(async {
@@ -67,14 +65,18 @@ pub(crate) fn start(
             crate::drill::run_intake_drills();
             let beats = state.watch.send_beats("intake", WatchKind::Wire);
             forwarders.show(&state.watch);
+            let (wire, log, daemon) = match connect(transport, ring_events).await {
+                Ok(connected) => connected,
+                Err(error) => return tracing::error!(%error, "the wire cannot be set up"),
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = beats => {}
-                () = follow_wire(&state, endpoint, ring_events, &catalogue_changed) => {}
+                () = follow_wire(&state, wire, &catalogue_changed) => {}
                 () = update_sources(&state, &daemon, &catalogue_changed) => {}
                 () = update_metrics(&state, &daemon) => {}
-                () = forwarders.replays.run_sparingly(|start| replay::fetch(daemon.clone(), start)) => {}
-                () = forwarders.history.run(|request| history::fetch(daemon.clone(), request)) => {}
+                () = forwarders.replays.run_sparingly(|start| replay::fetch(log.clone(), start)) => {}
+                () = forwarders.history.run(|request| history::fetch(log.clone(), request)) => {}
                 () = forwarders.refreshes.run(|sources| refresh::send(daemon.clone(), sources)) => {}
                 () = forwarders.callbacks.run(|request| callbacks::send(daemon.clone(), request)) => {}
             }
@@ -83,14 +85,31 @@ pub(crate) fn start(
     Ok(thread::Builder::new().name("intake".into()).spawn(run)?)
 }
 
-async fn follow_wire(state: &AppState, endpoint: Endpoint, ring_events: usize, catalogue_changed: &Notify) {
-    let path = format!("/wire?snapshot={ring_events}");
-    let mut wire = Subscription::new(endpoint, &path, None, Coverage::All, SubscriptionTiming::default());
+/// Sets up what the thread reads from; nothing is asked yet.
+async fn connect(
+    transport: TransportSettings,
+    ring_events: usize,
+) -> anyhow::Result<(EventSource, WireLog, PeerClient)> {
+    match transport {
+        TransportSettings::Local(socket) => {
+            let daemon = PeerClient::try_new(Endpoint::Socket(socket.clone()))?;
+            Ok((EventSource::local(socket, ring_events), WireLog::Daemon(daemon.clone()), daemon))
+        }
+        TransportSettings::Nats(settings) => {
+            let (events, pages) = EventSource::nats(*settings, ring_events).await?;
+            // TODO(REQ): requests over NATS.
+            let daemon = PeerClient::try_new(Endpoint::Socket("/nonexistent".into()))?;
+            Ok((events, WireLog::Stream(pages), daemon))
+        }
+    }
+}
+
+async fn follow_wire(state: &AppState, mut wire: EventSource, catalogue_changed: &Notify) {
     // The head when the wire connected: the ring is filled once it holds that event.
     let mut filled_at = Seq::NONE;
     let task = state.watch.task("wire", NO_QUEUE);
     loop {
-        let event = task.wait("the daemon's end of the wire", wire.next()).await;
+        let event = task.wait(wire.waits_for(), wire.next()).await;
         if !matches!(event, SubscriptionEvent::Lost { .. }) {
             state.wire.received();
         }
@@ -120,7 +139,7 @@ async fn follow_wire(state: &AppState, endpoint: Endpoint, ring_events: usize, c
 }
 
 /// The wire is open; returns the head of the log.
-fn on_connected(state: &AppState, hello: &StreamOpened, wire: &Subscription) -> Seq {
+fn on_connected(state: &AppState, hello: &StreamOpened, wire: &EventSource) -> Seq {
     let resume = hello.resume.as_str();
     state.metrics.wire_connected.set(1);
     let Some(head) = &hello.head else {

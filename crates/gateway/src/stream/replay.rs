@@ -8,12 +8,16 @@ use std::{sync::Arc, time::Duration};
 use news::{Cursor, Epoch, Seq, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use wire::PeerClient;
+use wire::nats::PageStart;
 
 use super::frame::Frame;
 use crate::{
     forwarder::{Forwarder, RequestQueue},
-    ingest::{log_unavailable::LogUnavailable, no_answer::NoAnswer},
+    ingest::{
+        log_unavailable::LogUnavailable,
+        no_answer::NoAnswer,
+        transport::{LogPageRequest, WireLog},
+    },
 };
 
 /// Clients that wait for a page.
@@ -82,20 +86,18 @@ struct LogAnswer {
 ///
 /// # Errors
 /// [`LogUnavailable`]; the reason has been logged.
-pub(crate) async fn fetch(daemon: PeerClient, start: ReplayStart) -> ReplayResult {
-    let from = match &start {
-        ReplayStart::After(cursor) => format!("after={cursor}"),
-        ReplayStart::Since(instant) => format!("since={instant}"),
+pub(crate) async fn fetch(log: WireLog, start: ReplayStart) -> ReplayResult {
+    let request = LogPageRequest {
+        start: match &start {
+            ReplayStart::After(cursor) => PageStart::After(cursor),
+            ReplayStart::Since(instant) => PageStart::Since(*instant),
+        },
+        limit: PAGE_EVENTS,
+        bytes: PAGE_BYTES,
+        deadline: DEADLINE,
+        answer_bytes_max: ANSWER_BYTES_MAX,
     };
-    let path = format!("/log?limit={PAGE_EVENTS}&bytes={PAGE_BYTES}&{from}");
-    let cursor = match &start {
-        ReplayStart::After(cursor) => Some(tracing::field::display(cursor)),
-        ReplayStart::Since(_) => None,
-    };
-    let body = daemon.get(&path, DEADLINE, ANSWER_BYTES_MAX).await.map_err(|error| {
-        tracing::debug!(cursor, %error, "could not read a page of the log");
-        LogUnavailable::NoAnswer((&error).into())
-    })?;
+    let body = log.read(request).await?;
     // On a thread of the blocking pool: this one reads the wire.
     let rendered = tokio::task::spawn_blocking(move || render(&body)).await;
     let rendered = rendered.map_err(|error| tracing::error!(%error, "could not render a page of the log"));

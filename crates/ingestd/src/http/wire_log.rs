@@ -42,7 +42,7 @@ impl WireLog {
     }
 
     /// Whether this log lacks an event that a gateway has seen, of the same epoch. If so, later starts know it, too. Blocks.
-    pub(crate) fn is_older_copy(&self, seen: &NewestSeen) -> Result<bool, LogError> {
+    pub(crate) fn is_older_copy(&self, seen: &SeenByGateway) -> Result<bool, LogError> {
         let is_older = self.lacks(seen)?;
         if is_older {
             self.reader.mark_copied().map_err(|error| self.failed(&error))?;
@@ -50,9 +50,9 @@ impl WireLog {
         Ok(is_older)
     }
 
-    fn lacks(&self, seen: &NewestSeen) -> Result<bool, LogError> {
+    fn lacks(&self, seen: &SeenByGateway) -> Result<bool, LogError> {
         let bounds = self.bounds();
-        let NewestSeen { id, hash } = seen;
+        let SeenByGateway { id, hash } = seen;
         if id.epoch != bounds.epoch {
             return Ok(false);
         }
@@ -132,13 +132,13 @@ impl EventLog for WireLog {
 
 /// The newest event that a gateway has ever seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NewestSeen {
+pub(crate) struct SeenByGateway {
     pub(crate) id: Cursor,
     /// Its [`wire::event_hash`], if the gateway has the event.
     pub(crate) hash: Option<String>,
 }
 
-impl NewestSeen {
+impl SeenByGateway {
     /// As the headers of a request say; one of an older version names only the event that it resumes after.
     pub(crate) fn of(headers: &HeaderMap, requested: Option<&str>) -> Option<Self> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -224,7 +224,7 @@ mod tests {
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (_writer, log) = log_of(folder.path(), 5);
         let bounds = log.bounds();
-        let seen = |seq: u64, json: Option<&str>| NewestSeen {
+        let seen = |seq: u64, json: Option<&str>| SeenByGateway {
             id: Cursor { epoch: bounds.epoch.clone(), seq: Seq(seq) },
             hash: json.map(|json| wire::event_hash(json.as_bytes())),
         };
@@ -249,14 +249,14 @@ mod tests {
     #[test]
     fn what_a_gateway_has_seen_is_in_its_headers_or_is_what_it_resumes_after() {
         let mut headers = HeaderMap::new();
-        assert_eq!(NewestSeen::of(&headers, None), None);
-        assert_eq!(NewestSeen::of(&headers, Some("nonsense")), None);
+        assert_eq!(SeenByGateway::of(&headers, None), None);
+        assert_eq!(SeenByGateway::of(&headers, Some("nonsense")), None);
         let id = |text: &str| text.parse::<Cursor>().unwrap();
-        let resumed = NewestSeen::of(&headers, Some("e-7"));
-        assert_eq!(resumed, Some(NewestSeen { id: id("e-7"), hash: None }));
+        let resumed = SeenByGateway::of(&headers, Some("e-7"));
+        assert_eq!(resumed, Some(SeenByGateway { id: id("e-7"), hash: None }));
         headers.insert(NEWEST_EVENT_ID.parse().unwrap(), "e-9".parse().unwrap());
         headers.insert(NEWEST_EVENT_HASH.parse().unwrap(), "0123456789abcdef".parse().unwrap());
-        let seen = NewestSeen { id: id("e-9"), hash: Some("0123456789abcdef".to_owned()) };
-        assert_eq!(NewestSeen::of(&headers, Some("e-7")), Some(seen));
+        let seen = SeenByGateway { id: id("e-9"), hash: Some("0123456789abcdef".to_owned()) };
+        assert_eq!(SeenByGateway::of(&headers, Some("e-7")), Some(seen));
     }
 }

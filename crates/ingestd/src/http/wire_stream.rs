@@ -21,7 +21,7 @@ use news::{Cursor, RecordingPauseReason};
 use serde::Deserialize;
 use wire::{EventLog as _, StreamBlock};
 
-use super::{control_state::ControlState, wire_log::NewestSeen};
+use super::{control_state::ControlState, wire_log::SeenByGateway};
 use crate::{recording::PausedWork, status::metrics::IngestMetrics};
 
 /// Recent events that a stream starts with if its request names no number.
@@ -45,7 +45,7 @@ pub(super) async fn wire(
     let requested = header.as_deref().or(query.after.as_deref());
     let snapshot = query.snapshot.unwrap_or(SNAPSHOT_DEFAULT);
     // Not what `after` says: a gateway never sends it, and a number that a person has mistyped must stop nothing.
-    if let Some(seen) = NewestSeen::of(request.headers(), header.as_deref()) {
+    if let Some(seen) = SeenByGateway::of(request.headers(), header.as_deref()) {
         compare(&state, seen).await;
     }
     let mut ahead = state.newest_ahead.subscribe();
@@ -86,8 +86,8 @@ fn watched_stream(state: &ControlState) -> WatchedTask {
 }
 
 /// Pauses recording if the log lacks an event that a gateway has seen.
-async fn compare(state: &ControlState, NewestSeen { id, hash }: NewestSeen) {
-    let (log, seen) = (state.log.clone(), NewestSeen { id: id.clone(), hash });
+async fn compare(state: &ControlState, SeenByGateway { id, hash }: SeenByGateway) {
+    let (log, seen) = (state.log.clone(), SeenByGateway { id: id.clone(), hash });
     // A log that cannot be read is reported where it is read.
     let is_older = web::block(move || log.is_older_copy(&seen)).await;
     if !is_older.is_ok_and(|is_older| is_older.unwrap_or_default()) {

@@ -55,6 +55,8 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
         ("gateway.operator_token_file", &config.gateway.operator_token_file),
         ("gateway.read_tokens_file", &config.gateway.read_tokens_file),
         ("gateway.jwks_file", &config.gateway.jwks_file),
+        ("wire.nats_credentials_file", &config.wire.nats_credentials_file),
+        ("wire.nats_nkey_file", &config.wire.nats_nkey_file),
     ];
     for (key, file) in named {
         let Some(file) = file else { continue };

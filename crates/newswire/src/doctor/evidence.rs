@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use control::{GatewayVitals, HealthReport, IngestVitals, ProcessVitals, WatchReport, watch::SourcesReport};
 use serde::Serialize;
+use wire::nats::NatsSurvey;
 
 use crate::black_box::BlackBoxReport;
 
@@ -75,6 +76,8 @@ pub(crate) struct Evidence {
     pub(crate) file_system: Part<StoreFileSystem>,
     pub(crate) store_place: Part<StorePlacement>,
     pub(crate) other_gateways: Vec<OtherGateway>,
+    /// What NATS says, if it is the wire.
+    pub(crate) nats: Part<NatsSurvey>,
     /// Of the machine.
     pub(crate) pressure: Part<Pressures>,
     /// What threads wait for, the chain that explains most first.

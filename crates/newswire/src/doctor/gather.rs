@@ -17,7 +17,7 @@ use super::{
     evidence::{Configured, DaemonEvidence, Disk, Evidence, Presence, Target},
     http, listener,
     locate::{self, Instance, LocatedProcess},
-    log_end,
+    log_end, nats,
     part::{MissingCause, Part},
     process,
     program::{self, GATEWAY, INGESTD},
@@ -125,7 +125,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
     let store_path =
         resources::store_placement::path_of(ingestd_pid.or(gateway.pid), &loaded.config.store.path);
     let daemons = examine_daemons(options, [ingestd, gateway], &instance, &units);
-    let (http, listener, (ingestd, mut gateway, waits), store, file_system, pressure, complaints) = tokio::join!(
+    let (http, listener, (ingestd, mut gateway, waits), store, file_system, pressure, complaints, nats) = tokio::join!(
         probe_http(options, &public),
         examine_listener(options, &public),
         daemons,
@@ -133,6 +133,7 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         examine_file_system(options, ingestd_pid, &store_path),
         examine_pressure(options),
         complaints(options, config, ingestd_pid.is_some()),
+        nats::examine(options, config),
     );
     // A user who may not look at the sockets still sees which process answers.
     if let Some(answers) = gateway_that_answers(&gateway, &http) {
@@ -164,11 +165,15 @@ pub(crate) async fn gather(options: &GatherOptions, config: &ConfigInPart) -> Ev
         file_system,
         store_place,
         other_gateways: Vec::new(),
+        nats,
         pressure,
         waits,
     };
     settle::presence(&mut evidence, is_nowhere);
     settle::daemon_elsewhere(&mut evidence);
+    if nats::is_wire(&loaded.config) {
+        settle::other_machines(&mut evidence);
+    }
     evidence
 }
 

@@ -18,6 +18,8 @@ pub(crate) enum ProofPart {
     IngestdWatchdog,
     /// The gateway hears this ingestion daemon.
     Wire,
+    /// The stream of NATS carries events, if it is the wire.
+    Nats,
     /// The store is where the configuration says, and is written.
     Store,
     /// The sources are visited.
@@ -38,6 +40,7 @@ impl ProofPart {
             Self::GatewayWatchdog => "gateway-watchdog",
             Self::IngestdWatchdog => "ingestd-watchdog",
             Self::Wire => "wire",
+            Self::Nats => "nats",
             Self::Store => "store",
             Self::Sources => "sources",
             Self::GatewayProcess => "gateway-process",

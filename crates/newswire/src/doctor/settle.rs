@@ -47,6 +47,23 @@ pub(super) fn daemon_elsewhere(evidence: &mut Evidence) {
     }
 }
 
+/// With a wire between machines, a process that has never run here runs elsewhere, unless neither of them is here.
+pub(super) fn other_machines(evidence: &mut Evidence) {
+    // The file of a process that has run here is still there.
+    let never_ran =
+        |daemon: &DaemonEvidence| daemon.presence == Presence::Absent && daemon.black_box.get().is_none();
+    let Evidence { ingestd, gateway, .. } = evidence;
+    let (daemon_is_here, gateway_is_here) =
+        (ingestd.presence != Presence::Absent, gateway.presence != Presence::Absent);
+    for (daemon, other_is_here) in [(ingestd, gateway_is_here), (gateway, daemon_is_here)] {
+        if other_is_here && never_ran(daemon) {
+            daemon.presence = Presence::NotAsked;
+            "wire.transport is \"nats\", and it has never run on this machine"
+                .clone_into(&mut daemon.found_by);
+        }
+    }
+}
+
 fn settle(daemon: &mut DaemonEvidence, why: &str) {
     daemon.presence = Presence::Absent;
     daemon.found_by = format!("{why}; {}", daemon.found_by);

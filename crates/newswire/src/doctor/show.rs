@@ -2,6 +2,7 @@
 
 mod black_boxes;
 mod chains;
+mod nats;
 mod processes;
 mod resources;
 
@@ -80,6 +81,7 @@ pub(crate) fn lines(
     resources::show_machine(&mut page, evidence);
     if !evidence.quick {
         wire_and_store(&mut page, evidence);
+        nats::show(&mut page, evidence);
         chains::show(&mut page, evidence);
         for daemon in evidence.daemons() {
             processes::stalls(&mut page, daemon);

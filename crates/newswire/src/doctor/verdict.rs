@@ -6,6 +6,7 @@
 mod chain_rules;
 mod feed_rules;
 mod log_rules;
+mod nats_rules;
 mod next;
 mod presence_rules;
 mod progress_rules;
@@ -62,6 +63,9 @@ pub(crate) enum VerdictCode {
     FeedsFailing,
     OtherGateway,
     ConfigurationBroken,
+    NatsUnreachable,
+    NatsUnusable,
+    NatsDegraded,
     Unknown,
 }
 
@@ -99,6 +103,9 @@ impl VerdictCode {
             Self::FeedsFailing => "feeds-failing",
             Self::OtherGateway => "other-gateway",
             Self::ConfigurationBroken => "configuration-broken",
+            Self::NatsUnreachable => "nats-unreachable",
+            Self::NatsUnusable => "nats-unusable",
+            Self::NatsDegraded => "nats-degraded",
             Self::Unknown => "unknown",
         }
     }
@@ -189,9 +196,11 @@ const RULES: &[Rule] = &[
     progress_rules::worker_starved,
     progress_rules::loop_moves,
     presence_rules::starting,
+    nats_rules::nats_unusable,
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
     log_rules::log_blocked,
+    nats_rules::nats_degraded,
     feed_rules::feeds_failing,
     resource_rules::elsewhere,
     resource_rules::other_gateway,

@@ -14,7 +14,7 @@ use std::{
 use news::{Cursor, Epoch, Event, Seq, SourceId, Timestamp};
 use seen::RecordedItems;
 
-use crate::{StoredEvent, journal::Operation, open::new_epoch, record};
+use crate::{StoredEvent, journal::Operation, record};
 
 use super::{
     ToolError,
@@ -53,7 +53,7 @@ impl StoreImport {
         if !place.is_empty()? {
             return Err(ToolError::NotEmpty(store.to_owned()));
         }
-        let epoch = new_epoch();
+        let epoch = Epoch::random(fastrand::digit);
         let draft = DraftJournal::begin(&mut place, epoch.clone(), Seq(1), 0)?;
         let recorded = Timestamp::from_millis(i64::MIN);
         let (seen, read) = Default::default();

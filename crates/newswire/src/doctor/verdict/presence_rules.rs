@@ -297,7 +297,7 @@ pub(super) fn gateway_dead(evidence: &Evidence) -> Option<DoctorVerdict> {
                 format!("newswire-gateway does not run: {}{}", safe(&gateway.found_by), last_words(gateway));
             Some(DoctorVerdict::new(VerdictCode::GatewayDead, line, [exit_log_hint(gateway), start(gateway)]))
         }
-        Presence::NotAsked if refused => {
+        Presence::NotAsked if refused && evidence.target != Target::Both => {
             let address = evidence.http.get().map(|http| safe(&http.address)).unwrap_or_default();
             let line = format!("no process listens on {address}");
             Some(DoctorVerdict::new(

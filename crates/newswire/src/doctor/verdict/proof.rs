@@ -42,13 +42,16 @@ pub(crate) fn prove(evidence: &Evidence) -> Vec<ProofEntry> {
         remedy: entry.remedy.map(|step| super::next::with_configuration(evidence, step)),
         ..entry
     };
-    entries.into_iter().map(with_configuration).collect()
+    entries.into_iter().chain(nats(evidence)).map(with_configuration).collect()
 }
 
 fn address(evidence: &Evidence) -> ProofEntry {
     let part = ProofPart::Address;
     if evidence.target == Target::Pid && evidence.gateway.presence == Presence::NotAsked {
         return ProofEntry::not_asked(part, "only the ingestion daemon was asked for");
+    }
+    if evidence.target == Target::Both && evidence.gateway.presence == Presence::NotAsked {
+        return ProofEntry::not_asked(part, "the gateways run on other machines");
     }
     let answers = match &evidence.http {
         Part::Found(answers) => answers,
@@ -263,6 +266,9 @@ fn wire(evidence: &Evidence) -> ProofEntry {
         Target::Url => return wire_according_to_ready(evidence),
         Target::Both => {}
     }
+    if evidence.gateway.presence == Presence::NotAsked {
+        return ProofEntry::not_asked(part, "the gateways run on other machines");
+    }
     let Some(vitals) = evidence.gateway.gateway_vitals() else {
         return unseen(evidence, &evidence.gateway, part);
     };
@@ -279,6 +285,31 @@ fn wire(evidence: &Evidence) -> ProofEntry {
     }
 }
 
+/// The stream must carry events; asked only if NATS is the wire.
+fn nats(evidence: &Evidence) -> Option<ProofEntry> {
+    let part = ProofPart::Nats;
+    let survey = match &evidence.nats {
+        Part::Found(survey) => survey,
+        missing if missing.is_missing_because(MissingCause::NotAsked) => return None,
+        Part::Missing { missing, .. } => {
+            return Some(ProofEntry::unknown(part, safe(missing), look_again(evidence)));
+        }
+    };
+    Some(match (&survey.problem, &survey.stream) {
+        (None, Some(stream)) => ProofEntry::proved(
+            part,
+            format!(
+                "{} of {} servers answer, events up to {}",
+                survey.answering(),
+                survey.servers.len(),
+                stream.last
+            ),
+        ),
+        (Some(problem), _) => ProofEntry::unknown(part, safe(&problem.text), look_again(evidence)).lasting(),
+        (None, None) => ProofEntry::unknown(part, "the stream was not described", look_again(evidence)),
+    })
+}
+
 fn heard(wire: &WireReport) -> Result<String, String> {
     match wire.heard_ms_ago {
         _ if !wire.connected => Err("the gateway is not connected".to_owned()),
@@ -291,6 +322,9 @@ fn heard(wire: &WireReport) -> Result<String, String> {
 /// The gateway must be connected to this daemon, and not to one that had its socket before.
 fn is_of_this_log(evidence: &Evidence, wire: &WireReport, heard: String) -> ProofEntry {
     let part = ProofPart::Wire;
+    if let Some(epoch) = evidence.nats.get().and_then(|survey| survey.epoch.as_ref()) {
+        return is_of_this_stream(evidence, wire, &format!("{}-", epoch.epoch), heard);
+    }
     let Some(ingest) = evidence.ingestd.ingest_vitals() else {
         return unseen(evidence, &evidence.ingestd, part);
     };
@@ -317,6 +351,26 @@ fn is_of_this_log(evidence: &Evidence, wire: &WireReport, heard: String) -> Proo
                 ingest.wire.subscribers
             ),
             restart_in_order(&evidence.gateway),
+        ),
+    }
+}
+
+/// The gateway must read the stream that the servers have.
+fn is_of_this_stream(evidence: &Evidence, wire: &WireReport, epoch: &str, heard: String) -> ProofEntry {
+    let part = ProofPart::Wire;
+    match &wire.cursor {
+        Some(cursor) if cursor.starts_with(epoch) => {
+            ProofEntry::proved(part, format!("{heard}, at {}", safe(cursor)))
+        }
+        None => ProofEntry::proved(part, format!("{heard}; it has no event yet")),
+        Some(cursor) => ProofEntry::unknown(
+            part,
+            format!(
+                "the gateway is at {}, and the stream has the epoch {}",
+                safe(cursor),
+                safe(epoch.trim_end_matches('-'))
+            ),
+            look_again(evidence),
         ),
     }
 }

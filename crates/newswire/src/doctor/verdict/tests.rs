@@ -15,6 +15,7 @@ mod advice;
 use super::resource_tests::resources;
 #[path = "chain_tests.rs"]
 mod chain_tests;
+mod nats;
 
 use super::*;
 use crate::doctor::{
@@ -90,6 +91,7 @@ pub(super) fn healthy() -> Evidence {
         file_system: Part::Found(StoreFileSystem::default()),
         store_place: Part::Found(StorePlacement::InPlace),
         other_gateways: Vec::new(),
+        nats: Part::not_asked(),
         pressure: Part::Found(Pressures::default()),
         waits: Part::Found(Vec::new()),
     }

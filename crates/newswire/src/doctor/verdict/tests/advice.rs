@@ -17,6 +17,7 @@ const COMMANDS: &[&str] = &[
     "/usr/bin/newswire-gateway",
     "runuser",
     "timeout",
+    "bash",
     "tee",
     "vmstat",
     "nsenter",
