@@ -31,7 +31,7 @@ use wire::nats::PageStart;
 use super::{
     log_unavailable::LogUnavailable,
     no_answer::NoAnswer,
-    transport::{LogPageRequest, LogBelowRing},
+    transport::{LogBelowRing, LogPageRequest},
 };
 use daemon::watch::Watch;
 

@@ -19,7 +19,7 @@ use super::{
     catalogue_labels::LabelIndex,
     granted_categories, history, refresh,
     source_directory::RenderedSourceList,
-    transport::{EventSource, TransportSettings, LogBelowRing},
+    transport::{EventSource, LogBelowRing, TransportSettings},
     wire_link::{OlderCopy, WireChange},
 };
 use crate::{

@@ -16,7 +16,7 @@ use crate::{
     ingest::{
         log_unavailable::LogUnavailable,
         no_answer::NoAnswer,
-        transport::{LogPageRequest, LogBelowRing},
+        transport::{LogBelowRing, LogPageRequest},
     },
 };
 
