@@ -28,6 +28,9 @@ pub enum IngestError {
         /// Why.
         error: io::Error,
     },
+    /// A file or an address of NATS cannot be used.
+    #[error(transparent)]
+    Nats(#[from] wire::nats::NatsError),
     /// The log can no longer be written.
     #[error(transparent)]
     Writer(#[from] WriterError),
@@ -50,7 +53,7 @@ pub enum WriterError {
 impl ExitReason for IngestError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Catalogue(_) => Exit::Config,
+            Self::Catalogue(_) | Self::Nats(_) => Exit::Config,
             Self::Store(StoreOpenError::Locked { .. }) => Exit::Locked,
             Self::Store(_) | Self::Writer(_) | Self::Read(_) | Self::CrashGuard { .. } => Exit::Io,
             Self::Socket(error) => error.exit(),

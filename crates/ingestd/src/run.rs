@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! start: catalogue → sockets → store (opens, heals) → recorder → supervisor → wire → READY
-//! stop:  supervisor stops (visits are cancelled) → recorder stops (what is queued gets to disk) → wire closes
+//! stop:  supervisor stops (visits are cancelled) → recorder stops (what is queued gets to disk) → wire closes (what is on
+//!        disk is published, if NATS is the wire)
 //! ```
 
 use std::{
@@ -36,6 +37,7 @@ use stacks::SelfSampler;
 use store::{LogReader, LogWriter, OpenNote};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use wire::nats::NatsSettings;
 
 use crate::{
     catalogue::{apply_catalogue, read_catalogue},
@@ -50,6 +52,7 @@ use crate::{
     },
     lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
+    nats_wire::{NatsMetrics, NatsThread, NatsWire},
     queue::{held_hosts, limiter::HostLimiter},
     recorder::{Recorder, WriterLoop, WriterThread},
     recording::{PausedWork, Recording},
@@ -116,6 +119,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let DaemonContext { config, reloader, clock, logs, signals, watch: watched, self_sampler } = start;
     watch_this_loop(&watched);
     daemon::panics::expect_if(store::is_in_sled);
+    let nats = settings::nats(&config)?;
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader, held) = open_store(&config, loss).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
@@ -153,6 +157,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     actix_rt::spawn(parts.recording.clone().follow(move |paused_by| limiter.set_paused(paused_by)));
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
     let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
+    let nats = parts.start_nats(&config, nats, &log, &head, &watched)?;
     let server = serve_wire(
         parts.control_state(&actors, &watched, log, head, reloads, list_orders),
         wire_socket,
@@ -175,7 +180,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
         ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry, space_bounds };
     control_loop.run(signals, reload_requests, list_requests).await;
     drop(watched_socket);
-    stop(&config, actors, writer_thread, server).await?;
+    stop(&config, actors, writer_thread, server, nats).await?;
     let clear = tokio::task::spawn_blocking(move || crash_guard.clear());
     // A disk that hangs does not keep the process from ending.
     tokio::time::timeout(CLEAR_TIMEOUT, clear).await.ok();
@@ -309,6 +314,33 @@ impl DaemonParts {
             actor_ctx.run(actor)
         });
         Ok((ctx, Actors { recorder, supervisor, websub }))
+    }
+
+    /// Starts what publishes to NATS, if that is the wire.
+    fn start_nats(
+        &self,
+        config: &Config,
+        settings: Option<NatsSettings>,
+        log: &WireLog,
+        head: &watch::Receiver<Seq>,
+        watch: &Watch,
+    ) -> anyhow::Result<Option<NatsThread>> {
+        let reader = self.reader.clone();
+        let metrics = NatsMetrics::register(&self.metrics_registry, move || reader.head());
+        let Some(settings) = settings else { return Ok(None) };
+        let recording = self.recording.clone();
+        let wire = NatsWire {
+            settings,
+            in_flight_max: usize::try_from(config.wire.nats_publish_in_flight).unwrap_or(usize::MAX),
+            socket: config.socket(ControlSocket::Ingestd),
+            log: Arc::new(log.clone()),
+            head_changed: head.clone(),
+            notices: self.notices.subscribe(),
+            recording_pauses: Arc::new(move || recording.pauses()),
+            metrics,
+            watch: watch.clone(),
+        };
+        wire.start().map(Some)
     }
 
     fn control_state(
@@ -524,6 +556,7 @@ async fn stop(
     actors: Actors,
     writer_thread: WriterThread,
     server: ServerHandle,
+    nats: Option<NatsThread>,
 ) -> Result<(), IngestError> {
     notify::stopping();
     process::end_within(
@@ -546,6 +579,9 @@ async fn stop(
     recorder.send(Stop).await.ok();
     drop(recorder);
     let written = tokio::task::spawn_blocking(move || writer_thread.join()).await;
+    if let Some(nats) = nats {
+        nats.stop().await;
+    }
     server.stop(false).await;
     written.context("the recorder's thread died")??;
     store::crash::point("shutdown-joined");

@@ -3,10 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use daemon::{config::Config, metrics::MetricsRegistry, program::LossOfLog};
+use daemon::{
+    config::{Config, WireTransport},
+    metrics::MetricsRegistry,
+    program::LossOfLog,
+};
 use fetch::{Policy, Visitor, schedule::IntervalBounds};
 use news::ProxyUrl;
 use sources::CredentialFiles;
+use wire::nats::{NatsConnection, NatsCredentials, NatsError, NatsSettings, StreamLimits, SubjectNames};
 
 use crate::{disk_space::SpaceBounds, queue::limiter::VisitLimits};
 
@@ -64,6 +69,35 @@ pub(crate) fn store_options(config: &Config, loss: LossOfLog) -> store::StoreOpt
         },
         accept_loss: loss == LossOfLog::Accepted,
     }
+}
+
+/// `None` unless `wire.transport` is `nats`. Reads the files that it names.
+///
+/// # Errors
+/// [`NatsError`] if a file or an address cannot be used.
+pub(crate) fn nats(config: &Config) -> Result<Option<NatsSettings>, NatsError> {
+    let (wire, store) = (&config.wire, &config.store);
+    if wire.transport != WireTransport::Nats {
+        return Ok(None);
+    }
+    let settings = NatsSettings {
+        urls: wire.nats_urls.clone(),
+        names: SubjectNames::new(&wire.nats_name),
+        credentials: NatsCredentials {
+            credentials_file: wire.nats_credentials_file.clone(),
+            nkey_file: wire.nats_nkey_file.clone(),
+        },
+        ca_file: wire.nats_ca_file.clone(),
+        replicas: usize::try_from(wire.nats_replicas).unwrap_or(1),
+        limits: StreamLimits {
+            age: store.retention_age,
+            events: store.retention_events,
+            bytes: store.retention_bytes,
+        },
+        client: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    NatsConnection::check(&settings)?;
+    Ok(Some(settings))
 }
 
 pub(crate) fn visitor(config: &Config, metrics_registry: &MetricsRegistry) -> anyhow::Result<Visitor> {

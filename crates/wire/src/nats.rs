@@ -11,30 +11,36 @@
 //!
 //! Never here: the content of events, the store, feeds.
 
+mod announcer;
 mod connection;
 mod epoch;
 mod event_stream;
 mod message;
 mod names;
 mod notices;
+mod outbox;
 mod pages;
 pub(crate) mod requests;
+mod seen;
 mod subscribe;
 mod survey;
 
+pub use announcer::Announcer;
 pub use connection::{
     NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
 };
 pub use epoch::{EpochChange, EpochRecord};
-pub use event_stream::{EventStream, StreamProblem, StreamState};
+pub use event_stream::{EpochStanding, EventStream, StreamProblem, StreamState};
 pub use message::{EventMessage, NotAnEvent};
 pub use names::{SubjectNames, escaped};
 pub use notices::{
     DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, HEARTBEAT_INTERVAL, NOTICE_HELD_MAX, NewestSeen,
     NoticeKind,
 };
+pub use outbox::{OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 pub use pages::{PageProblem, PageStart, StreamPages};
 pub use requests::{NatsResponder, RequestCounters, RequestCounts};
+pub use seen::{answer_seen, newest_seen};
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
     NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,

@@ -69,6 +69,17 @@ pub enum StreamProblem {
     Unreadable(String),
 }
 
+/// What has become of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EpochStanding {
+    /// It is that of the stream.
+    Current(StreamState),
+    /// It still is, but messages were removed that retention would have kept: a new one must begin.
+    Purged,
+    /// Another one has begun.
+    Ended,
+}
+
 /// The stream and its bucket. Cheap to clone.
 #[derive(Clone)]
 pub struct EventStream {
@@ -163,18 +174,33 @@ impl EventStream {
     /// # Errors
     /// [`StreamProblem`]
     pub async fn was_purged(&self, epoch: &Epoch) -> Result<bool, StreamProblem> {
+        match self.standing(epoch).await {
+            Ok(standing) => Ok(standing == EpochStanding::Purged),
+            Err(StreamProblem::NoEpoch(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether numbers under this epoch still mean what they did. What retention has removed is noted.
+    ///
+    /// # Errors
+    /// [`StreamProblem`]
+    pub async fn standing(&self, epoch: &Epoch) -> Result<EpochStanding, StreamProblem> {
         let info = self.info().await?;
-        let Some(bucket) = self.bucket().await? else { return Ok(false) };
+        let no_epoch = || StreamProblem::NoEpoch(self.stream_name().to_owned());
+        let bucket = self.bucket().await?.ok_or_else(no_epoch)?;
         let found = self.found(&info, &bucket).await?;
-        let Some(own) = found.own_epoch().filter(|own| own.record.epoch == *epoch) else { return Ok(false) };
-        if found.state.first <= own.record.first {
-            return Ok(false);
+        let own = found.own_epoch().ok_or_else(no_epoch)?;
+        if own.record.epoch != *epoch {
+            return Ok(EpochStanding::Ended);
         }
-        if !retention_explains(&info) {
-            return Ok(true);
+        if found.state.first > own.record.first {
+            if !retention_explains(&info) {
+                return Ok(EpochStanding::Purged);
+            }
+            epoch::note_first(&bucket, own, found.state.first).await?;
         }
-        epoch::note_first(&bucket, own, found.state.first).await?;
-        Ok(false)
+        Ok(EpochStanding::Current(found.state))
     }
 
     /// The id of an event under this epoch.
@@ -285,6 +311,14 @@ impl EventStream {
             // Another daemon was quicker, perhaps with other limits.
             Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STREAM_NAME_EXIST) => {
                 self.info().await
+            }
+            Err(error) if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref e) if e.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED) => {
+                Err(StreamProblem::NoAnswer(format!(
+                    "cannot make the stream: the servers have less room than store.retention_bytes ({} bytes on each of {} \
+                     servers); raise max_file_store of their jetstream block, or lower that key",
+                    self.connection.settings().limits.bytes,
+                    self.connection.settings().replicas
+                )))
             }
             Err(error) => Err(StreamProblem::NoAnswer(format!("cannot make the stream: {}", chain(&error)))),
         }

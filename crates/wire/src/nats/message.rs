@@ -51,9 +51,9 @@ pub enum NotAnEvent {
 
 /// Where an event belongs, as its JSON says.
 #[derive(Deserialize)]
-struct Place {
-    category: String,
-    source: String,
+pub(super) struct EventPlace {
+    pub(super) category: String,
+    pub(super) source: String,
 }
 
 impl EventMessage {
@@ -121,9 +121,13 @@ impl EventMessage {
     /// # Errors
     /// [`NotAnEvent::Content`] if it has none.
     pub fn subject(&self, names: &SubjectNames) -> Result<String, NotAnEvent> {
-        let place: Place = serde_json::from_slice(&self.json_without_id)
-            .map_err(|_| NotAnEvent::Content("it has no category or no source"))?;
+        let place = self.place()?;
         Ok(names.event(&place.category, &place.source))
+    }
+
+    pub(super) fn place(&self) -> Result<EventPlace, NotAnEvent> {
+        let place = serde_json::from_slice(&self.json_without_id);
+        place.map_err(|_| NotAnEvent::Content("it has no category or no source"))
     }
 
     /// The message. `expected` is the number of the message before it on the same subject, 0 without one: the server refuses

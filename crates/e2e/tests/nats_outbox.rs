@@ -1,0 +1,476 @@
+//! The outbox against a real nats-server: whatever happens to the server, the stream has every event of the log once, and the
+//! events of a source in their order.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use async_nats::jetstream;
+use e2e::{NatsServer, nats_server_program, wait_for};
+use futures_util::StreamExt as _;
+use news::{Cursor, Epoch, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId, Timestamp};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use wire::{
+    EventLog, LogBounds, LogError, LogEvent, LogPage,
+    nats::{
+        EventMessage, EventStream, NatsConnection, NatsCredentials, NatsSettings, Outbox, OutboxCounters,
+        OutboxReport, OutboxStatus, StreamLimits, SubjectNames, answer_seen, newest_seen,
+    },
+};
+
+/// How long anything may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A log in memory.
+struct MemoryLog {
+    epoch: Epoch,
+    events: Mutex<Vec<Arc<str>>>,
+    oldest: Mutex<u64>,
+    head: watch::Sender<Seq>,
+}
+
+impl MemoryLog {
+    fn new(epoch: &str) -> Arc<Self> {
+        Arc::new(Self {
+            epoch: Epoch::try_new(epoch).unwrap(),
+            events: Mutex::default(),
+            oldest: Mutex::new(1),
+            head: watch::channel(Seq(0)).0,
+        })
+    }
+
+    /// `count` events of sources `0..sources`, in turn.
+    fn append(&self, count: usize, sources: usize) {
+        self.append_with(count, sources, None);
+    }
+
+    fn append_with(&self, count: usize, sources: usize, content_html: Option<&str>) {
+        let mut events = self.events.lock().unwrap();
+        for _ in 0..count {
+            let seq = events.len() as u64 + 1;
+            let id = SourceId::try_new(&format!("s{}", seq % sources as u64)).unwrap();
+            let source = Source::new(id, FeedUrl::try_new("https://example.org/feed").unwrap());
+            let item = Item {
+                key: format!("key {seq}"),
+                title: format!("title {seq}"),
+                content_html: content_html.map(str::to_owned),
+                ..Item::default()
+            };
+            let id = Cursor { epoch: self.epoch.clone(), seq: Seq(seq) };
+            let event = Event::new(id, EventKind::Item, &source, Timestamp::from_millis(0), item);
+            events.push(event.to_json().into());
+        }
+        let head = events.len() as u64;
+        drop(events);
+        self.head.send_replace(Seq(head));
+    }
+
+    fn head(&self) -> u64 {
+        self.head.borrow().0
+    }
+}
+
+impl EventLog for MemoryLog {
+    fn bounds(&self) -> LogBounds {
+        let oldest = Seq(*self.oldest.lock().unwrap());
+        LogBounds { epoch: self.epoch.clone(), oldest, head: *self.head.borrow() }
+    }
+
+    fn page(&self, after: Seq, limit: usize, _: usize) -> Result<LogPage, LogError> {
+        let LogBounds { oldest, head, .. } = self.bounds();
+        let events = self.events.lock().unwrap();
+        let first = after.next().max(oldest);
+        let events: Vec<_> = (first.0..=head.0)
+            .take(limit)
+            .map(|seq| LogEvent {
+                seq: Seq(seq),
+                kind: EventKind::Item,
+                json: events[usize::try_from(seq).unwrap() - 1].to_string(),
+            })
+            .collect();
+        let missed = after.missing_before(events.first().map_or(head.next(), |event| event.seq));
+        Ok(LogPage { events, missed })
+    }
+}
+
+async fn connect(server: &NatsServer) -> NatsConnection {
+    let settings = NatsSettings {
+        urls: vec![server.url()],
+        names: SubjectNames::new("newswire"),
+        credentials: NatsCredentials::default(),
+        ca_file: None,
+        replicas: 1,
+        limits: StreamLimits { age: Duration::from_secs(36_000), events: 1_000_000, bytes: 1 << 30 },
+        client: "test".to_owned(),
+    };
+    NatsConnection::open(settings).await.unwrap()
+}
+
+/// A running outbox.
+struct Running {
+    log: Arc<MemoryLog>,
+    status: watch::Receiver<OutboxStatus>,
+    counters: Arc<OutboxCounters>,
+    reports: Arc<Mutex<Vec<OutboxReport>>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(server: &NatsServer, log: &Arc<MemoryLog>) -> Self {
+        let stream = EventStream::new(connect(server).await);
+        let (counters, reports) = (Arc::<OutboxCounters>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let reported = Arc::clone(&reports);
+        let report = Arc::new(move |report| reported.lock().unwrap().push(report));
+        let as_log = Arc::clone(log) as Arc<dyn EventLog>;
+        let outbox = Outbox::new(stream, as_log, log.head.subscribe(), 64, Arc::clone(&counters), report);
+        let (status, stop) = (outbox.status(), CancellationToken::new());
+        let task = tokio::spawn(outbox.run(stop.clone()));
+        Self { log: Arc::clone(log), status, counters, reports, stop, task }
+    }
+
+    /// Waits until the whole log is in the stream; the epoch of the stream then.
+    async fn published(&mut self) -> Epoch {
+        self.published_after(None).await
+    }
+
+    /// The same in another epoch than `old`.
+    async fn published_in_another_epoch(&mut self, old: &Epoch) -> Epoch {
+        self.published_after(Some(old)).await
+    }
+
+    async fn published_after(&mut self, old: Option<&Epoch>) -> Epoch {
+        let head = Seq(self.log.head());
+        let is_done = |status: &OutboxStatus| {
+            status.through == head
+                && !status.refilling
+                && status.epoch.is_some()
+                && status.epoch.as_ref() != old
+        };
+        let mut status = self.status.clone();
+        match tokio::time::timeout(LIMIT, status.wait_for(is_done)).await {
+            Ok(status) => status.unwrap().epoch.clone().unwrap(),
+            Err(_) => {
+                panic!("not published: {:?}, {:?}", self.status.borrow(), self.reports.lock().unwrap())
+            }
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(LIMIT, self.task).await.unwrap().unwrap();
+    }
+
+    /// As when the process is killed.
+    async fn kill(self) {
+        self.task.abort();
+        self.task.await.ok();
+    }
+}
+
+/// A message of the stream.
+struct Stored {
+    subject: String,
+    message_id: String,
+    message: EventMessage,
+}
+
+async fn jetstream_of(server: &NatsServer) -> jetstream::Context {
+    jetstream::new(async_nats::connect(server.url()).await.unwrap())
+}
+
+/// All messages of the stream.
+async fn stored(server: &NatsServer) -> Vec<Stored> {
+    let mut stream = jetstream_of(server).await.get_stream("newswire").await.unwrap();
+    let count = usize::try_from(stream.info().await.unwrap().state.messages).unwrap();
+    let config = jetstream::consumer::pull::OrderedConfig::default();
+    let messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    let stored = messages.take(count).map(|message| {
+        let message = message.unwrap();
+        let headers = message.headers.clone().unwrap();
+        Stored {
+            subject: message.subject.to_string(),
+            message_id: EventMessage::message_id_of(&headers).unwrap().to_owned(),
+            message: EventMessage::from_received(&headers, message.payload.clone()).unwrap(),
+        }
+    });
+    tokio::time::timeout(LIMIT, stored.collect()).await.expect("the stream is readable")
+}
+
+/// Every event of the log is there once and as it was recorded, those of a source in order.
+fn check(stored: &[Stored], log: &MemoryLog) {
+    let ours: Vec<_> = stored.iter().filter(|stored| stored.message.origin.epoch == log.epoch).collect();
+    let mut counts = BTreeMap::<u64, usize>::new();
+    for stored in &ours {
+        *counts.entry(stored.message.origin.seq.0).or_default() += 1;
+    }
+    let events = log.events.lock().unwrap();
+    let lost: Vec<_> = (1..=events.len() as u64).filter(|seq| !counts.contains_key(seq)).collect();
+    let doubled: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+    assert_eq!((lost, doubled), (vec![], vec![]), "lost, doubled");
+    let mut last = HashMap::<&str, u64>::new();
+    for Stored { subject, message, .. } in ours {
+        let seq = message.origin.seq.0;
+        let before = last.insert(subject, seq).unwrap_or(0);
+        assert!(before < seq, "{subject}: {seq} comes after {before}");
+        let recorded = &events[usize::try_from(seq).unwrap() - 1];
+        assert_eq!(message.json_with_id(&message.origin), recorded.as_bytes());
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_event_is_in_the_stream_once_whenever_the_server_or_the_daemon_dies_or_stops() {
+    let Some(program) = nats_server_program() else { return };
+    let mut server = NatsServer::start(&program, "").await.unwrap();
+    let log = MemoryLog::new("log1");
+    let mut outbox = Running::start(&server, &log).await;
+    let growing = Arc::clone(&log);
+    let grow = tokio::spawn(async move {
+        loop {
+            growing.append(fastrand::usize(1..40), 23);
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(1..20))).await;
+        }
+    });
+    let seed = fastrand::get_seed();
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..600))).await;
+        match fastrand::u8(0..4) {
+            0 => {
+                server.kill();
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(0..500))).await;
+                server.restart().await.unwrap();
+            }
+            1 => {
+                server.pause();
+                // Sometimes longer than a confirmation is waited for.
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(0..7000))).await;
+                server.resume();
+            }
+            2 => {
+                outbox.kill().await;
+                outbox = Running::start(&server, &log).await;
+            }
+            _ => {
+                outbox.stop().await;
+                outbox = Running::start(&server, &log).await;
+            }
+        }
+    }
+    grow.abort();
+    grow.await.ok();
+    outbox.published().await;
+    let stored = stored(&server).await;
+    println!("seed {seed}: {} events, {} retries", stored.len(), outbox.counters.retries.load(Relaxed));
+    check(&stored, &log);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_daemon_asks_about_the_last_events_and_publishes_none_twice() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let log = MemoryLog::new("log1");
+    log.append(3000, 7);
+    let mut outbox = Running::start(&server, &log).await;
+    let epoch = outbox.published().await;
+    outbox.kill().await;
+    log.append(10, 7);
+    let mut outbox = Running::start(&server, &log).await;
+    assert_eq!(outbox.published().await, epoch, "the same epoch");
+    assert_eq!(outbox.counters.published.load(Relaxed), 10);
+    check(&stored(&server).await, &log);
+    outbox.stop().await;
+    // After an orderly stop it is written down how far it came.
+    let mut outbox = Running::start(&server, &log).await;
+    outbox.published().await;
+    let passed_over = outbox.counters.passed_over.load(Relaxed);
+    assert_eq!((passed_over, outbox.counters.refills.load(Relaxed)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_purge_a_new_epoch_has_every_event_once_also_those_published_right_after_it() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let log = MemoryLog::new("log1");
+    log.append(500, 9);
+    let mut outbox = Running::start(&server, &log).await;
+    let first = outbox.published().await;
+    jetstream_of(&server).await.get_stream("newswire").await.unwrap().purge().await.unwrap();
+    // Events of sources that it knows, and of new ones.
+    log.append(30, 12);
+    let second = outbox.published_in_another_epoch(&first).await;
+    check(&stored(&server).await, &log);
+
+    outbox.kill().await;
+    jetstream_of(&server).await.get_stream("newswire").await.unwrap().purge().await.unwrap();
+    log.append(30, 12);
+    let mut outbox = Running::start(&server, &log).await;
+    outbox.published_in_another_epoch(&second).await;
+    check(&stored(&server).await, &log);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_deleted_or_whose_files_are_gone_is_made_again_and_filled_in_a_new_epoch() {
+    let Some(program) = nats_server_program() else { return };
+    let mut server = NatsServer::start(&program, "").await.unwrap();
+    let log = MemoryLog::new("log1");
+    log.append(500, 9);
+    let mut outbox = Running::start(&server, &log).await;
+    let first = outbox.published().await;
+    jetstream_of(&server).await.delete_stream("newswire").await.unwrap();
+    log.append(1, 9);
+    let second = outbox.published_in_another_epoch(&first).await;
+    check(&stored(&server).await, &log);
+
+    server.kill();
+    std::fs::remove_dir_all(server.data()).unwrap();
+    log.append(1, 9);
+    server.restart().await.unwrap();
+    let third = outbox.published_in_another_epoch(&second).await;
+    assert_ne!(third, first);
+    check(&stored(&server).await, &log);
+
+    jetstream_of(&server).await.delete_key_value("newswire-state").await.unwrap();
+    outbox.published_in_another_epoch(&third).await;
+    check(&stored(&server).await, &log);
+}
+
+/// Puts the server back to a copy of its files that is older than the last 200 events; it is not running afterwards.
+async fn lose_the_last_events(server: &mut NatsServer, log: &MemoryLog, outbox: &mut Running) -> Epoch {
+    log.append(300, 9);
+    let epoch = outbox.published().await;
+    server.kill();
+    let older = tempfile::tempdir().unwrap();
+    copy(&server.data(), &older.path().join("data"));
+    server.restart().await.unwrap();
+    log.append(200, 11);
+    assert_eq!(outbox.published().await, epoch);
+    server.kill();
+    std::fs::remove_dir_all(server.data()).unwrap();
+    copy(&older.path().join("data"), &server.data());
+    epoch
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lost_what_it_had_confirmed_gets_it_again_in_a_new_epoch() {
+    let Some(program) = nats_server_program() else { return };
+    let mut server = NatsServer::start(&program, "").await.unwrap();
+    let log = MemoryLog::new("log1");
+    let mut outbox = Running::start(&server, &log).await;
+    let first = lose_the_last_events(&mut server, &log, &mut outbox).await;
+    log.append(5, 11);
+    server.restart().await.unwrap();
+    let second = outbox.published_in_another_epoch(&first).await;
+    let stored = stored(&server).await;
+    check(&stored, &log);
+    let new: Vec<_> = stored.iter().filter(|stored| stored.message_id.starts_with(second.as_str())).collect();
+    assert!(new.len() >= 200, "what was lost came again under the new epoch: {}", new.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_knows_nothing_of_a_loss_asks_those_that_have_seen_more() {
+    let Some(program) = nats_server_program() else { return };
+    let mut server = NatsServer::start(&program, "").await.unwrap();
+    let log = MemoryLog::new("log1");
+    let mut outbox = Running::start(&server, &log).await;
+    let first = lose_the_last_events(&mut server, &log, &mut outbox).await;
+    let seen = outbox.status.borrow().newest.clone();
+    assert_eq!(seen.as_ref().unwrap().newest.seq, Seq(500));
+    outbox.kill().await;
+    server.restart().await.unwrap();
+    let witness = connect(&server).await;
+    let mut connections = witness.connections();
+    connections.wait_for(|count| *count > 0).await.unwrap();
+    let answers = tokio::spawn(async move { answer_seen(&witness, || seen.clone()).await });
+    // The answer is there before the question.
+    let probe = connect(&server).await;
+    wait_for("the witness listens", LIMIT, async || (!newest_seen(&probe).await.is_empty()).then_some(()))
+        .await
+        .unwrap();
+    let mut outbox = Running::start(&server, &log).await;
+    outbox.published_in_another_epoch(&first).await;
+    check(&stored(&server).await, &log);
+    answers.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_logs_are_published_to_one_stream_and_a_new_epoch_has_both() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let logs = [MemoryLog::new("log1"), MemoryLog::new("log2")];
+    logs.iter().for_each(|log| log.append(700, 13));
+    let (mut one, mut other) =
+        (Running::start(&server, &logs[0]).await, Running::start(&server, &logs[1]).await);
+    let epoch = one.published().await;
+    assert_eq!(other.published().await, epoch);
+    let all = stored(&server).await;
+    assert_eq!(all.len(), 1400, "both have events of the same sources, which are told apart");
+    logs.iter().for_each(|log| check(&all, log));
+    jetstream_of(&server).await.get_stream("newswire").await.unwrap().purge().await.unwrap();
+    let second = one.published_in_another_epoch(&epoch).await;
+    assert_eq!(other.published_in_another_epoch(&epoch).await, second);
+    let all = stored(&server).await;
+    assert_eq!(all.len(), 1400);
+    logs.iter().for_each(|log| check(&all, log));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_is_too_large_for_the_server_comes_without_its_content_and_says_so() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "max_payload: 64KB").await.unwrap();
+    let log = MemoryLog::new("log1");
+    log.append(1, 1);
+    log.append_with(1, 1, Some(&"x".repeat(80_000)));
+    log.append_with(1, 1, Some(&"x".repeat(60_000)));
+    let mut outbox = Running::start(&server, &log).await;
+    outbox.published().await;
+    let stored = stored(&server).await;
+    let content: Vec<_> = stored
+        .iter()
+        .map(|stored| {
+            let event: Event =
+                serde_json::from_slice(&stored.message.json_with_id(&stored.message.origin)).unwrap();
+            (event.item.content_html.map(|html| html.len()), event.item.warnings.len())
+        })
+        .collect();
+    assert_eq!(content, [(None, 0), (None, 1), (Some(60_000), 0)]);
+    assert_eq!(outbox.counters.shortened.load(Relaxed), 1);
+    let reports = outbox.reports.lock().unwrap();
+    let is_told = |report: &OutboxReport| matches!(report, OutboxReport::Shortened { origin, .. } if origin.seq == Seq(2));
+    assert!(reports.iter().any(is_told), "{reports:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_retention_removes_before_it_is_published_is_counted_and_told() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let log = MemoryLog::new("log1");
+    log.append(10, 3);
+    let mut outbox = Running::start(&server, &log).await;
+    outbox.published().await;
+    outbox.stop().await;
+    log.append(100, 3);
+    *log.oldest.lock().unwrap() = 51;
+    let mut outbox = Running::start(&server, &log).await;
+    outbox.published().await;
+    let mut origins: Vec<_> =
+        stored(&server).await.iter().map(|stored| stored.message.origin.seq.0).collect();
+    origins.sort_unstable();
+    assert_eq!(origins, (1..=10).chain(51..=110).collect::<Vec<_>>());
+    assert_eq!(outbox.counters.lost.load(Relaxed), 40);
+    let is_told =
+        |report: &OutboxReport| matches!(report, OutboxReport::Missed { first: Seq(11), events: 40 });
+    let reports = outbox.reports.lock().unwrap();
+    assert!(reports.iter().any(is_told), "{reports:?}");
+}
