@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     endpoint::{ClientError, Endpoint},
-    http::{HttpClient, PeerRequest, RequestMethod},
+    http::{EndpointClient, PeerRequest, RequestMethod},
     nats::{NatsConnection, requests::NatsRequester},
 };
 
@@ -16,7 +16,7 @@ pub struct PeerClient(Carrier);
 
 #[derive(Clone, Debug)]
 enum Carrier {
-    Http(HttpClient),
+    Http(EndpointClient),
     Nats(NatsRequester),
 }
 
@@ -26,7 +26,7 @@ impl PeerClient {
     /// # Errors
     /// If TLS cannot be set up.
     pub fn try_new(endpoint: Endpoint) -> Result<Self, ClientError> {
-        Ok(Self(Carrier::Http(HttpClient::try_new(endpoint)?)))
+        Ok(Self(Carrier::Http(EndpointClient::try_new(endpoint)?)))
     }
 
     /// A client for the daemon of this name, over a connection to NATS that may serve others too.

@@ -38,9 +38,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::status::{OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 use self::{
     deliver::{Delivery, Session, SessionEnd, SubjectEnd, delay},
-    published::{Published, PublishedMessage},
+    published::{PublishedThrough, PublishedMessage},
     status::Told,
-    window::{Outgoing, Window, WindowBounds},
+    window::{OutgoingEvent, Window, WindowBounds},
 };
 use super::{
     epoch::{EpochChange, EpochRecord},
@@ -102,7 +102,7 @@ struct Progress {
     /// Whether `ends` has all subjects that were published to under this epoch.
     is_complete: Arc<AtomicBool>,
     refill: Option<Refill>,
-    saved: Option<Published>,
+    saved: Option<PublishedThrough>,
 }
 
 /// The outbox goes through the whole log.
@@ -119,7 +119,7 @@ struct Chores {
     page: Option<JoinHandle<Result<LogPage, LogError>>>,
     /// Where the page begins, and the bounds of the log before it was read.
     page_after: Seq,
-    save: Option<JoinHandle<Option<Published>>>,
+    save: Option<JoinHandle<Option<PublishedThrough>>>,
     check: Option<JoinHandle<Result<(), SessionEnd>>>,
     epoch: Option<JoinHandle<Result<(), StreamProblem>>>,
 }
@@ -463,7 +463,7 @@ impl Outbox {
                 Ok((place, message)) => {
                     let subject =
                         self.stream.connection().names().event(&place.category, &place.source).into();
-                    window.push(place.source.into(), Outgoing { seq, message, subject });
+                    window.push(place.source.into(), OutgoingEvent { seq, message, subject });
                 }
                 Err(error) => {
                     OutboxCounters::add(&self.told.counters.refused, 1);
@@ -484,7 +484,7 @@ impl Outbox {
         let (number, subject, delivery) = result;
         let counters = &self.told.counters;
         let end = match delivery? {
-            Delivery::Published(end) => {
+            Delivery::PublishedThrough(end) => {
                 OutboxCounters::add(&counters.published, 1);
                 Some(end)
             }
@@ -565,10 +565,10 @@ impl Outbox {
     }
 
     /// How far the outbox has come, unless that is written down already.
-    fn unsaved(&self) -> Option<Published> {
+    fn unsaved(&self) -> Option<PublishedThrough> {
         let record = self.progress.record.as_ref()?;
         let (through, newest) = (self.progress.through, self.progress.newest);
-        let published = Published { epoch: record.epoch.clone(), through, newest };
+        let published = PublishedThrough { epoch: record.epoch.clone(), through, newest };
         (self.progress.saved.as_ref() != Some(&published)).then_some(published)
     }
 
