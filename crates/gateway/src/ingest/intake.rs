@@ -21,7 +21,7 @@ use super::{
     daemons::{DaemonAnswers, DaemonName, Daemons},
     granted_categories, history, refresh,
     source_lists::{self, SourceOwners},
-    transport::{EventSource, TransportSettings, LogBelowRing},
+    transport::{EventSource, LogBelowRing, TransportSettings},
     wire_link::{OlderCopy, WireChange},
 };
 use crate::{

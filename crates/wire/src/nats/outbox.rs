@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::status::{OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 use self::{
     deliver::{Delivery, Session, SessionEnd, SubjectEnd, delay},
-    published::{PublishedThrough, PublishedMessage},
+    published::{PublishedMessage, PublishedThrough},
     status::Told,
     window::{OutgoingEvent, Window, WindowBounds},
 };

@@ -149,7 +149,11 @@ impl Session {
         Ok(delivery)
     }
 
-    async fn attempt(&self, outgoing: &OutgoingEvent, known: Option<SubjectEnd>) -> Result<Attempt, SessionEnd> {
+    async fn attempt(
+        &self,
+        outgoing: &OutgoingEvent,
+        known: Option<SubjectEnd>,
+    ) -> Result<Attempt, SessionEnd> {
         let end = match known {
             Some(end) => end,
             None => match self.last_of(&outgoing.subject).await? {

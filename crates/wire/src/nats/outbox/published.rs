@@ -34,7 +34,10 @@ fn key(log_epoch: &Epoch) -> String {
 }
 
 /// As last written; one that cannot be read counts as none.
-pub(super) async fn read(bucket: &Store, log_epoch: &Epoch) -> Result<Option<PublishedThrough>, StreamProblem> {
+pub(super) async fn read(
+    bucket: &Store,
+    log_epoch: &Epoch,
+) -> Result<Option<PublishedThrough>, StreamProblem> {
     let entry = bucket.entry(key(log_epoch)).await.map_err(|e| StreamProblem::NoAnswer(e.to_string()))?;
     let entry = entry.filter(|entry| entry.operation == Operation::Put);
     Ok(entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()))

@@ -25,7 +25,7 @@ use super::form::{
 };
 use crate::{
     endpoint::{ClientError, Endpoint, PROBLEM_BYTES_MAX},
-    http::{HttpAnswer, EndpointClient, PeerRequest, RequestMethod},
+    http::{EndpointClient, HttpAnswer, PeerRequest, RequestMethod},
     nats::connection::NatsConnection,
 };
 
