@@ -474,3 +474,27 @@ async fn what_retention_removes_before_it_is_published_is_counted_and_told() {
     let reports = outbox.reports.lock().unwrap();
     assert!(reports.iter().any(is_told), "{reports:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures: --run-ignored only --no-capture prints events per second and the time to a confirmation"]
+async fn how_fast_a_backlog_is_published_and_how_long_a_new_event_takes() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let log = MemoryLog::new("log1");
+    log.append_with(50_000, 200, Some(&"x".repeat(1200)));
+    let begun = tokio::time::Instant::now();
+    let mut outbox = Running::start(&server, &log).await;
+    outbox.published().await;
+    let took = begun.elapsed();
+    println!("50000 events of 200 sources in {took:?}: {:.0}/s", 50_000.0 / took.as_secs_f64());
+    let mut latencies = Vec::new();
+    for _ in 0..500 {
+        let begun = tokio::time::Instant::now();
+        log.append_with(1, 200, Some(&"x".repeat(1200)));
+        outbox.published().await;
+        latencies.push(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    latencies.sort_unstable();
+    println!("from the log to the confirmation: p50 {:?}, p99 {:?}", latencies[250], latencies[495]);
+}

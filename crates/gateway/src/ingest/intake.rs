@@ -21,7 +21,7 @@ use super::{
     daemons::{DaemonAnswers, DaemonName, Daemons},
     granted_categories, history, refresh,
     source_lists::{self, SourceOwners},
-    transport::{EventSource, TransportSettings, WireLog},
+    transport::{EventSource, LogBelowRing, TransportSettings},
     wire_link::{OlderCopy, WireChange},
 };
 use crate::{
@@ -96,13 +96,13 @@ async fn connect(
     state: &AppState,
     transport: TransportSettings,
     ring_events: usize,
-) -> anyhow::Result<(EventSource, WireLog, Daemons)> {
+) -> anyhow::Result<(EventSource, LogBelowRing, Daemons)> {
     match transport {
         TransportSettings::Local(socket) => {
             let daemon = PeerClient::try_new(Endpoint::Socket(socket.clone()))?;
             Ok((
                 EventSource::local(socket, ring_events),
-                WireLog::Daemon(daemon.clone()),
+                LogBelowRing::Daemon(daemon.clone()),
                 Daemons::local(daemon),
             ))
         }
@@ -111,7 +111,7 @@ async fn connect(
             let (events, pages, known) = EventSource::nats(connection.clone(), ring_events);
             state.newest_events.begin();
             let daemons = Daemons::over_nats(connection, known, state.metrics.daemons.clone());
-            Ok((events, WireLog::Stream(pages), daemons))
+            Ok((events, LogBelowRing::Stream(pages), daemons))
         }
     }
 }

@@ -113,7 +113,7 @@ impl EventSource {
 
 /// The log below the ring, from either: the daemon's, or the stream of NATS.
 #[derive(Clone)]
-pub(crate) enum WireLog {
+pub(crate) enum LogBelowRing {
     Daemon(PeerClient),
     Stream(StreamPages),
 }
@@ -132,7 +132,7 @@ pub(crate) struct LogPageRequest<'a> {
     pub(crate) answer_bytes_max: usize,
 }
 
-impl WireLog {
+impl LogBelowRing {
     /// Reads a page, as JSON in the form of the daemon's `/log`.
     ///
     /// # Errors
