@@ -1,5 +1,7 @@
 //! The stream in NATS and its epoch, against a real server.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::time::Duration;
 
 use async_nats::jetstream;
