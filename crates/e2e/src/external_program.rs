@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// A running program with its children; killed and waited for when dropped.
 pub struct ExternalProgram {
@@ -53,6 +53,14 @@ impl ExternalProgram {
     #[must_use]
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal to it, not to its children.
+    ///
+    /// # Errors
+    /// If it no longer exists.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("signal a program")
     }
 
     /// Its standard error so far.

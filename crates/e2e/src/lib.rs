@@ -17,8 +17,10 @@ pub mod http;
 mod hub;
 mod kills;
 mod latency_control;
+mod load_balancer;
 mod mute_relay;
 mod nats;
+mod nats_run;
 mod origin;
 mod process;
 mod reverse_proxy;
@@ -41,14 +43,19 @@ pub use self::{
     hub::{HubRequest, TestHub},
     kills::{KillMoment, KillReport, KillRun, KillStep},
     latency_control::{LatencyControl, LatencyReport},
+    load_balancer::{BalancerKind, LoadBalancer},
     mute_relay::MuteRelay,
-    nats::{NatsServer, nats_server_program},
+    nats::{
+        NatsApi, NatsCluster, NatsNetwork, NatsPath, NatsServer, PathState, Starved, nats_server_program,
+        old_nats_server_program,
+    },
+    nats_run::{FaultRow, NatsFault, NatsRun, NatsRunSize},
     origin::{Behaviour, DocumentFormat, FeedShape, Origin, Request},
     process::{Binary, ChildProcess, StartOptions},
     reverse_proxy::{ProxyKind, ReverseProxy},
-    stack::{TestSource, TestStack, free_address},
+    stack::{TestSource, TestStack, Transport, free_address},
     stream_audit::{DeliveryTotals, KnownEvents, StreamAudit},
-    subscriber::{RecordedEvent, StreamConnection, TestSubscriber},
+    subscriber::{Hops, RecordedEvent, StreamConnection, TestSubscriber},
     workload::{Workload, WorkloadPublisher},
 };
 

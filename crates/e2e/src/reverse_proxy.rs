@@ -106,14 +106,18 @@ impl ReverseProxy {
 }
 
 /// Replaces texts of a shipped file; each must occur.
-fn substituted(text: &str, changes: &[(&str, String)]) -> anyhow::Result<String> {
+pub(crate) fn substituted(text: &str, changes: &[(&str, String)]) -> anyhow::Result<String> {
     changes.iter().try_fold(text.to_owned(), |text, (from, to)| {
         anyhow::ensure!(text.contains(from), "the shipped file has no {from:?}");
         Ok(text.replace(from, to))
     })
 }
 
-fn certificate(folder: &Path) -> anyhow::Result<[String; 2]> {
+pub(crate) fn certificate(folder: &Path) -> anyhow::Result<[String; 2]> {
+    let paths = ["cert.pem", "key.pem"].map(|name| folder.join(name));
+    if paths.iter().all(|path| path.exists()) {
+        return Ok(paths.map(|path| path.display().to_string()));
+    }
     let made = rcgen::generate_simple_self_signed([ReverseProxy::HOST.to_owned()])?;
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.join(name));
     fs::write(&cert, made.cert.pem())?;
@@ -125,7 +129,7 @@ fn plain(upstream: SocketAddr, listen: SocketAddr) -> String {
     format!("server {{ listen {listen}; location / {{ proxy_pass http://{upstream}; }} }}\n")
 }
 
-fn shipped_nginx(
+pub(crate) fn shipped_nginx(
     folder: &Path,
     upstream: SocketAddr,
     [plain, tls]: [SocketAddr; 2],
@@ -150,7 +154,7 @@ fn shipped_nginx(
 }
 
 /// Writes the whole file and returns the arguments.
-fn nginx(folder: &Path, servers: &str) -> anyhow::Result<Vec<String>> {
+pub(crate) fn nginx(folder: &Path, servers: &str) -> anyhow::Result<Vec<String>> {
     let shown = folder.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path {shown}/{name};\n"))

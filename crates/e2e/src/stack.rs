@@ -15,7 +15,10 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{Binary, ChildProcess, StartOptions, TestSubscriber, http, http::Address, wait_for};
+use crate::{
+    Binary, ChildProcess, NatsServer, StartOptions, TestSubscriber, http, http::Address, nats_server_program,
+    wait_for,
+};
 
 /// A `[[source]]` of a test's catalogue.
 #[derive(Clone, Debug)]
@@ -24,13 +27,17 @@ pub struct TestSource {
     pub id: String,
     /// The URL of the feed.
     pub url: String,
+    /// Its category, if it has one.
+    pub category: Option<String>,
+    /// The time between two visits, such as `1s`.
+    pub every: String,
 }
 
 impl TestSource {
     /// A source that is visited every second.
     #[must_use]
     pub fn new(id: &str, url: String) -> Self {
-        Self { id: id.to_owned(), url }
+        Self { id: id.to_owned(), url, category: None, every: "1s".to_owned() }
     }
 }
 
@@ -42,6 +49,33 @@ pub struct TestStack {
     settings: BTreeMap<String, String>,
     start_options: BTreeMap<Binary, StartOptions>,
     running: BTreeMap<Binary, ChildProcess>,
+    /// The server of [`Transport::OwnNats`].
+    nats: Option<NatsServer>,
+}
+
+/// How the gateway gets the events of the ingestion daemon.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// Through the daemon's socket.
+    Local,
+    /// Through a nats-server that is started for the stack.
+    OwnNats,
+    /// Through NATS at these addresses: `wire.nats_urls` as TOML. Several stacks can share one NATS, as machines do.
+    Nats(String),
+}
+
+impl Transport {
+    /// What the environment variable `E2E_TRANSPORT` names, `local` or `nats`; the first one if it is not set.
+    ///
+    /// # Errors
+    /// If it names another one.
+    pub fn of_environment() -> anyhow::Result<Self> {
+        match std::env::var("E2E_TRANSPORT").as_deref() {
+            Err(_) | Ok("local") => Ok(Self::Local),
+            Ok("nats") => Ok(Self::OwnNats),
+            Ok(other) => anyhow::bail!("E2E_TRANSPORT is {other:?}; expected local or nats"),
+        }
+    }
 }
 
 /// Lines of each log that are printed if a test fails: from its beginning, and from its end.
@@ -51,15 +85,23 @@ impl TestStack {
     /// Deadline of a start, or of a recovery after a kill.
     pub const READY_WITHIN: Duration = Duration::from_secs(90);
 
-    /// Writes folder, configuration and catalogue; starts nothing.
+    /// Writes folder, configuration and catalogue; starts neither daemon. `E2E_TRANSPORT` chooses the transport.
     ///
     /// # Errors
     /// If the files cannot be written.
     pub fn new(sources: &[TestSource]) -> anyhow::Result<Self> {
+        Self::with_transport(sources, &Transport::of_environment()?)
+    }
+
+    /// The same, over this transport whatever the environment says.
+    ///
+    /// # Errors
+    /// If the files cannot be written, or nats-server is needed and cannot be started.
+    pub fn with_transport(sources: &[TestSource], transport: &Transport) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("newswire-").tempdir()?;
         let listen = free_address()?;
-        let (settings, start_options, running) = Default::default();
-        let mut stack = Self { folder, listen, settings, start_options, running };
+        let (settings, start_options, running, nats) = Default::default();
+        let mut stack = Self { folder, listen, settings, start_options, running, nats };
         let quoted = |path: PathBuf| format!("{:?}", path.display().to_string());
         for (key, value) in [
             ("daemon.run_dir", quoted(stack.path("run"))),
@@ -77,8 +119,31 @@ impl TestStack {
         ] {
             stack.set(key, &value);
         }
+        stack.use_transport(transport)?;
         stack.write_catalogue(sources)?;
         Ok(stack)
+    }
+
+    fn use_transport(&mut self, transport: &Transport) -> anyhow::Result<()> {
+        let urls = match transport {
+            Transport::Local => return Ok(()),
+            Transport::Nats(urls) => urls.clone(),
+            Transport::OwnNats => {
+                let program = nats_server_program().context("E2E_TRANSPORT=nats needs nats-server")?;
+                let server = NatsServer::spawn(&program, "")?;
+                let urls = format!("[\"{}\"]", server.url());
+                self.nats = Some(server);
+                urls
+            }
+        };
+        self.set("wire.transport", "\"nats\"");
+        self.set("wire.nats_urls", &urls);
+        Ok(())
+    }
+
+    /// The server of [`Transport::OwnNats`].
+    pub fn nats_mut(&mut self) -> Option<&mut NatsServer> {
+        self.nats.as_mut()
     }
 
     /// Replaces the catalogue; a running daemon applies it at its next reload.
@@ -87,11 +152,15 @@ impl TestStack {
     /// If the file cannot be written.
     pub fn write_catalogue(&self, sources: &[TestSource]) -> anyhow::Result<()> {
         let mut text = String::new();
-        for TestSource { id, url } in sources {
+        for TestSource { id, url, category, every } in sources {
             write!(
                 text,
-                "[[source]]\nid = \"{id}\"\nurl = \"{url}\"\nname = \"Source {id}\"\nevery = \"1s\"\n\n"
+                "[[source]]\nid = \"{id}\"\nurl = \"{url}\"\nname = \"Source {id}\"\nevery = \"{every}\"\n"
             )?;
+            if let Some(category) = category {
+                writeln!(text, "category = \"{category}\"")?;
+            }
+            text.push('\n');
         }
         fs::write(self.path("sources.toml"), text).context("write the catalogue")
     }
@@ -321,6 +390,9 @@ impl Drop for TestStack {
         self.running.values_mut().for_each(ChildProcess::kill);
         if std::thread::panicking() {
             self.show_logs();
+            if let Some(nats) = &self.nats {
+                crate::log_line(&format!("--- log of nats-server\n{}", nats.log()));
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! reconnection time, and stops for good where a browser would.
 
 use std::{
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -50,6 +51,23 @@ pub struct StreamConnection {
     pub ended: Option<String>,
 }
 
+/// Gateways between which a client moves.
+#[derive(Clone, Debug)]
+pub struct Hops {
+    /// Where it connects: to any of them in turn, by chance.
+    pub gateways: Vec<Address>,
+    /// How long it stays.
+    pub stay: Range<Duration>,
+}
+
+impl Hops {
+    fn next(&self) -> (Address, Duration) {
+        let gateway = self.gateways[fastrand::usize(0..self.gateways.len())].clone();
+        let more = self.stay.end.saturating_sub(self.stay.start);
+        (gateway, self.stay.start.saturating_add(more.mul_f64(fastrand::f64())))
+    }
+}
+
 /// A running client; disconnects when dropped.
 pub struct TestSubscriber {
     recording: Arc<Mutex<Recording>>,
@@ -63,6 +81,18 @@ struct Recording {
     /// Why it stopped for good: a status or media type on which an `EventSource` does not reconnect.
     closed: Option<String>,
     last_event_id: String,
+    /// When the last bytes came.
+    heard: Option<Instant>,
+    /// The longest time without bytes, on whatever connection.
+    silence_max: Duration,
+}
+
+impl Recording {
+    fn hear(&mut self) {
+        let now = Instant::now();
+        let before = self.heard.replace(now).unwrap_or(now);
+        self.silence_max = self.silence_max.max(now.duration_since(before));
+    }
 }
 
 impl TestSubscriber {
@@ -74,8 +104,17 @@ impl TestSubscriber {
         let record = move |event| {
             records.lock().expect("no thread panics while holding it").records.push(event);
         };
-        let task = tokio::spawn(follow(address, path.to_owned(), Arc::clone(&recording), record));
-        Self { recording, task }
+        Self { task: Self::spawn(address, path, &recording, record), recording }
+    }
+
+    fn spawn(
+        address: Address,
+        path: &str,
+        recording: &Arc<Mutex<Recording>>,
+        record: impl FnMut(RecordedEvent) + Send + 'static,
+    ) -> JoinHandle<()> {
+        let stays = move || (address.clone(), Duration::MAX);
+        tokio::spawn(follow(stays, path.to_owned(), Arc::clone(recording), record))
     }
 
     /// Starts a client that passes on its events and keeps none of them.
@@ -86,8 +125,23 @@ impl TestSubscriber {
         record: impl FnMut(RecordedEvent) + Send + 'static,
     ) -> Self {
         let recording = Arc::new(Mutex::new(Recording::default()));
-        let task = tokio::spawn(follow(address, path.to_owned(), Arc::clone(&recording), record));
+        Self { task: Self::spawn(address, path, &recording, record), recording }
+    }
+
+    /// The same, moving between gateways with its last event id.
+    #[must_use]
+    pub fn start_hopping(hops: Hops, path: &str, record: impl FnMut(RecordedEvent) + Send + 'static) -> Self {
+        let recording = Arc::new(Mutex::new(Recording::default()));
+        let task = tokio::spawn(follow(move || hops.next(), path.to_owned(), Arc::clone(&recording), record));
         Self { recording, task }
+    }
+
+    /// The longest time without any bytes since this was last asked; the silence that lasts counts.
+    #[must_use]
+    pub fn take_silence(&self) -> Duration {
+        let mut recording = self.recording();
+        recording.hear();
+        std::mem::take(&mut recording.silence_max)
     }
 
     fn recording(&self) -> MutexGuard<'_, Recording> {
@@ -172,7 +226,7 @@ impl Drop for TestSubscriber {
 }
 
 async fn follow(
-    address: Address,
+    next: impl Fn() -> (Address, Duration),
     path: String,
     recording: Arc<Mutex<Recording>>,
     mut pass_on: impl FnMut(RecordedEvent),
@@ -181,6 +235,7 @@ async fn follow(
     let mut parser = SseParser::default();
     loop {
         parser.reconnect();
+        let (address, stay) = next();
         let last_event_id = Some(parser.last_event_id().to_owned()).filter(|id| !id.is_empty());
         let number = {
             let mut recording = lock();
@@ -191,21 +246,25 @@ async fn follow(
             });
             recording.connections.len() - 1
         };
-        let end =
+        let reading =
             read_stream(&address, &path, last_event_id.as_deref(), &mut parser, |message, last_event_id| {
                 {
                     let mut recording = lock();
+                    recording.hear();
                     recording.last_event_id.clear();
                     recording.last_event_id.push_str(last_event_id);
                 }
                 if let Some(message) = message {
                     pass_on(RecordedEvent { connection: number, at: Instant::now(), message });
                 }
-            })
-            .await;
-        let (text, is_closed) = match end {
-            End::Retry(why) => (why, false),
-            End::Closed(why) => (why, true),
+            });
+        let (text, is_closed) = match tokio::time::timeout(stay, reading).await {
+            Err(_) => {
+                lock().connections[number].ended = Some("it moved on".to_owned());
+                continue;
+            }
+            Ok(End::Retry(why)) => (why, false),
+            Ok(End::Closed(why)) => (why, true),
         };
         lock().connections[number].ended = Some(text.clone());
         if is_closed {

@@ -1,23 +1,34 @@
 //! The stream in NATS and its epoch, against a real server.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::time::Duration;
 
 use async_nats::jetstream;
-use e2e::{NatsServer, nats_server_program};
+use e2e::{
+    NatsCluster, NatsNetwork, NatsPath, NatsServer, PathState, nats_server_program, old_nats_server_program,
+    wait_for,
+};
 use wire::nats::{
     EpochChange, EventStream, NatsConnection, NatsCredentials, NatsSettings, NatsSurvey, StreamLimits,
     StreamProblem, SubjectNames, SurveyProblemKind,
 };
 
+/// Only a fault reaches it.
+const SOON: Duration = Duration::from_secs(120);
+
 async fn stream_on(server: &NatsServer) -> EventStream {
+    stream_at(vec![server.url()], 1).await
+}
+
+async fn stream_at(urls: Vec<String>, replicas: usize) -> EventStream {
     let settings = NatsSettings {
-        urls: vec![server.url()],
+        urls,
         names: SubjectNames::new("newswire"),
         credentials: NatsCredentials::default(),
         ca_file: None,
-        replicas: 1,
+        replicas,
         limits: StreamLimits { age: Duration::from_secs(3600), events: 1000, bytes: 1 << 30 },
         client: "test".to_owned(),
     };
@@ -125,6 +136,79 @@ async fn a_stream_that_does_not_fit_is_refused_and_other_limits_are_told() {
     let (_, _, differences) = stream.ensure().await.unwrap();
     assert_eq!(differences.len(), 3, "{differences:?}");
     assert!(differences[0].contains("nats stream edit newswire --max-age 3600s"), "{differences:?}");
+}
+
+#[tokio::test]
+async fn a_nats_server_that_is_too_old_is_refused_in_one_line_with_the_remedy() {
+    let Some(program) = old_nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let stream = stream_on(&server).await;
+    let Err(StreamProblem::WrongServer(text)) = stream.ensure().await else { panic!("refused") };
+    assert!(text.contains("nats-server 2.9.10 is too old") && text.contains("upgrade"), "{text}");
+    assert!(!text.contains('\n'), "{text}");
+    assert!(server.api().stream("newswire").await.is_err(), "nothing was made");
+}
+
+#[tokio::test]
+async fn a_stream_on_three_servers_outlives_any_of_them_with_its_files() {
+    let Some(program) = nats_server_program() else { return };
+    let mut cluster = NatsCluster::start(&program).await.unwrap();
+    let stream = stream_at(cluster.urls(), 3).await;
+    let (epoch, ..) = wait_for("the stream", SOON, async || stream.ensure().await.ok()).await.unwrap();
+    cluster.wait_replicated("newswire").await.unwrap();
+    let leader = cluster.leader_of("newswire").await.unwrap();
+    publish(cluster.server(leader), 5).await;
+    cluster.server_mut(leader).kill();
+    assert_ne!(cluster.leader_of("newswire").await.unwrap(), leader);
+    let (now, state) = wait_for("an answer", SOON, async || stream.look().await.ok()).await.unwrap();
+    assert_eq!((now, state.last), (epoch.clone(), 5));
+    cluster.server(leader).lose_data().unwrap();
+    cluster.restart_all().await.unwrap();
+    cluster.wait_replicated("newswire").await.unwrap();
+    let leader = cluster.leader_of("newswire").await.unwrap();
+    let starved = cluster.server(leader).starve(Duration::from_millis(200), Duration::from_millis(50));
+    wait_for("an answer of a slow server", SOON, async || stream.look().await.ok()).await.unwrap();
+    drop(starved);
+    let copies = cluster.copy_data().unwrap();
+    publish(cluster.server(cluster.leader_of("newswire").await.unwrap()), 5).await;
+    cluster.kill_all();
+    for (number, copy) in copies.iter().enumerate() {
+        cluster.server(number).put_back(copy).unwrap();
+    }
+    cluster.restart_all().await.unwrap();
+    cluster.leader_of("newswire").await.unwrap();
+    let (now, state) = wait_for("an answer", SOON, async || stream.look().await.ok()).await.unwrap();
+    assert_eq!((now, state.last), (epoch, 5), "what was confirmed since the copy is lost");
+}
+
+#[tokio::test]
+async fn a_stream_behind_a_path_that_stalls_or_is_cut_comes_back_with_the_path() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let path = NatsPath::start(&[server.address()]).await.unwrap();
+    let stream = stream_at(vec![format!("nats://{}", path.addresses()[0])], 1).await;
+    stream.ensure().await.unwrap();
+    for state in [PathState::Stalled, PathState::Cut] {
+        path.set(state);
+        stream.look().await.unwrap_err();
+        path.set(PathState::Open);
+        wait_for("an answer", SOON, async || stream.look().await.ok()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_behind_a_cable_comes_back_with_the_cable() {
+    let Some(program) = nats_server_program() else { return };
+    let Some(network) = NatsNetwork::create().unwrap() else { return };
+    let _server = NatsServer::spawn_in(&program, &network).unwrap();
+    let url = |link| vec![format!("nats://{}:4222", network.address(link))];
+    let streams = [stream_at(url(0), 1).await, stream_at(url(1), 1).await];
+    streams[0].ensure().await.unwrap();
+    network.cut(0).unwrap();
+    streams[0].look().await.unwrap_err();
+    streams[1].look().await.unwrap();
+    network.mend(0).unwrap();
+    wait_for("an answer", SOON, async || streams[0].look().await.ok()).await.unwrap();
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ async fn post_to(socket: &http::Address, path: &str) -> (u16, Value) {
 
 fn opml(entries: &[TestSource]) -> String {
     let mut text = "<opml version='2.0'><body><outline text='Science'>\n".to_owned();
-    for TestSource { id, url } in entries {
+    for TestSource { id, url, .. } in entries {
         writeln!(text, "<outline text='{id}' xmlUrl='{url}' newswire:every='1s'/>").unwrap();
     }
     text + "</outline></body></opml>"

@@ -6,6 +6,18 @@ pub(crate) mod intake;
 // Where the events come from: a socket of this machine, or NATS.
 pub(crate) mod transport;
 
+// The daemons that are asked: the one on this machine, or all behind NATS.
+pub(crate) mod daemons;
+
+// The metrics of several daemons as one text.
+mod daemon_metrics;
+
+// The lists of sources of all daemons, put together.
+mod source_lists;
+
+// The newest event of each source.
+pub(crate) mod newest_events;
+
 // Whether the wire is connected.
 pub(crate) mod wire_link;
 

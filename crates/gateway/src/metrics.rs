@@ -6,7 +6,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 use crate::{
     auth::error::AuthError,
     connection::ending::{ConnectionCut, StreamEnd},
-    ingest::log_unavailable,
+    ingest::{daemons::DaemonMetrics, log_unavailable},
 };
 
 type Labels = [(&'static str, &'static str); 1];
@@ -45,6 +45,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) ring_events: Gauge,
     pub(crate) ring_bytes: Gauge,
     pub(crate) head: Gauge,
+    pub(crate) daemons: DaemonMetrics,
 }
 
 impl GatewayMetrics {
@@ -175,6 +176,24 @@ impl GatewayMetrics {
                 "newswire_gateway_head",
                 "Sequence number of the newest event received on the wire; 0 before the first",
             ),
+            daemons: DaemonMetrics {
+                requests: registry.add_by(
+                    "newswire_gateway_nats_requests_total",
+                    "Requests to daemons over NATS, by what became of them; 0 unless wire.transport is nats",
+                    "result",
+                    ["answered", "late", "unreachable", "refused", "unusable"],
+                ),
+                left_out: registry.add_by(
+                    "newswire_gateway_nats_left_out_total",
+                    "Answers of daemons that are not shown, because those of all daemons together are larger than 256 MiB (sources) or 16 MiB (metrics)",
+                    "what",
+                    ["sources", "metrics"],
+                ),
+                known: registry.add(
+                    "newswire_gateway_nats_daemons",
+                    "Daemons that have sent a heartbeat over NATS within the last 10 s; 0 unless wire.transport is nats",
+                ),
+            },
         }
     }
 }

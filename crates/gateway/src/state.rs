@@ -20,6 +20,7 @@ use crate::{
         callbacks::{CallbackForwarder, Callbacks},
         catalogue_labels::CatalogueLabels,
         history::{HistoryForwarder, HistoryQueue},
+        newest_events::NewestEvents,
         refresh::{RefreshForwarder, Refreshes},
         source_directory::SourceDirectory,
         wire_link::WireLink,
@@ -53,6 +54,7 @@ pub(crate) struct AppState {
     pub(crate) notices: Notices,
     pub(crate) sources: SourceDirectory,
     pub(crate) catalogue_labels: CatalogueLabels,
+    pub(crate) newest_events: NewestEvents,
     pub(crate) wire: WireLink,
     /// Changes when the ring, the notices or the state of the process have something new for the streams.
     changes: watch::Sender<u64>,
@@ -146,6 +148,7 @@ impl AppState {
             notices: Notices::default(),
             sources: SourceDirectory::default(),
             catalogue_labels: CatalogueLabels::default(),
+            newest_events: NewestEvents::default(),
             wire: WireLink::default(),
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),

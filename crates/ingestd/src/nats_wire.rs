@@ -1,10 +1,12 @@
-//! Step 9 of the life of an item if `wire.transport` is `nats`: the outbox, heartbeats and notices, on a thread of their own.
+//! Step 9 of the life of an item if `wire.transport` is `nats`: the outbox, heartbeats, notices and answers to the requests of
+//! gateways, on a thread of their own.
 //!
 //! Nothing waits for it: while NATS is away, events stay in the log, and the local socket serves as before. What goes wrong
 //! here is logged, and never stops the daemon.
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -14,6 +16,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use control::paths;
 use daemon::{
     metrics::{MetricsRegistry, MetricsSink},
     watch::{QueueLength, Watch, WatchKind},
@@ -22,10 +25,10 @@ use news::Seq;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use wire::{
-    EventLog, Notice, RecordingPauses,
+    Endpoint, EventLog, Notice, RecordingPauses, RequestMethod,
     nats::{
-        Announcer, EventStream, NatsConnection, NatsError, NatsSettings, OUTBOX_STOP_MAX, Outbox,
-        OutboxCounters, OutboxReport, OutboxStatus, answer_seen,
+        Announcer, EventStream, NatsConnection, NatsError, NatsResponder, NatsSettings, OUTBOX_STOP_MAX,
+        Outbox, OutboxCounters, OutboxReport, OutboxStatus, RequestCounters, RequestCounts, answer_seen,
     },
 };
 
@@ -39,6 +42,8 @@ pub(crate) struct NatsWire {
     pub(crate) settings: NatsSettings,
     /// Events that wait for a confirmation, at most.
     pub(crate) in_flight_max: usize,
+    /// The daemon's own socket, which answers what is requested over NATS.
+    pub(crate) socket: PathBuf,
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) head_changed: watch::Receiver<Seq>,
     pub(crate) notices: broadcast::Receiver<Notice>,
@@ -109,12 +114,14 @@ impl NatsWire {
             counters: Arc::clone(&self.metrics.counters),
         };
         let seen = status.clone();
-        // What answers requests over NATS belongs here, beside these.
+        let requests =
+            answer_requests(&connection, daemon.as_str(), self.socket, &self.metrics, stop.clone());
         tokio::select! {
             () = outbox.run(stop) => {}
             // It ends when the visits have stopped; what they recorded may still be on its way.
             () = async { announcer.run().await; std::future::pending().await } => {}
             () = answer_seen(&connection, || seen.borrow().newest.clone()) => {}
+            () = requests => {}
             () = show(&self.watch, status) => {}
         }
         Ok(())
@@ -131,6 +138,33 @@ impl NatsThread {
             tracing::warn!(
                 "the thread for NATS did not end in time; what it has not published follows after the next start"
             );
+        }
+    }
+}
+
+/// Answers what gateways request over NATS, and then waits for what is published last.
+async fn answer_requests(
+    connection: &NatsConnection,
+    daemon: &str,
+    socket: PathBuf,
+    metrics: &NatsMetrics,
+    stop: CancellationToken,
+) {
+    let (local, counters) = (Endpoint::Socket(socket), metrics.requests.clone());
+    match NatsResponder::try_new(connection.clone(), daemon, local, is_passed_on, counters) {
+        Ok(responder) => responder.run(stop).await,
+        Err(error) => tracing::error!(%error, "requests over NATS are not answered until the next start"),
+    }
+    std::future::pending().await
+}
+
+/// What gateways need, and no more: who may use NATS need not be allowed to reload the catalogue.
+fn is_passed_on(method: RequestMethod, path: &str) -> bool {
+    match method {
+        RequestMethod::Get => matches!(path, "/sources" | paths::METRICS | paths::HEALTH),
+        RequestMethod::Post => {
+            matches!(path, paths::VISITS | paths::PAUSES | paths::PAUSES_END | "/websub/verifications")
+                || path.starts_with("/websub/pushes/")
         }
     }
 }
@@ -228,10 +262,11 @@ fn is_first(flag: &AtomicBool) -> bool {
     !flag.swap(true, Relaxed)
 }
 
-/// The metrics of the outbox; all 0 if `wire.transport` is not `nats`.
+/// The metrics of what is published and answered; all 0 if `wire.transport` is not `nats`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NatsMetrics {
     counters: Arc<OutboxCounters>,
+    requests: RequestCounters,
     status: Arc<OnceLock<watch::Receiver<OutboxStatus>>>,
 }
 
@@ -287,9 +322,47 @@ impl NatsMetrics {
             "Notices of visits that were not published to NATS, because too many waited; gateways read the list of sources again",
             |c| &c.notices_dropped,
         );
+        metrics.register_requests(registry);
         let of_gauges = metrics.clone();
         registry.register_collector(move |sink| of_gauges.write_gauges(sink, head()));
         metrics
+    }
+
+    fn register_requests(&self, registry: &MetricsRegistry) {
+        let add = |name: &str, help: &str, read: fn(RequestCounts) -> u64| {
+            let counters = self.requests.clone();
+            registry.register_counter(name, help, move || read(counters.read()));
+        };
+        add(
+            "newswire_ingestd_nats_requests_answered_total",
+            "Requests of gateways over NATS whose whole answer was sent",
+            |c| c.answered,
+        );
+        add(
+            "newswire_ingestd_nats_requests_refused_total",
+            "Requests over NATS that the daemon refused, as it refuses them on its own socket",
+            |c| c.refused,
+        );
+        add(
+            "newswire_ingestd_nats_requests_failed_total",
+            "Requests over NATS that the daemon's own socket did not answer in time, wholly, or within the size that was asked for",
+            |c| c.failed,
+        );
+        add(
+            "newswire_ingestd_nats_requests_busy_total",
+            "Requests over NATS refused because 32 were in progress, or 16 MiB of their bodies were in memory",
+            |c| c.busy,
+        );
+        add(
+            "newswire_ingestd_nats_requests_invalid_total",
+            "Messages on the subject of requests that are no request, or one that is not answered over NATS",
+            |c| c.invalid,
+        );
+        add(
+            "newswire_ingestd_nats_requests_abandoned_total",
+            "Requests over NATS whose gateway went away, or did not take the answer in time",
+            |c| c.abandoned,
+        );
     }
 
     #[expect(clippy::cast_precision_loss, reason = "events of a log are far below 2^53")]
@@ -311,6 +384,11 @@ impl NatsMetrics {
             "newswire_ingestd_nats_in_flight",
             "Events that wait for a confirmation of NATS; wire.nats_publish_in_flight is the limit",
             status.in_flight as f64,
+        )?;
+        sink.gauge(
+            "newswire_ingestd_nats_requests_in_progress",
+            "Requests of gateways over NATS that are answered now; 32 at most",
+            self.requests.read().in_progress as f64,
         )?;
         sink.gauge(
             "newswire_ingestd_nats_refilling",

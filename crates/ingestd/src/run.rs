@@ -332,6 +332,7 @@ impl DaemonParts {
         let wire = NatsWire {
             settings,
             in_flight_max: usize::try_from(config.wire.nats_publish_in_flight).unwrap_or(usize::MAX),
+            socket: config.socket(ControlSocket::Ingestd),
             log: Arc::new(log.clone()),
             head_changed: head.clone(),
             notices: self.notices.subscribe(),

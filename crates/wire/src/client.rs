@@ -1,158 +1,38 @@
-//! HTTP to another process, over a Unix socket or TCP.
+//! Requests to another process: HTTP over a Unix socket or TCP, or request and reply over NATS.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
+use bytes::Bytes;
 
-/// What is read of the answer to a refused request.
-const PROBLEM_BYTES_MAX: usize = 16 * 1024;
+use crate::{
+    endpoint::{ClientError, Endpoint},
+    http::{EndpointClient, PeerRequest, RequestMethod},
+    nats::{NatsConnection, requests::NatsRequester},
+};
 
-/// Where the other process listens.
+/// A client for one endpoint. One for HTTP takes milliseconds and 100 KB, so keep one per runtime; one for NATS is cheap.
 #[derive(Clone, Debug)]
-pub enum Endpoint {
-    /// A Unix socket of this program.
-    Socket(PathBuf),
-    /// A server, such as `http://127.0.0.1:8700/`.
-    Url(Url),
-}
+pub struct PeerClient(Carrier);
 
-/// Why a request failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The address is invalid.
-    #[error("cannot create a client for {0}: {1}")]
-    Setup(Endpoint, String),
-    /// There is no connection, or it ended before the response did.
-    #[error("cannot reach {0}: {1}")]
-    Unreachable(Endpoint, String),
-    /// There was no whole response in time.
-    #[error("{0} did not answer in time")]
-    Late(Endpoint),
-    /// The response has another status than expected.
-    #[error("{0} answered {1}")]
-    Refused(Endpoint, Refusal),
-    /// The response is too large.
-    #[error("the response of {0} is larger than {1} bytes")]
-    TooLarge(Endpoint, usize),
-}
-
-/// A response with another status than expected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Its status.
-    pub status: StatusCode,
-    /// The `detail` of problem JSON (RFC 9457), if the response has one; untrusted text.
-    pub detail: Option<String>,
-}
-
-/// What is read of a problem.
-#[derive(Deserialize)]
-struct RefusalProblem {
-    detail: String,
-}
-
-impl Refusal {
-    /// Reads at most the first [`PROBLEM_BYTES_MAX`] bytes of a response; what is not a problem has no detail.
-    pub(crate) async fn read(mut response: Response) -> Self {
-        let status = response.status();
-        let mut body = BytesMut::new();
-        while let Ok(Some(chunk)) = response.chunk().await {
-            body.extend_from_slice(&chunk);
-            if body.len() > PROBLEM_BYTES_MAX {
-                break;
-            }
-        }
-        let problem = serde_json::from_slice::<RefusalProblem>(&body);
-        Self { status, detail: problem.ok().map(|problem| problem.detail) }
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.detail {
-            Some(detail) => write!(f, "{}: {detail}", self.status),
-            None => write!(f, "{}", self.status),
-        }
-    }
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Socket(path) => write!(f, "socket {}", path.display()),
-            Self::Url(url) => write!(f, "{}://{}", url.scheme(), url.authority()),
-        }
-    }
-}
-
-impl Endpoint {
-    /// The URL of a route; `path` begins with `/` and includes the query.
-    ///
-    /// # Errors
-    /// If the path does not form a URL.
-    pub(crate) fn url(&self, path: &str) -> Result<Url, ClientError> {
-        let joined = match self {
-            Self::Socket(_) => Url::parse("http://ingestd").and_then(|base| base.join(path)),
-            Self::Url(base) => base.join(path),
-        };
-        joined.map_err(|e| ClientError::Setup(self.clone(), e.to_string()))
-    }
-
-    /// A client that connects to this endpoint only: no proxy, no redirects.
-    ///
-    /// # Errors
-    /// If TLS cannot be set up.
-    pub(crate) fn client(&self) -> Result<Client, ClientError> {
-        // Fails if another one is installed already, which is fine.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let builder = Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            // A pooled connection may have died with its server: each exchange has a new one.
-            .pool_max_idle_per_host(0)
-            .connect_timeout(Duration::from_secs(5));
-        let builder = match self {
-            // No TLS on a socket: the client must work on a machine without certificate authorities.
-            Self::Socket(path) => builder.unix_socket(path.as_path()).tls_certs_only([]),
-            Self::Url(_) => builder.tcp_keepalive(Duration::from_secs(30)),
-        };
-        builder.build().map_err(|e| ClientError::Setup(self.clone(), deepest(&e)))
-    }
-
-    pub(crate) fn no_response(&self, error: &reqwest::Error) -> ClientError {
-        match error.is_timeout() {
-            true => ClientError::Late(self.clone()),
-            false => ClientError::Unreachable(self.clone(), deepest(error)),
-        }
-    }
-}
-
-/// The innermost cause, because the outer ones repeat the URL.
-pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
-    let mut reason = error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    reason.to_string()
-}
-
-/// An HTTP client for one endpoint. Creating one takes milliseconds and 100 KB, so keep one per runtime.
 #[derive(Clone, Debug)]
-pub struct PeerClient {
-    endpoint: Endpoint,
-    client: Client,
+enum Carrier {
+    Http(EndpointClient),
+    Nats(NatsRequester),
 }
 
 impl PeerClient {
-    /// Creates a client; no connection is made yet.
+    /// Creates a client for an endpoint that speaks HTTP; no connection is made yet.
     ///
     /// # Errors
     /// If TLS cannot be set up.
     pub fn try_new(endpoint: Endpoint) -> Result<Self, ClientError> {
-        let client = endpoint.client()?;
-        Ok(Self { endpoint, client })
+        Ok(Self(Carrier::Http(EndpointClient::try_new(endpoint)?)))
+    }
+
+    /// A client for the daemon of this name, over a connection to NATS that may serve others too.
+    #[must_use]
+    pub fn over_nats(connection: NatsConnection, daemon: &str) -> Self {
+        Self(Carrier::Nats(NatsRequester::new(connection, daemon)))
     }
 
     /// Fetches a route, within `deadline` and at most `bytes_max` of body.
@@ -160,7 +40,15 @@ impl PeerClient {
     /// # Errors
     /// [`ClientError`], also for any status but 2xx.
     pub async fn get(&self, path: &str, deadline: Duration, bytes_max: usize) -> Result<Bytes, ClientError> {
-        self.exchange(self.client.get(self.endpoint.url(path)?), deadline, bytes_max).await
+        self.exchange(PeerRequest {
+            method: RequestMethod::Get,
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            deadline,
+            bytes_max,
+        })
+        .await
     }
 
     /// Sends JSON to a route; otherwise as [`PeerClient::get`].
@@ -174,9 +62,8 @@ impl PeerClient {
         deadline: Duration,
         bytes_max: usize,
     ) -> Result<Bytes, ClientError> {
-        let request = self.client.post(self.endpoint.url(path)?);
-        let request = request.header("content-type", "application/json").body(json);
-        self.exchange(request, deadline, bytes_max).await
+        let headers = [("content-type", "application/json")];
+        self.post_bytes(path, &headers, json.into(), deadline, bytes_max).await
     }
 
     /// Sends bytes with these headers to a route; otherwise as [`PeerClient::get`].
@@ -191,32 +78,22 @@ impl PeerClient {
         deadline: Duration,
         bytes_max: usize,
     ) -> Result<Bytes, ClientError> {
-        let request = self.client.post(self.endpoint.url(path)?).body(body);
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        self.exchange(request, deadline, bytes_max).await
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.exchange(PeerRequest {
+            method: RequestMethod::Post,
+            path: path.to_owned(),
+            headers: headers.iter().map(owned).collect(),
+            body,
+            deadline,
+            bytes_max,
+        })
+        .await
     }
 
-    async fn exchange(
-        &self,
-        request: RequestBuilder,
-        deadline: Duration,
-        bytes_max: usize,
-    ) -> Result<Bytes, ClientError> {
-        let response = request.timeout(deadline).send().await.map_err(|e| self.endpoint.no_response(&e))?;
-        if !response.status().is_success() {
-            return Err(ClientError::Refused(self.endpoint.clone(), Refusal::read(response).await));
+    async fn exchange(&self, request: PeerRequest) -> Result<Bytes, ClientError> {
+        match &self.0 {
+            Carrier::Http(client) => client.exchange(request).await,
+            Carrier::Nats(requester) => requester.exchange(request).await,
         }
-        self.body(response, bytes_max).await
-    }
-
-    async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Bytes, ClientError> {
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.endpoint.no_response(&e))? {
-            if body.len() + chunk.len() > bytes_max {
-                return Err(ClientError::TooLarge(self.endpoint.clone(), bytes_max));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
     }
 }

@@ -12,12 +12,16 @@
 )]
 
 mod client;
+mod endpoint;
+mod http;
 pub mod nats;
 mod publish;
 mod resume;
 mod subscribe;
 
-pub use client::{ClientError, Endpoint, PeerClient, Refusal};
+pub use client::PeerClient;
+pub use endpoint::{ClientError, Endpoint, Refusal};
+pub use http::RequestMethod;
 pub use publish::{
     EventLog, LogError, LogEvent, LogPage, Notice, Publisher, RecordingPauses, StreamBlock, WireHeartbeat,
 };

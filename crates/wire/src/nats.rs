@@ -20,6 +20,7 @@ mod names;
 mod notices;
 mod outbox;
 mod pages;
+pub(crate) mod requests;
 mod seen;
 mod subscribe;
 mod survey;
@@ -38,6 +39,7 @@ pub use notices::{
 };
 pub use outbox::{OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 pub use pages::{PageProblem, PageStart, StreamPages};
+pub use requests::{NatsResponder, RequestCounters, RequestCounts};
 pub use seen::{answer_seen, newest_seen};
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::codec::Decoder as _;
 
 use crate::{
-    client::{ClientError, Endpoint, Refusal, deepest},
+    endpoint::{ClientError, Endpoint, Refusal, deepest},
     resume::{Gap, NEWEST_EVENT_HASH, NEWEST_EVENT_ID, Resume, StreamOpened, event_hash},
 };
 

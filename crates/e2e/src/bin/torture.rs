@@ -1,10 +1,11 @@
-//! `torture [kills|crash] [--minutes N]`: see `scripts/torture`. The first fault ends it, and the folder of the run stays.
+//! `torture [kills|crash|nats] [--minutes N]`: see `scripts/torture`. The first fault ends it, and the folder of the run stays;
+//! `nats` goes on after a fault, and its exit code says whether there was one.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use e2e::{
-    KillRun, KillStep, Workload,
+    FaultRow, KillRun, KillStep, NatsFault, NatsRun, NatsRunSize, Workload,
     crash_sweep::{CrashCause, sweep},
     log_line,
 };
@@ -26,20 +27,26 @@ const DISK_RATIO_MAX: f64 = 4.0;
 struct Order {
     command: String,
     minutes: u64,
+    /// Of `nats`.
+    size: NatsRunSize,
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Order> {
-    let mut order = Order { command: "kills".to_owned(), minutes: 10 };
+    let mut order = Order { command: "kills".to_owned(), minutes: 10, size: NatsRunSize::whole() };
     let mut arguments = arguments.peekable();
     if let Some(command) = arguments.next_if(|first| !first.starts_with('-')) {
         order.command = command;
     }
     while let Some(name) = arguments.next() {
-        let value = arguments.next().and_then(|value| value.parse().ok());
+        let value: Option<usize> = arguments.next().and_then(|value| value.parse().ok());
         let value = value.with_context(|| format!("{name} needs a number"))?;
         match name.as_str() {
-            "--minutes" => order.minutes = value,
-            _ => anyhow::bail!("usage: torture [kills|crash] [--minutes N], not {name}"),
+            "--minutes" => order.minutes = value as u64,
+            "--sources" => order.size.sources = value,
+            "--clients" => order.size.clients = value,
+            "--gateways" => order.size.gateways = value,
+            "--daemons" => order.size.daemons = value,
+            _ => anyhow::bail!("usage: torture [kills|crash|nats] [--minutes N], not {name}"),
         }
     }
     Ok(order)
@@ -51,6 +58,7 @@ async fn main() -> anyhow::Result<()> {
     match order.command.as_str() {
         "kills" => kills(&order).await,
         "crash" => crash(&order).await,
+        "nats" => nats(&order).await,
         other => anyhow::bail!("there is no torture {other}"),
     }
 }
@@ -103,5 +111,31 @@ async fn kill_until(run: &mut KillRun, until: Instant) -> anyhow::Result<()> {
         run.check().await?;
         log_line(&run.report().to_string());
     }
+    Ok(())
+}
+
+/// All faults of NATS and around it, and then again in any order until the time is over.
+async fn nats(order: &Order) -> anyhow::Result<()> {
+    let until = Instant::now() + Duration::from_secs(60 * order.minutes);
+    let mut run = NatsRun::start(order.size.clone()).await?;
+    let mut faults = NatsFault::ALL.to_vec();
+    let mut wrong = Vec::new();
+    log_line(FaultRow::HEAD);
+    loop {
+        for fault in &faults {
+            let row = run.row(*fault).await?;
+            log_line(&row.to_string());
+            row.faults.iter().take(10).for_each(|fault| log_line(&format!("  {fault}")));
+            wrong.extend(row.faults);
+        }
+        if Instant::now() >= until {
+            break;
+        }
+        fastrand::shuffle(&mut faults);
+    }
+    if !wrong.is_empty() {
+        run.show_logs();
+    }
+    anyhow::ensure!(wrong.is_empty(), "{} faults", wrong.len());
     Ok(())
 }

@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 use wire::PeerClient;
 
-use super::no_answer::NoAnswer;
+use super::{daemons::Daemons, no_answer::NoAnswer};
 use crate::{
     address_counts::{AddressCounts, CountLimit, CountLimits},
     client_address::ClientAddress,
@@ -245,11 +245,16 @@ struct CallbackAnswer {
     known: bool,
 }
 
-/// Passes a request to the daemon; returns whether the id is known.
+/// Passes a request to the daemon that knows its id; returns whether one does.
 ///
 /// # Errors
 /// [`CallbackError::NoDaemon`]; the reason has been logged.
-pub(crate) async fn send(daemon: PeerClient, (id, request): (String, CallbackRequest)) -> CallbackResult {
+pub(crate) async fn send(daemons: Daemons, (id, request): (String, CallbackRequest)) -> CallbackResult {
+    let ask = |daemon| ask(daemons.clone(), daemon, id.clone(), request.clone());
+    daemons.first_that_knows(&id, ask).await
+}
+
+async fn ask(daemons: Daemons, daemon: PeerClient, id: String, request: CallbackRequest) -> CallbackResult {
     let answer = match request {
         CallbackRequest::Verify { mode, topic, lease_seconds, reason } => {
             let body = json!({
@@ -263,6 +268,7 @@ pub(crate) async fn send(daemon: PeerClient, (id, request): (String, CallbackReq
             daemon.post_bytes(&path, signature.as_slice(), body, DEADLINE, ANSWER_BYTES_MAX).await
         }
     };
+    daemons.count(&answer);
     let answer = answer.map_err(|error| {
         tracing::warn!(%error, "could not forward a hub's request to the daemon");
         CallbackError::NoDaemon((&error).into())

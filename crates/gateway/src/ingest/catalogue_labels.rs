@@ -74,7 +74,8 @@ impl LabelIndex {
         all.map(|(kind, label)| (kind, label.to_lowercase().into()))
     }
 
-    fn add(&mut self, source: &SourceStatus) {
+    /// Adds those of a source.
+    pub(crate) fn add(&mut self, source: &SourceStatus) {
         for label in Self::labels(source) {
             self.0.entry(label).or_default().insert(source.category.as_str().into());
         }

@@ -31,7 +31,7 @@ use wire::nats::PageStart;
 use super::{
     log_unavailable::LogUnavailable,
     no_answer::NoAnswer,
-    transport::{LogPageRequest, WireLog},
+    transport::{LogBelowRing, LogPageRequest},
 };
 use daemon::watch::Watch;
 
@@ -177,7 +177,7 @@ struct HistoryAnswer {
 ///
 /// # Errors
 /// [`LogUnavailable`]; the reason has been logged.
-pub(crate) async fn fetch(log: WireLog, request: HistoryRequest) -> HistoryResult {
+pub(crate) async fn fetch(log: LogBelowRing, request: HistoryRequest) -> HistoryResult {
     let HistoryRequest { before, since, limit } = request;
     let request = LogPageRequest {
         start: PageStart::Before(&before, since),

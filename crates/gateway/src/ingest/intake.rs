@@ -5,21 +5,23 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
-use daemon::watch::{QueueLength, WatchKind};
-use news::{Seq, SourceNotice, SourceStatus};
-use serde::{Deserialize, Serialize};
+use daemon::watch::{QueueLength, WatchKind, WatchedTask};
+use news::{Seq, SourceNotice};
+use serde::Serialize;
 use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use wire::{
     Endpoint, Gap, PeerClient, ReceivedEvent, Resume, StreamOpened, SubscriptionEvent, WireHeartbeat,
+    nats::NatsConnection,
 };
 
 use super::{
     callbacks,
-    catalogue_labels::LabelIndex,
+    daemon_metrics::join_with_names,
+    daemons::{DaemonAnswers, DaemonName, Daemons},
     granted_categories, history, refresh,
-    source_directory::RenderedSourceList,
-    transport::{EventSource, TransportSettings, WireLog},
+    source_lists::{self, SourceOwners},
+    transport::{EventSource, LogBelowRing, TransportSettings},
     wire_link::{OlderCopy, WireChange},
 };
 use crate::{
@@ -33,10 +35,14 @@ use crate::{
 
 /// How long the daemon may take to answer a request.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Largest list of sources: 100,000 of them.
+/// How long a daemon behind NATS may take to send its list of sources, which is read beside that of one other.
+const REMOTE_SOURCES_DEADLINE: Duration = Duration::from_secs(30);
+/// Largest list of sources: 100,000 of them, at however many daemons.
 const SOURCES_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Largest text of metrics.
+/// Largest text of metrics of one daemon.
 const METRICS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The same of all daemons together.
+const ALL_METRICS_BYTES_MAX: usize = 4 * METRICS_BYTES_MAX;
 /// How often the daemon's metrics are read.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 /// The shortest time between two reads of the list of sources.
@@ -65,7 +71,7 @@ pub(crate) fn start(
             crate::drill::run_intake_drills();
             let beats = state.watch.send_beats("intake", WatchKind::Wire);
             forwarders.show(&state.watch);
-            let (wire, log, daemon) = match connect(transport, ring_events).await {
+            let (wire, log, daemons) = match connect(&state, transport, ring_events).await {
                 Ok(connected) => connected,
                 Err(error) => return tracing::error!(%error, "the wire cannot be set up"),
             };
@@ -73,12 +79,12 @@ pub(crate) fn start(
                 () = stop.cancelled() => {}
                 () = beats => {}
                 () = follow_wire(&state, wire, &catalogue_changed) => {}
-                () = update_sources(&state, &daemon, &catalogue_changed) => {}
-                () = update_metrics(&state, &daemon) => {}
+                () = update_sources(&state, &daemons, &catalogue_changed) => {}
+                () = update_metrics(&state, &daemons) => {}
                 () = forwarders.replays.run_sparingly(|start| replay::fetch(log.clone(), start)) => {}
                 () = forwarders.history.run(|request| history::fetch(log.clone(), request)) => {}
-                () = forwarders.refreshes.run(|sources| refresh::send(daemon.clone(), sources)) => {}
-                () = forwarders.callbacks.run(|request| callbacks::send(daemon.clone(), request)) => {}
+                () = forwarders.refreshes.run(|sources| refresh::send(daemons.clone(), sources)) => {}
+                () = forwarders.callbacks.run(|request| callbacks::send(daemons.clone(), request)) => {}
             }
         });
     };
@@ -87,19 +93,25 @@ pub(crate) fn start(
 
 /// Sets up what the thread reads from; nothing is asked yet.
 async fn connect(
+    state: &AppState,
     transport: TransportSettings,
     ring_events: usize,
-) -> anyhow::Result<(EventSource, WireLog, PeerClient)> {
+) -> anyhow::Result<(EventSource, LogBelowRing, Daemons)> {
     match transport {
         TransportSettings::Local(socket) => {
             let daemon = PeerClient::try_new(Endpoint::Socket(socket.clone()))?;
-            Ok((EventSource::local(socket, ring_events), WireLog::Daemon(daemon.clone()), daemon))
+            Ok((
+                EventSource::local(socket, ring_events),
+                LogBelowRing::Daemon(daemon.clone()),
+                Daemons::local(daemon),
+            ))
         }
         TransportSettings::Nats(settings) => {
-            let (events, pages) = EventSource::nats(*settings, ring_events).await?;
-            // TODO(REQ): requests over NATS.
-            let daemon = PeerClient::try_new(Endpoint::Socket("/nonexistent".into()))?;
-            Ok((events, WireLog::Stream(pages), daemon))
+            let connection = NatsConnection::open(*settings).await?;
+            let (events, pages, known) = EventSource::nats(connection.clone(), ring_events);
+            state.newest_events.begin();
+            let daemons = Daemons::over_nats(connection, known, state.metrics.daemons.clone());
+            Ok((events, LogBelowRing::Stream(pages), daemons))
         }
     }
 }
@@ -148,6 +160,7 @@ fn on_connected(state: &AppState, hello: &StreamOpened, wire: &EventSource) -> S
     };
     if matches!(hello.resume, Resume::Live | Resume::Reset) {
         state.ring.reset(head.epoch.clone(), wire.cursor().map(|cursor| cursor.seq));
+        state.newest_events.clear();
     }
     let newest = wire.newest_unknown_to_server();
     state.ring.contest(newest.map(|newest| newest.seq));
@@ -203,7 +216,10 @@ fn on_lost(state: &AppState, reason: &str) {
 
 fn on_event(state: &AppState, incoming: &ReceivedEvent) {
     match Frame::render(&incoming.json) {
-        Ok(frame) => state.ring.push(frame),
+        Ok(frame) => {
+            state.newest_events.note(&frame.source, &incoming.id);
+            state.ring.push(frame);
+        }
         Err(error) => {
             // It is left out, and the ring reports the gap to its readers.
             state.metrics.unreadable.inc();
@@ -216,7 +232,8 @@ fn on_event(state: &AppState, incoming: &ReceivedEvent) {
 
 fn on_notice(state: &AppState, data: &[u8]) {
     match serde_json::from_slice::<SourceNotice>(data) {
-        Ok(SourceNotice { report, health }) => {
+        Ok(SourceNotice { report, mut health }) => {
+            state.newest_events.replace_in(&mut health);
             let audience = Audience::Visit { source: health.id.clone(), labels: FilterLabels::from(&health) };
             state.notices.push(NoticeBlock { kind: "source", audience, json: json(&report) });
             for progress in state.refreshes.record_visit(&health.id) {
@@ -237,38 +254,69 @@ fn json(data: &impl Serialize) -> String {
     serde_json::to_string(data).expect("our own types have a JSON form")
 }
 
-#[derive(Deserialize)]
-struct SourceList {
-    sources: Vec<SourceStatus>,
-}
-
-/// Reads the list of sources whenever it has changed.
-async fn update_sources(state: &Arc<AppState>, daemon: &PeerClient, catalogue_changed: &Notify) {
-    let mut warned_of = Vec::new();
+/// Reads the lists of sources of all daemons whenever one has changed.
+async fn update_sources(state: &Arc<AppState>, daemons: &Daemons, catalogue_changed: &Notify) {
+    let (mut warned_of, mut owners) = (Vec::new(), SourceOwners::new());
     let task = state.watch.task("sources", NO_QUEUE);
     loop {
         task.idle("a change of the sources", catalogue_changed.notified()).await;
         state.sources.expect_list();
-        let list = daemon.get("/sources", DEADLINE, SOURCES_BYTES_MAX);
-        match task.wait("the daemon's list of sources", list).await {
-            Ok(body) => match task.wait("a thread that renders the list", take_sources(state, body)).await {
-                Ok(Ok(())) => {
-                    let search = categories_without_source(state);
-                    let without_source = task.wait("a thread that compares the categories", search).await;
-                    if without_source != warned_of {
-                        granted_categories::warn(&without_source);
-                        warned_of = without_source;
+        let deadline = if daemons.are_remote() { REMOTE_SOURCES_DEADLINE } else { DEADLINE };
+        let answers = daemons.get_all("/sources", deadline, SOURCES_BYTES_MAX);
+        let answers = task.wait("the daemon's list of sources", answers).await;
+        let (lists, all_answered) = lists_of(daemons, answers);
+        if !all_answered {
+            catalogue_changed.notify_one();
+        }
+        if !lists.is_empty() {
+            let taken = take_sources(state, lists, std::mem::take(&mut owners));
+            let taken = task.wait("a thread that renders the list", taken).await;
+            match taken {
+                Ok((next, result)) => {
+                    owners = next;
+                    match result {
+                        Ok(()) => warn_of_categories(state, &task, &mut warned_of).await,
+                        Err(error) => tracing::error!(%error, "the list of sources is unreadable"),
                     }
                 }
-                Ok(Err(error)) => tracing::error!(%error, "the list of sources is unreadable"),
                 Err(error) => tracing::error!(%error, "could not render the list of sources"),
-            },
-            Err(error) => {
-                tracing::debug!(%error, "could not read the list of sources");
-                catalogue_changed.notify_one();
             }
         }
         task.wait("the next second", tokio::time::sleep(SOURCES_INTERVAL)).await;
+    }
+}
+
+/// The lists, and whether all daemons have answered. What is too large together with the ones before is left out.
+fn lists_of(daemons: &Daemons, answers: DaemonAnswers) -> (Vec<(DaemonName, Bytes)>, bool) {
+    let (mut lists, mut bytes_left, mut all_answered) = (Vec::new(), SOURCES_BYTES_MAX, true);
+    for (daemon, answer) in answers {
+        match answer {
+            Ok(body) if body.len() <= bytes_left => {
+                bytes_left -= body.len();
+                lists.push((daemon, body));
+            }
+            Ok(_) => {
+                daemons.count_left_out("sources");
+                tracing::error!(
+                    %daemon, bytes_max = SOURCES_BYTES_MAX,
+                    "the lists of sources of all daemons are too large together; the one of this daemon is not shown"
+                );
+            }
+            Err(error) => {
+                tracing::debug!(%daemon, %error, "could not read the list of sources");
+                all_answered = false;
+            }
+        }
+    }
+    (lists, all_answered)
+}
+
+async fn warn_of_categories(state: &Arc<AppState>, task: &WatchedTask, warned_of: &mut Vec<String>) {
+    let search = categories_without_source(state);
+    let without_source = task.wait("a thread that compares the categories", search).await;
+    if without_source != *warned_of {
+        granted_categories::warn(&without_source);
+        *warned_of = without_source;
     }
 }
 
@@ -281,31 +329,50 @@ async fn categories_without_source(state: &Arc<AppState>) -> Vec<String> {
     tokio::task::spawn_blocking(search).await.unwrap_or_default()
 }
 
-/// Renders a list of sources and replaces the one before, which takes longer than this thread may stand still if the list
-/// is large.
-async fn take_sources(state: &Arc<AppState>, body: Bytes) -> Result<serde_json::Result<()>, JoinError> {
+/// Renders the lists of sources and replaces those before, which takes longer than this thread may stand still if they are
+/// large. Returns which daemon has which.
+async fn take_sources(
+    state: &Arc<AppState>,
+    lists: Vec<(DaemonName, Bytes)>,
+    owners: SourceOwners,
+) -> Result<(SourceOwners, serde_json::Result<()>), JoinError> {
     let state = Arc::clone(state);
-    let take = move || {
-        let SourceList { sources } = serde_json::from_slice(&body)?;
-        drop(body);
-        state.catalogue_labels.replace(LabelIndex::new(&sources));
-        state.sources.replace(RenderedSourceList::new(sources));
-        Ok(())
+    let take = move || match source_lists::take(&state, lists, &owners) {
+        Ok(next) => (next, Ok(())),
+        Err(error) => (owners, Err(error)),
     };
     tokio::task::spawn_blocking(take).await
 }
 
-async fn update_metrics(state: &AppState, daemon: &PeerClient) {
+async fn update_metrics(state: &AppState, daemons: &Daemons) {
     let mut interval = tokio::time::interval(METRICS_INTERVAL);
     let task = state.watch.task("metrics", NO_QUEUE);
     loop {
         task.wait("the next 5 s", interval.tick()).await;
-        let read = daemon.get("/metrics", DEADLINE, METRICS_BYTES_MAX);
-        let body = task.wait("the daemon's metrics", read).await;
-        let text = body.ok().and_then(|body| String::from_utf8(body.into()).ok());
+        let read = daemons.get_all("/metrics", DEADLINE, METRICS_BYTES_MAX);
+        let answers = task.wait("the daemon's metrics", read).await;
         // A daemon that does not answer has no metrics: old values would look current.
-        let mut stored = state.daemon_metrics.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *stored = text.unwrap_or_default();
+        let text = metrics_of(daemons, answers);
+        *state.daemon_metrics.write().unwrap_or_else(std::sync::PoisonError::into_inner) = text;
+    }
+}
+
+/// The text of the only daemon, or the texts of several with their names.
+fn metrics_of(daemons: &Daemons, answers: DaemonAnswers) -> String {
+    let is_only_one = answers.len() == 1;
+    let (mut texts, mut bytes_left) = (Vec::new(), ALL_METRICS_BYTES_MAX);
+    for (daemon, answer) in answers {
+        let Some(text) = answer.ok().and_then(|body| String::from_utf8(body.into()).ok()) else { continue };
+        if text.len() > bytes_left {
+            daemons.count_left_out("metrics");
+            continue;
+        }
+        bytes_left -= text.len();
+        texts.push((daemon, text));
+    }
+    match is_only_one {
+        true => texts.pop().map(|(_, text)| text).unwrap_or_default(),
+        false => join_with_names(texts.iter().map(|(daemon, text)| (&**daemon, &**text))),
     }
 }
 

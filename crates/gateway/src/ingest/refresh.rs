@@ -19,9 +19,8 @@ use control::{VisitAnswer, VisitOrder, paths::VISITS};
 use news::SourceId;
 use serde::Serialize;
 use tokio::time::Instant;
-use wire::PeerClient;
 
-use super::no_answer::NoAnswer;
+use super::{daemons::Daemons, no_answer::NoAnswer};
 use crate::forwarder::{Forwarder, QueueFull, RequestQueue};
 
 /// Orders that wait for the daemon; one more is refused.
@@ -136,22 +135,55 @@ impl Refreshes {
     }
 }
 
-/// Passes an order to the daemon.
+/// Passes an order to each daemon; the answers are added up.
 ///
 /// # Errors
-/// [`RefreshError::NoDaemon`]; the reason has been logged.
-pub(crate) async fn send(daemon: PeerClient, sources: Vec<String>) -> RefreshResult {
+/// [`RefreshError::NoDaemon`] if none that has answered has the sources, and not all have; the reason has been logged.
+pub(crate) async fn send(daemons: Daemons, sources: Vec<String>) -> RefreshResult {
     let order = serde_json::to_string(&VisitOrder { sources: Some(sources), ..VisitOrder::default() })
         .expect("an order has a JSON form");
-    let body = daemon.post(VISITS, order, DEADLINE, ANSWER_BYTES_MAX).await;
-    let body = body.map_err(|error| {
-        tracing::warn!(%error, "could not forward a refresh to the daemon");
-        RefreshError::NoDaemon((&error).into())
-    })?;
-    serde_json::from_slice(&body).map_err(|error| {
-        tracing::error!(%error, "the daemon's answer to a refresh is unreadable");
-        RefreshError::NoDaemon(NoAnswer::Unusable)
-    })
+    let (mut answers, mut failure) = (Vec::new(), None);
+    for (daemon, body) in daemons.post_all(VISITS, order, DEADLINE, ANSWER_BYTES_MAX).await {
+        match body.map(|body| serde_json::from_slice::<VisitAnswer>(&body)) {
+            Ok(Ok(answer)) => answers.push(answer),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the daemon's answer to a refresh is unreadable");
+                failure = Some(NoAnswer::Unusable);
+            }
+            Err(error) => {
+                tracing::warn!(%daemon, %error, "could not forward a refresh to the daemon");
+                failure = Some((&error).into());
+            }
+        }
+    }
+    let added_up = add_up(answers);
+    match (added_up, failure) {
+        (Some(answer), None) => Ok(answer),
+        // What the others do not know may be of the one that has not answered.
+        (Some(answer), Some(_)) if answer.unknown.is_empty() || !answer.accepted.is_empty() => Ok(answer),
+        (_, failure) => Err(RefreshError::NoDaemon(failure.unwrap_or(NoAnswer::NotConnected))),
+    }
+}
+
+/// Each source once, by the best that a daemon has done with it; `None` without any answer.
+fn add_up(mut answers: Vec<VisitAnswer>) -> Option<VisitAnswer> {
+    if answers.len() <= 1 {
+        return answers.into_iter().next();
+    }
+    let mut done = BTreeSet::<String>::new();
+    let mut added_up = VisitAnswer::default();
+    let lists: [fn(&mut VisitAnswer) -> &mut Vec<String>; 5] = [
+        |answer| &mut answer.accepted,
+        |answer| &mut answer.busy,
+        |answer| &mut answer.paused,
+        |answer| &mut answer.disabled,
+        |answer| &mut answer.unknown,
+    ];
+    for list in lists {
+        let ids: Vec<_> = answers.iter_mut().flat_map(|answer| std::mem::take(list(answer))).collect();
+        list(&mut added_up).extend(ids.into_iter().filter(|id| done.insert(id.clone())));
+    }
+    Some(added_up)
 }
 
 #[cfg(test)]
@@ -191,6 +223,21 @@ mod tests {
             refreshes.track(&ids(&["a"]), Arc::default());
         }
         assert_eq!(refreshes.record_visit(&source("a")).len(), TRACKED_MAX);
+    }
+
+    #[test]
+    fn a_source_that_one_daemon_visits_is_unknown_to_none() {
+        let of = |accepted: &[&str], busy: &[&str], unknown: &[&str]| VisitAnswer {
+            accepted: ids(accepted),
+            busy: ids(busy),
+            unknown: ids(unknown),
+            ..VisitAnswer::default()
+        };
+        assert_eq!(add_up(vec![]), None);
+        assert_eq!(
+            add_up(vec![of(&["a"], &["d"], &["b", "c"]), of(&["b", "d"], &[], &["a", "c"])]),
+            Some(of(&["a", "b", "d"], &[], &["c"]))
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -94,10 +94,15 @@ impl CategoryEntry {
 
 impl RenderedSourceList {
     /// Renders a list: milliseconds for a thousand sources.
+    #[cfg(test)]
     pub(crate) fn new(sources: Vec<SourceStatus>) -> Self {
-        let sources =
-            sources.into_iter().map(|source| (source.id.clone(), Arc::new(RenderedSource::render(source))));
-        let sources: BTreeMap<_, _> = sources.collect();
+        Self::with_kept(sources, Vec::new())
+    }
+
+    /// The same, and others that stay as they are.
+    pub(crate) fn with_kept(sources: Vec<SourceStatus>, kept: Vec<Arc<RenderedSource>>) -> Self {
+        let sources = sources.into_iter().map(|source| Arc::new(RenderedSource::render(source)));
+        let sources: BTreeMap<_, _> = sources.chain(kept).map(|source| (source.id.clone(), source)).collect();
         let mut counts = BTreeMap::<&str, u64>::new();
         for source in sources.values() {
             *counts.entry(&source.category).or_default() += 1;

@@ -9,8 +9,8 @@ use news::Cursor;
 use wire::{
     Coverage, Endpoint, PeerClient, Subscription, SubscriptionEvent, SubscriptionTiming,
     nats::{
-        EventStream, NatsConnection, NatsCredentials, NatsError, NatsSettings, NatsSubscription, PageProblem,
-        PageStart, StreamLimits, StreamPages, StreamProblem, SubjectNames,
+        EventStream, KnownDaemons, NatsConnection, NatsCredentials, NatsError, NatsSettings,
+        NatsSubscription, PageProblem, PageStart, StreamLimits, StreamPages, StreamProblem, SubjectNames,
     },
 };
 
@@ -70,18 +70,11 @@ impl EventSource {
         Self::Local(Box::new(Subscription::new(endpoint, &path, None, Coverage::All, timing)))
     }
 
-    /// Begins so many events before the newest one.
-    ///
-    /// # Errors
-    /// [`NatsError`] if the configuration cannot be used.
-    pub(crate) async fn nats(
-        settings: NatsSettings,
-        ring_events: usize,
-    ) -> Result<(Self, StreamPages), NatsError> {
-        let stream = EventStream::new(NatsConnection::open(settings).await?);
-        let events = NatsSubscription::new(stream, ring_events as u64);
-        let pages = events.pages();
-        Ok((Self::Nats(Box::new(events)), pages))
+    /// Begins so many events before the newest one. Nothing is asked yet.
+    pub(crate) fn nats(connection: NatsConnection, ring_events: usize) -> (Self, StreamPages, KnownDaemons) {
+        let events = NatsSubscription::new(EventStream::new(connection), ring_events as u64);
+        let (pages, daemons) = (events.pages(), events.daemons());
+        (Self::Nats(Box::new(events)), pages, daemons)
     }
 
     /// Waits for the next event.
@@ -120,7 +113,7 @@ impl EventSource {
 
 /// The log below the ring, from either: the daemon's, or the stream of NATS.
 #[derive(Clone)]
-pub(crate) enum WireLog {
+pub(crate) enum LogBelowRing {
     Daemon(PeerClient),
     Stream(StreamPages),
 }
@@ -139,7 +132,7 @@ pub(crate) struct LogPageRequest<'a> {
     pub(crate) answer_bytes_max: usize,
 }
 
-impl WireLog {
+impl LogBelowRing {
     /// Reads a page, as JSON in the form of the daemon's `/log`.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use crate::{
     ingest::{
         log_unavailable::LogUnavailable,
         no_answer::NoAnswer,
-        transport::{LogPageRequest, WireLog},
+        transport::{LogBelowRing, LogPageRequest},
     },
 };
 
@@ -86,7 +86,7 @@ struct LogAnswer {
 ///
 /// # Errors
 /// [`LogUnavailable`]; the reason has been logged.
-pub(crate) async fn fetch(log: WireLog, start: ReplayStart) -> ReplayResult {
+pub(crate) async fn fetch(log: LogBelowRing, start: ReplayStart) -> ReplayResult {
     let request = LogPageRequest {
         start: match &start {
             ReplayStart::After(cursor) => PageStart::After(cursor),

@@ -501,7 +501,7 @@ impl Outbox {
         let (number, subject, delivery) = result;
         let counters = &self.told.counters;
         let end = match delivery? {
-            Delivery::Published(end) => {
+            Delivery::PublishedThrough(end) => {
                 OutboxCounters::add(&counters.published, 1);
                 Some(end)
             }

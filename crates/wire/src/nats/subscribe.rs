@@ -232,8 +232,9 @@ impl NatsSubscription {
     }
 
     async fn open(&mut self) -> Result<(), StreamProblem> {
-        let connections = self.stream.connection().connections();
-        let connection = *connections.borrow();
+        let mut connections = self.stream.connection().connections();
+        // Marked as seen: a receiver that is new considers every connection of the past a change.
+        let connection = *connections.borrow_and_update();
         let (mut record, mut state) = self.stream.look().await?;
         if self.is_ahead_of(&record.epoch, state.last) {
             // A leader that was just elected may not have applied everything yet.
