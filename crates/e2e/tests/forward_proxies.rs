@@ -86,6 +86,8 @@ async fn an_added_feed_is_requested_once_whichever_proxy_it_has() {
     let [for_all, own] = [ForwardProxy::start().await.unwrap(), ForwardProxy::start().await.unwrap()];
     let mut stack = TestStack::new(&[]).unwrap();
     stack.set("fetch.proxy", &format!("{:?}", for_all.url("http", CREDENTIALS)));
+    // The next visit of the first feed is not due before the last one is added.
+    stack.set("fetch.interval_min", "\"10m\"");
     fs::write(stack.path("sources.toml"), "").unwrap();
     stack.start_both().await.unwrap();
     let own_url = own.url("socks5", "");

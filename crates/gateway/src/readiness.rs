@@ -44,11 +44,13 @@ impl Readiness {
     pub(crate) fn of(state: &AppState) -> Self {
         let (wire, ring, stalled) = (state.wire.get(), state.ring.state(), state.watch.stalled());
         let silence = wire.last_received.map(|received| Instant::now().duration_since(received));
+        let is_nats = state.settings().is_nats;
         let mut reasons = Vec::new();
         if !wire.connected {
-            reasons.push(format!("the wire is not connected: {}", why_not_connected(&wire)));
+            reasons.push(format!("the wire is not connected: {}", why_not_connected(&wire, is_nats)));
         } else if let Some(silence) = silence.filter(|s| *s > SILENCE_MAX) {
-            reasons.push(format!("the ingestion daemon has been silent for {} s", silence.as_secs()));
+            let daemon = if is_nats { "every ingestion daemon" } else { "the ingestion daemon" };
+            reasons.push(format!("{daemon} has been silent for {} s", silence.as_secs()));
         }
         if let Some(OlderCopy { head, newest }) = &wire.older_copy {
             reasons.push(format!(
@@ -77,10 +79,12 @@ impl Readiness {
     }
 }
 
-fn why_not_connected(wire: &WireState) -> &'static str {
-    match (wire.last_received, wire.reason.is_empty()) {
-        (_, true) => "not connected yet",
-        (None, false) => "the ingestion daemon cannot be reached",
-        (Some(_), false) => "the connection to the ingestion daemon was lost",
+fn why_not_connected(wire: &WireState, is_nats: bool) -> &'static str {
+    match (wire.last_received, wire.reason.is_empty(), is_nats) {
+        (_, true, _) => "not connected yet",
+        (None, false, false) => "the ingestion daemon cannot be reached",
+        (Some(_), false, false) => "the connection to the ingestion daemon was lost",
+        (None, false, true) => "the stream of NATS cannot be read",
+        (Some(_), false, true) => "the connection to the stream of NATS was lost",
     }
 }

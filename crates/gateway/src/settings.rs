@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use control::CredentialChanges;
-use daemon::config::{Config, GatewaySection};
+use daemon::config::{Config, GatewaySection, WireTransport};
 use ipnet::IpNet;
 
 use crate::{
@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) hosts: Vec<String>,
     /// Every host name is served: none is configured, and the address is a public one.
     pub(crate) any_host: bool,
+    /// Whether the events come from NATS, and not from a daemon on this machine.
+    pub(crate) is_nats: bool,
     pub(crate) cors_origins: Vec<String>,
     /// Pages of these origins may send the credentials that the browser has for this gateway.
     pub(crate) cors_credentials: bool,
@@ -79,6 +81,7 @@ impl Settings {
             unsent_bytes_max: gateway.unsent_bytes_max,
             heartbeat: gateway.heartbeat,
             drain: gateway.drain,
+            is_nats: config.wire.transport == WireTransport::Nats,
             any_host: gateway.hosts.is_empty() && !gateway.listen.ip().is_loopback(),
             // Requests to the public URL are served, too.
             hosts: gateway.hosts.iter().cloned().chain(public_host(gateway)).collect(),

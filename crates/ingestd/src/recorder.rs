@@ -149,6 +149,7 @@ impl RetentionProgress {
 pub(crate) struct Recorder {
     jobs: mpsc::Sender<Job>,
     recording: Recording,
+    look_every: Duration,
     /// Set by the writer thread at its start.
     mark: Arc<OnceLock<WorkMark>>,
     /// Ends the wait of jobs that may not be written yet: their senders would keep the writer thread from ending.
@@ -191,7 +192,15 @@ impl Recorder {
             result.inspect_err(failed)
         };
         let thread = thread::Builder::new().name("recorder".into()).spawn(work).context("start a thread")?;
-        Ok((Self { jobs, recording, mark, stopped: CancellationToken::new() }, WriterThread { thread }))
+        let stopped = CancellationToken::new();
+        let recorder = Self { jobs, recording, look_every: LOOK_EVERY, mark, stopped };
+        Ok((recorder, WriterThread { thread }))
+    }
+
+    /// For tests on simulated time, in which each second would wake the thread.
+    #[cfg(test)]
+    pub(crate) fn looking_every(self, look_every: Duration) -> Self {
+        Self { look_every, ..self }
     }
 
     /// Queues a job for the writer thread, as soon as the store may be written to, and completes with its answer.
@@ -246,7 +255,7 @@ impl Actor for Recorder {
 
     fn started(&mut self, actor_ctx: &mut Self::Context) {
         use actix::AsyncContext as _;
-        actor_ctx.run_interval(LOOK_EVERY, |recorder, _| {
+        actor_ctx.run_interval(self.look_every, |recorder, _| {
             recorder.mark.get().inspect(|mark| mark.expect());
             // With a full queue, the thread looks without being told.
             recorder.jobs.try_send(Job::Look).ok();

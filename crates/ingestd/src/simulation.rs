@@ -52,7 +52,7 @@ use crate::{
 /// 2026-03-02T00:00:00Z, a Monday.
 const MONDAY_MS: i64 = 1_772_409_600_000;
 
-/// No actor dies here.
+/// No actor dies here, and retention removes nothing.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// The response of a server in memory.
@@ -204,7 +204,7 @@ impl SimulatedDaemon {
         };
         let (recorder, thread) =
             Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();
-        let recorder = recorder.start();
+        let recorder = recorder.looking_every(CHECK_EVERY).start();
         let hold = Arc::new(Hold::default());
         let holding = HoldingRecorder { recorder: recorder.clone(), hold: Arc::clone(&hold) }.start();
         let network = Network { servers, clock: clock.clone(), hold: Arc::clone(&hold) };

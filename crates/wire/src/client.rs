@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     endpoint::{ClientError, Endpoint},
-    http::{HttpClient, PeerRequest, RequestMethod},
+    http::{EndpointClient, PeerRequest, RequestMethod},
     nats::{NatsConnection, requests::NatsRequester},
 };
 
@@ -16,8 +16,8 @@ pub struct PeerClient(Carrier);
 
 #[derive(Clone, Debug)]
 enum Carrier {
-    Http(HttpClient),
-    Nats(NatsRequester),
+    Http(EndpointClient),
+    Nats(Box<NatsRequester>),
 }
 
 impl PeerClient {
@@ -26,13 +26,13 @@ impl PeerClient {
     /// # Errors
     /// If TLS cannot be set up.
     pub fn try_new(endpoint: Endpoint) -> Result<Self, ClientError> {
-        Ok(Self(Carrier::Http(HttpClient::try_new(endpoint)?)))
+        Ok(Self(Carrier::Http(EndpointClient::try_new(endpoint)?)))
     }
 
     /// A client for the daemon of this name, over a connection to NATS that may serve others too.
     #[must_use]
     pub fn over_nats(connection: NatsConnection, daemon: &str) -> Self {
-        Self(Carrier::Nats(NatsRequester::new(connection, daemon)))
+        Self(Carrier::Nats(Box::new(NatsRequester::new(connection, daemon))))
     }
 
     /// Fetches a route, within `deadline` and at most `bytes_max` of body.

@@ -34,7 +34,7 @@ pub(crate) struct PeerRequest {
 
 /// A client for one endpoint that speaks HTTP.
 #[derive(Clone, Debug)]
-pub(crate) struct HttpClient {
+pub(crate) struct EndpointClient {
     endpoint: Endpoint,
     client: Client,
 }
@@ -48,7 +48,7 @@ pub(crate) struct HttpAnswer {
     bytes_max: usize,
 }
 
-impl HttpClient {
+impl EndpointClient {
     pub(crate) fn try_new(endpoint: Endpoint) -> Result<Self, ClientError> {
         let client = endpoint.client()?;
         Ok(Self { endpoint, client })

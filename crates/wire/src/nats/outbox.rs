@@ -26,7 +26,7 @@ use std::{
 };
 
 use async_nats::jetstream::kv::Store;
-use futures_util::{StreamExt as _, future, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future, stream::FuturesUnordered};
 use news::{Cursor, Seq};
 use tokio::{
     sync::watch,
@@ -38,9 +38,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::status::{OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 use self::{
     deliver::{Delivery, Session, SessionEnd, SubjectEnd, delay},
-    published::{Published, PublishedMessage},
+    published::{PublishedMessage, PublishedThrough},
     status::Told,
-    window::{Outgoing, Window, WindowBounds},
+    window::{OutgoingEvent, Window, WindowBounds},
 };
 use super::{
     epoch::{EpochChange, EpochRecord},
@@ -102,7 +102,7 @@ struct Progress {
     /// Whether `ends` has all subjects that were published to under this epoch.
     is_complete: Arc<AtomicBool>,
     refill: Option<Refill>,
-    saved: Option<Published>,
+    saved: Option<PublishedThrough>,
 }
 
 /// The outbox goes through the whole log.
@@ -119,7 +119,7 @@ struct Chores {
     page: Option<JoinHandle<Result<LogPage, LogError>>>,
     /// Where the page begins, and the bounds of the log before it was read.
     page_after: Seq,
-    save: Option<JoinHandle<Option<Published>>>,
+    save: Option<JoinHandle<Option<PublishedThrough>>>,
     check: Option<JoinHandle<Result<(), SessionEnd>>>,
     epoch: Option<JoinHandle<Result<(), StreamProblem>>>,
 }
@@ -324,7 +324,9 @@ impl Outbox {
             OutboxCounters::add(&self.told.counters.refills, 1);
             let events = (bounds.head.0 + 1).saturating_sub(bounds.oldest.0);
             let (epoch, reason) = (record.epoch.clone(), record.reason);
-            self.told.report(OutboxReport::RefillBegun { epoch, reason, events });
+            if events > 0 {
+                self.told.report(OutboxReport::RefillBegun { epoch, reason, events });
+            }
         }
         self.show_progress(None);
         Ok(())
@@ -394,7 +396,7 @@ impl Outbox {
                 break SessionEnd::Stopped;
             }
             let step = tokio::select! {
-                Some(result) = deliveries.next() => self.settle(&session, &mut window, result),
+                Some(result) = deliveries.next() => self.settle_all(&session, &mut window, result, &mut deliveries),
                 page = join(&mut chores.page) => self.take_page(&mut window, chores.page_after, page),
                 Ok(()) = self.head_changed.changed() => Ok(()),
                 saved = join(&mut chores.save) => { self.progress.saved = saved.ok().flatten().or(self.progress.saved.take()); Ok(()) }
@@ -463,7 +465,7 @@ impl Outbox {
                 Ok((place, message)) => {
                     let subject =
                         self.stream.connection().names().event(&place.category, &place.source).into();
-                    window.push(place.source.into(), Outgoing { seq, message, subject });
+                    window.push(place.source.into(), OutgoingEvent { seq, message, subject });
                 }
                 Err(error) => {
                     OutboxCounters::add(&self.told.counters.refused, 1);
@@ -471,6 +473,21 @@ impl Outbox {
                     window.skip_to(seq);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Settles a result, and all others that are there.
+    fn settle_all(
+        &mut self,
+        session: &Session,
+        window: &mut Window,
+        first: DeliveryResult,
+        deliveries: &mut Deliveries,
+    ) -> Result<(), SessionEnd> {
+        self.settle(session, window, first)?;
+        while let Some(Some(result)) = deliveries.next().now_or_never() {
+            self.settle(session, window, result)?;
         }
         Ok(())
     }
@@ -484,7 +501,7 @@ impl Outbox {
         let (number, subject, delivery) = result;
         let counters = &self.told.counters;
         let end = match delivery? {
-            Delivery::Published(end) => {
+            Delivery::PublishedThrough(end) => {
                 OutboxCounters::add(&counters.published, 1);
                 Some(end)
             }
@@ -530,7 +547,9 @@ impl Outbox {
             && let (Some(refill), Some(record)) = (self.progress.refill.take(), &self.progress.record)
         {
             let (epoch, took) = (record.epoch.clone(), refill.since.elapsed());
-            self.told.report(OutboxReport::RefillEnded { epoch, took });
+            if refill.until > Seq::NONE {
+                self.told.report(OutboxReport::RefillEnded { epoch, took });
+            }
         }
         let newest = self.newest_seen();
         let refilling = self.progress.refill.is_some();
@@ -565,10 +584,10 @@ impl Outbox {
     }
 
     /// How far the outbox has come, unless that is written down already.
-    fn unsaved(&self) -> Option<Published> {
+    fn unsaved(&self) -> Option<PublishedThrough> {
         let record = self.progress.record.as_ref()?;
         let (through, newest) = (self.progress.through, self.progress.newest);
-        let published = Published { epoch: record.epoch.clone(), through, newest };
+        let published = PublishedThrough { epoch: record.epoch.clone(), through, newest };
         (self.progress.saved.as_ref() != Some(&published)).then_some(published)
     }
 

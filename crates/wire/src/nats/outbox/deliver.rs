@@ -27,7 +27,7 @@ use news::{Epoch, Event, Seq};
 
 use super::{
     status::{OutboxCounters, OutboxReport, Told},
-    window::Outgoing,
+    window::OutgoingEvent,
 };
 use crate::nats::{
     epoch::EpochChange,
@@ -75,7 +75,7 @@ pub(super) struct SubjectEnd {
 #[derive(Debug)]
 pub(super) enum Delivery {
     /// It was published now.
-    Published(SubjectEnd),
+    PublishedThrough(SubjectEnd),
     /// It was there already.
     There(SubjectEnd),
     /// It cannot be published.
@@ -113,7 +113,7 @@ impl Session {
     /// Completes when the event is in the stream, or can never be. `end` is the last message of its subject, if that is known.
     pub(super) async fn deliver(
         self: Arc<Self>,
-        mut outgoing: Outgoing,
+        mut outgoing: OutgoingEvent,
         mut end: Option<SubjectEnd>,
     ) -> Result<Delivery, SessionEnd> {
         let (mut tries, mut is_failing, mut is_shortened) = (0_u32, false, false);
@@ -149,7 +149,11 @@ impl Session {
         Ok(delivery)
     }
 
-    async fn attempt(&self, outgoing: &Outgoing, known: Option<SubjectEnd>) -> Result<Attempt, SessionEnd> {
+    async fn attempt(
+        &self,
+        outgoing: &OutgoingEvent,
+        known: Option<SubjectEnd>,
+    ) -> Result<Attempt, SessionEnd> {
         let end = match known {
             Some(end) => end,
             None => match self.last_of(&outgoing.subject).await? {
@@ -184,7 +188,7 @@ impl Session {
     /// The server has stored it, or says that it has it.
     async fn confirmed(
         &self,
-        outgoing: &Outgoing,
+        outgoing: &OutgoingEvent,
         ack: &PublishAck,
         before: u64,
     ) -> Result<Attempt, SessionEnd> {
@@ -201,7 +205,7 @@ impl Session {
             return Err(SessionEnd::NewEpoch(EpochChange::SequenceWentBack));
         }
         self.last.fetch_max(ack.sequence, Relaxed);
-        Ok(Attempt::Done(Delivery::Published(end)))
+        Ok(Attempt::Done(Delivery::PublishedThrough(end)))
     }
 
     /// The last message of a subject was not `expected`. That is so if another daemon has published, or if `expected` was
@@ -279,7 +283,7 @@ impl Session {
     }
 
     /// Leaves the content out; `false` if that has been done, or does not help.
-    fn shorten(&self, outgoing: &mut Outgoing, is_shortened: bool) -> bool {
+    fn shorten(&self, outgoing: &mut OutgoingEvent, is_shortened: bool) -> bool {
         let origin = outgoing.message.origin.clone();
         let (bytes, bytes_max) = (outgoing.message.size(&self.epoch), self.bytes_max().unwrap_or(usize::MAX));
         let shorter = (!is_shortened).then(|| without_content(&outgoing.message)).flatten();

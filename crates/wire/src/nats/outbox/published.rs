@@ -11,7 +11,7 @@ use crate::nats::{OUTBOX_KEY_PREFIX, event_stream::StreamProblem};
 
 /// How far a daemon has published under one epoch of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Published {
+pub(super) struct PublishedThrough {
     /// The epoch of the stream.
     pub(super) epoch: Epoch,
     /// The newest event of the log of which this one and all before were in the stream.
@@ -34,7 +34,10 @@ fn key(log_epoch: &Epoch) -> String {
 }
 
 /// As last written; one that cannot be read counts as none.
-pub(super) async fn read(bucket: &Store, log_epoch: &Epoch) -> Result<Option<Published>, StreamProblem> {
+pub(super) async fn read(
+    bucket: &Store,
+    log_epoch: &Epoch,
+) -> Result<Option<PublishedThrough>, StreamProblem> {
     let entry = bucket.entry(key(log_epoch)).await.map_err(|e| StreamProblem::NoAnswer(e.to_string()))?;
     let entry = entry.filter(|entry| entry.operation == Operation::Put);
     Ok(entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()))
@@ -43,7 +46,7 @@ pub(super) async fn read(bucket: &Store, log_epoch: &Epoch) -> Result<Option<Pub
 pub(super) async fn write(
     bucket: &Store,
     log_epoch: &Epoch,
-    published: &Published,
+    published: &PublishedThrough,
 ) -> Result<(), StreamProblem> {
     let json = serde_json::to_vec(published).expect("a record has a JSON form").into();
     let written = bucket.put(key(log_epoch), json).await;

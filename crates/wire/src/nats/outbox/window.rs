@@ -15,7 +15,7 @@ use crate::nats::message::EventMessage;
 
 /// An event on its way.
 #[derive(Clone, Debug)]
-pub(super) struct Outgoing {
+pub(super) struct OutgoingEvent {
     pub(super) seq: Seq,
     pub(super) message: EventMessage,
     pub(super) subject: Arc<str>,
@@ -44,7 +44,7 @@ struct Slot {
 
 #[derive(Debug)]
 enum SlotState {
-    Waiting(Outgoing),
+    Waiting(OutgoingEvent),
     InFlight,
     Done,
 }
@@ -115,7 +115,7 @@ impl Window {
     }
 
     /// The next event of the log.
-    pub(super) fn push(&mut self, source: Arc<str>, outgoing: Outgoing) {
+    pub(super) fn push(&mut self, source: Arc<str>, outgoing: OutgoingEvent) {
         self.skip_to(outgoing.seq);
         let number = self.first + self.slots.len() as u64;
         let bytes = outgoing.message.json_without_id.len();
@@ -130,7 +130,7 @@ impl Window {
     }
 
     /// The next event that may be sent, which is in flight from now on, and the number to [`Window::settle`] it by.
-    pub(super) fn next(&mut self) -> Option<(u64, Outgoing)> {
+    pub(super) fn next(&mut self) -> Option<(u64, OutgoingEvent)> {
         let has_room =
             self.in_flight < self.bounds.in_flight && self.in_flight_bytes < self.bounds.in_flight_bytes;
         if !has_room {
@@ -192,7 +192,7 @@ mod tests {
             kind: EventKind::Item,
             json_without_id: Bytes::from(vec![b'x'; 100]),
         };
-        window.push(source.into(), Outgoing { seq: Seq(seq), message, subject: source.into() });
+        window.push(source.into(), OutgoingEvent { seq: Seq(seq), message, subject: source.into() });
     }
 
     fn taken(window: &mut Window) -> Vec<(u64, u64)> {

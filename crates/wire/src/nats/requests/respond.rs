@@ -25,7 +25,7 @@ use super::form::{
 };
 use crate::{
     endpoint::{ClientError, Endpoint, PROBLEM_BYTES_MAX},
-    http::{HttpAnswer, HttpClient, PeerRequest, RequestMethod},
+    http::{EndpointClient, HttpAnswer, PeerRequest, RequestMethod},
     nats::connection::NatsConnection,
 };
 
@@ -107,7 +107,7 @@ pub struct NatsResponder {
 struct Responder {
     connection: NatsConnection,
     daemon: String,
-    local: HttpClient,
+    local: EndpointClient,
     is_passed_on: fn(RequestMethod, &str) -> bool,
     parts_max: Arc<Semaphore>,
     counters: RequestCounters,
@@ -167,7 +167,7 @@ impl NatsResponder {
         let shared = Responder {
             connection,
             daemon: daemon.to_owned(),
-            local: HttpClient::try_new(local)?,
+            local: EndpointClient::try_new(local)?,
             is_passed_on,
             parts_max: Arc::new(Semaphore::new(PARTS_MAX)),
             counters,
