@@ -17,7 +17,7 @@ pub struct PeerClient(Carrier);
 #[derive(Clone, Debug)]
 enum Carrier {
     Http(EndpointClient),
-    Nats(Box<NatsRequester>),
+    Nats(NatsRequester),
 }
 
 impl PeerClient {
@@ -32,7 +32,7 @@ impl PeerClient {
     /// A client for the daemon of this name, over a connection to NATS that may serve others too.
     #[must_use]
     pub fn over_nats(connection: NatsConnection, daemon: &str) -> Self {
-        Self(Carrier::Nats(Box::new(NatsRequester::new(connection, daemon))))
+        Self(Carrier::Nats(NatsRequester::new(connection, daemon)))
     }
 
     /// Fetches a route, within `deadline` and at most `bytes_max` of body.
