@@ -31,6 +31,7 @@ const WORDS: &[&str] = &[
     "clients",
     "credentials",
     "cut",
+    "daemon",
     "deaths",
     "drill",
     "events",

@@ -13,15 +13,19 @@ use std::{
 
 use async_nats::jetstream;
 use e2e::{NatsServer, nats_server_program, wait_for};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use news::{Cursor, Epoch, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId, Timestamp};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use wire::{
-    EventLog, LogBounds, LogError, LogEvent, LogPage,
+    EventLog, LogBounds, LogError, LogEvent, LogPage, Notice,
     nats::{
-        EventMessage, EventStream, NatsConnection, NatsCredentials, NatsSettings, Outbox, OutboxCounters,
-        OutboxReport, OutboxStatus, StreamLimits, SubjectNames, answer_seen, newest_seen,
+        Announcer, DaemonHeartbeat, DaemonNotice, EventMessage, EventStream, NatsConnection, NatsCredentials,
+        NatsSettings, NewestSeen, NoticeKind, Outbox, OutboxCounters, OutboxReport, OutboxStatus,
+        StreamLimits, SubjectNames, answer_seen, newest_seen,
     },
 };
 
@@ -473,6 +477,49 @@ async fn what_retention_removes_before_it_is_published_is_counted_and_told() {
         |report: &OutboxReport| matches!(report, OutboxReport::Missed { first: Seq(11), events: 40 });
     let reports = outbox.reports.lock().unwrap();
     assert!(reports.iter().any(is_told), "{reports:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_waits_until_the_events_before_it_are_in_the_stream_and_heartbeats_do_not() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut notices = client.subscribe("newswire.notices").await.unwrap();
+    let mut heartbeats = client.subscribe("newswire.heartbeats").await.unwrap();
+    client.flush().await.unwrap();
+    let log = MemoryLog::new("log1");
+    log.append(5, 1);
+    let (outbox, status) =
+        watch::channel(OutboxStatus { connected: true, through: Seq(3), ..OutboxStatus::default() });
+    let (notice, received) = broadcast::channel(8);
+    let announcer = Announcer {
+        connection: connect(&server).await,
+        daemon: "log1".to_owned(),
+        log: Arc::clone(&log) as Arc<dyn EventLog>,
+        notices: received,
+        outbox: status,
+        recording_pauses: Arc::new(Vec::new),
+        counters: Arc::default(),
+    };
+    notice.send(Notice::Source(r#"{"source":"s0"}"#.into())).unwrap();
+    let task = tokio::spawn(announcer.run());
+    let heartbeat = tokio::time::timeout(LIMIT, heartbeats.next()).await.unwrap().unwrap();
+    let heartbeat: DaemonHeartbeat = serde_json::from_slice(&heartbeat.payload).unwrap();
+    assert_eq!((&*heartbeat.daemon, &*heartbeat.published.to_string()), ("log1", "log1-3"));
+    tokio::time::timeout(LIMIT, heartbeats.next()).await.unwrap().unwrap();
+    // Sent over the same connection in this order, so it would be here by now.
+    assert!(notices.next().now_or_never().is_none(), "two events before it are not in the stream");
+
+    let newest = NewestSeen { newest: "stream-9".parse().unwrap(), message_id: None };
+    outbox.send_modify(|status| {
+        status.through = Seq(5);
+        status.newest = Some(newest.clone());
+    });
+    let notice = tokio::time::timeout(LIMIT, notices.next()).await.unwrap().unwrap();
+    let notice: DaemonNotice = serde_json::from_slice(&notice.payload).unwrap();
+    assert_eq!((notice.event, notice.after), (NoticeKind::Source, Some(newest.newest)));
+    assert_eq!(notice.data.get(), r#"{"source":"s0"}"#);
+    task.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -207,7 +207,7 @@ impl NatsLog {
             }
             OutboxReport::Lost { problem } => tracing::warn!(
                 error = problem,
-                "NATS takes no events; they stay in the log, and are published when it does"
+                "the NATS servers take no events; these stay in the log, and are published when they do"
             ),
             OutboxReport::Differs(text) => {
                 tracing::warn!(reason = text, "the stream differs from the configuration")
@@ -304,7 +304,7 @@ impl NatsMetrics {
         );
         add(
             "newswire_ingestd_nats_lost_total",
-            "Events that store.retention_* removed before they were published to NATS; up to a second's worth of them may have been, right before a crash",
+            "Events that store.retention_* removed before they were published to NATS; after a crash, those of its last second are counted, too, although they were published",
             |c| &c.lost,
         );
         add(

@@ -130,10 +130,12 @@ fn version(text: &str) -> Option<(u64, u64, u64)> {
 
 /// A connection. Cheap to clone; all clones are one connection.
 #[derive(Clone)]
-pub struct NatsConnection {
+pub struct NatsConnection(Arc<ConnectionParts>);
+
+struct ConnectionParts {
     client: Client,
     jetstream: jetstream::Context,
-    settings: Arc<NatsSettings>,
+    settings: NatsSettings,
     /// How often a connection was made.
     connected: watch::Receiver<u64>,
     last_error: Arc<OnceErrors>,
@@ -202,41 +204,41 @@ impl NatsConnection {
             // The outbox has bounds of its own, in events and bytes.
             .backpressure_on_inflight(false)
             .build(client.clone());
-        Ok(Self { client, jetstream, settings: Arc::new(settings), connected, last_error })
+        Ok(Self(Arc::new(ConnectionParts { client, jetstream, settings, connected, last_error })))
     }
 
     /// The client, for subjects that no stream stores.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.0.client
     }
 
     pub(super) fn jetstream(&self) -> &jetstream::Context {
-        &self.jetstream
+        &self.0.jetstream
     }
 
     /// The settings.
     #[must_use]
     pub fn settings(&self) -> &NatsSettings {
-        &self.settings
+        &self.0.settings
     }
 
     /// The names in NATS.
     #[must_use]
     pub fn names(&self) -> &SubjectNames {
-        &self.settings.names
+        &self.0.settings.names
     }
 
     /// Whether a server is connected now.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        self.0.client.connection_state() == State::Connected
     }
 
     /// The server that is connected, or was last.
     #[must_use]
     pub fn server(&self) -> Option<ServerIdentity> {
-        let info = self.client.try_server_info()?;
+        let info = self.0.client.try_server_info()?;
         Some(ServerIdentity {
             id: info.server_id,
             name: info.server_name,
@@ -248,21 +250,21 @@ impl NatsConnection {
     /// Changes whenever a connection is made or lost; the value is how often one was made.
     #[must_use]
     pub fn connections(&self) -> watch::Receiver<u64> {
-        self.connected.clone()
+        self.0.connected.clone()
     }
 
     /// Messages that the client dropped because a subscription did not take them in time.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.last_error.dropped.load(Ordering::Relaxed)
+        self.0.last_error.dropped.load(Ordering::Relaxed)
     }
 
     /// Why there is no connection, as far as that is known.
     #[must_use]
     pub fn trouble(&self) -> String {
         let servers =
-            || self.settings.urls.iter().map(|url| without_password(url)).collect::<Vec<_>>().join(", ");
-        match self.last_error.text.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref() {
+            || self.0.settings.urls.iter().map(|url| without_password(url)).collect::<Vec<_>>().join(", ");
+        match self.0.last_error.text.lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref() {
             Some(error) => format!("NATS ({}): {error}", servers()),
             None => format!("none of the NATS servers answers ({})", servers()),
         }

@@ -26,7 +26,7 @@ use std::{
 };
 
 use async_nats::jetstream::kv::Store;
-use futures_util::{StreamExt as _, future, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future, stream::FuturesUnordered};
 use news::{Cursor, Seq};
 use tokio::{
     sync::watch,
@@ -324,7 +324,9 @@ impl Outbox {
             OutboxCounters::add(&self.told.counters.refills, 1);
             let events = (bounds.head.0 + 1).saturating_sub(bounds.oldest.0);
             let (epoch, reason) = (record.epoch.clone(), record.reason);
-            self.told.report(OutboxReport::RefillBegun { epoch, reason, events });
+            if events > 0 {
+                self.told.report(OutboxReport::RefillBegun { epoch, reason, events });
+            }
         }
         self.show_progress(None);
         Ok(())
@@ -394,7 +396,7 @@ impl Outbox {
                 break SessionEnd::Stopped;
             }
             let step = tokio::select! {
-                Some(result) = deliveries.next() => self.settle(&session, &mut window, result),
+                Some(result) = deliveries.next() => self.settle_all(&session, &mut window, result, &mut deliveries),
                 page = join(&mut chores.page) => self.take_page(&mut window, chores.page_after, page),
                 Ok(()) = self.head_changed.changed() => Ok(()),
                 saved = join(&mut chores.save) => { self.progress.saved = saved.ok().flatten().or(self.progress.saved.take()); Ok(()) }
@@ -475,6 +477,21 @@ impl Outbox {
         Ok(())
     }
 
+    /// Settles a result, and all others that are there.
+    fn settle_all(
+        &mut self,
+        session: &Session,
+        window: &mut Window,
+        first: DeliveryResult,
+        deliveries: &mut Deliveries,
+    ) -> Result<(), SessionEnd> {
+        self.settle(session, window, first)?;
+        while let Some(Some(result)) = deliveries.next().now_or_never() {
+            self.settle(session, window, result)?;
+        }
+        Ok(())
+    }
+
     fn settle(
         &mut self,
         session: &Session,
@@ -530,7 +547,9 @@ impl Outbox {
             && let (Some(refill), Some(record)) = (self.progress.refill.take(), &self.progress.record)
         {
             let (epoch, took) = (record.epoch.clone(), refill.since.elapsed());
-            self.told.report(OutboxReport::RefillEnded { epoch, took });
+            if refill.until > Seq::NONE {
+                self.told.report(OutboxReport::RefillEnded { epoch, took });
+            }
         }
         let newest = self.newest_seen();
         let refilling = self.progress.refill.is_some();

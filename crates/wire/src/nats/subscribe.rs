@@ -47,6 +47,8 @@ use crate::{
 
 /// First and longest delay between attempts.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long the first attempt waits for a connection to be made.
+const FIRST_CONNECTION_MAX: Duration = Duration::from_secs(2);
 /// How often the bounds of the stream are read while it is open.
 const BOUNDS_INTERVAL: Duration = Duration::from_secs(10);
 /// Notices that wait for the event that they follow. With more, the list of sources is read anew instead.
@@ -233,6 +235,10 @@ impl NatsSubscription {
 
     async fn open(&mut self) -> Result<(), StreamProblem> {
         let mut connections = self.stream.connection().connections();
+        if *connections.borrow() == 0 {
+            // The first connection is made in the background: what comes a moment later is no loss.
+            timeout(FIRST_CONNECTION_MAX, connections.wait_for(|count| *count > 0)).await.ok();
+        }
         // Marked as seen: a receiver that is new considers every connection of the past a change.
         let connection = *connections.borrow_and_update();
         let (mut record, mut state) = self.stream.look().await?;

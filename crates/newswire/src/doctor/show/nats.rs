@@ -1,5 +1,7 @@
 //! The section about NATS.
 
+use wire::nats::SurveyedStream;
+
 use super::{ReportWriter, bytes};
 use crate::{
     doctor::{evidence::Evidence, part::Part},
@@ -34,41 +36,7 @@ pub(super) fn show(page: &mut ReportWriter, evidence: &Evidence) {
         page.problem("stream", &safe(&problem.text));
     }
     if let Some(stream) = &survey.stream {
-        let leader = stream.leader.as_ref().map(|leader| format!(", led by {}", safe(leader)));
-        let text = format!(
-            "{}: events {} to {}, {}, replicas {}{}, duplicate window {} s",
-            safe(&stream.name),
-            stream.first,
-            stream.last,
-            bytes(stream.bytes),
-            stream.replicas,
-            leader.unwrap_or_default(),
-            stream.duplicate_window_ms / 1000
-        );
-        page.normal("stream", &text);
-        for follower in &stream.followers {
-            let state = match (follower.is_offline, follower.is_current) {
-                (true, _) => "offline",
-                (false, true) => "current",
-                (false, false) => "behind",
-            };
-            let is_problem = follower.is_offline || !follower.is_current;
-            page.line(
-                is_problem,
-                "follower",
-                &format!("{}: {state}, {} behind", safe(&follower.name), follower.behind),
-            );
-        }
-        for difference in &stream.differences {
-            page.normal("differs", &safe(difference));
-        }
-        if stream.replicas == 1 {
-            page.normal(
-                "durability",
-                "one replica: set `sync_interval: always` on the server, or it may lose \
-                acknowledged events with its power",
-            );
-        }
+        show_stream(page, stream);
     }
     if let Some(epoch) = &survey.epoch {
         let text = format!("{} since {} ({})", epoch.epoch, safe(&epoch.began), epoch.reason.as_str());
@@ -83,5 +51,43 @@ pub(super) fn show(page: &mut ReportWriter, evidence: &Evidence) {
     for reader in survey.readers.iter().take(LISTED_MAX) {
         let description = reader.description.as_deref().unwrap_or(&reader.name);
         page.normal("reader", &format!("{}: {} events behind", safe(description), reader.behind));
+    }
+}
+
+fn show_stream(page: &mut ReportWriter, stream: &SurveyedStream) {
+    let leader = stream.leader.as_ref().map(|leader| format!(", led by {}", safe(leader)));
+    let text = format!(
+        "{}: events {} to {}, {}, replicas {}{}, duplicate window {} s",
+        safe(&stream.name),
+        stream.first,
+        stream.last,
+        bytes(stream.bytes),
+        stream.replicas,
+        leader.unwrap_or_default(),
+        stream.duplicate_window_ms / 1000
+    );
+    page.normal("stream", &text);
+    for follower in &stream.followers {
+        let state = match (follower.is_offline, follower.is_current) {
+            (true, _) => "offline",
+            (false, true) => "current",
+            (false, false) => "behind",
+        };
+        let is_problem = follower.is_offline || !follower.is_current;
+        page.line(
+            is_problem,
+            "follower",
+            &format!("{}: {state}, {} behind", safe(&follower.name), follower.behind),
+        );
+    }
+    for difference in &stream.differences {
+        page.normal("differs", &safe(difference));
+    }
+    if stream.replicas == 1 {
+        page.normal(
+            "durability",
+            "one replica: set `sync_interval: always` on the server, or it may lose \
+            acknowledged events with its power",
+        );
     }
 }
