@@ -53,6 +53,8 @@ pub struct NatsRunSize {
     pub hold: Duration,
     /// How long a server is down in [`NatsFault::NodeDownForLong`].
     pub hold_long: Duration,
+    /// Events that a gateway has in memory: fewer than a run publishes, so that it reads older ones from NATS.
+    pub ring_events: u32,
     /// How long a client stays with a gateway.
     pub stay: Range<Duration>,
 }
@@ -70,6 +72,7 @@ impl NatsRunSize {
             publish_every: Duration::from_millis(100),
             hold: Duration::from_secs(15),
             hold_long: Duration::from_secs(90),
+            ring_events: 2_000,
             stay: Duration::from_secs(10)..Duration::from_secs(60),
         }
     }
@@ -84,6 +87,7 @@ impl NatsRunSize {
             visit_every: "1s".to_owned(),
             hold: Duration::from_secs(2),
             hold_long: Duration::from_secs(4),
+            ring_events: 100,
             stay: Duration::from_secs(1)..Duration::from_secs(8),
             ..Self::whole()
         }
@@ -176,10 +180,10 @@ impl NatsRun {
         let (mut daemons, mut gateways) = (Vec::new(), Vec::new());
         for number in 0..size.daemons {
             let own: Vec<_> = sources.iter().skip(number).step_by(size.daemons).cloned().collect();
-            daemons.push(Member::start(MemberRole::Daemon, &own, &cluster).await?);
+            daemons.push(Member::start(MemberRole::Daemon, &own, &cluster, size.ring_events).await?);
         }
         for _ in 0..size.gateways {
-            gateways.push(Member::start(MemberRole::Gateway, &[], &cluster).await?);
+            gateways.push(Member::start(MemberRole::Gateway, &[], &cluster, size.ring_events).await?);
         }
         let publisher = SteadyPublisher::start(Arc::clone(&origin), size.sources, size.publish_every);
         let (counted, before) = Default::default();

@@ -141,6 +141,12 @@ impl TestStack {
         Ok(())
     }
 
+    /// Whether NATS is between the daemons.
+    #[must_use]
+    pub fn is_over_nats(&self) -> bool {
+        self.settings.contains_key("wire.nats_urls")
+    }
+
     /// The server of [`Transport::OwnNats`].
     pub fn nats_mut(&mut self) -> Option<&mut NatsServer> {
         self.nats.as_mut()

@@ -84,6 +84,14 @@ async fn a_walk_over_the_whole_history_has_every_item_once_and_each_has_an_addre
     let newest = stack.json(&format!("/news?limit={RING}")).await.unwrap();
     assert_eq!(newest["items"].as_array().unwrap().len(), RING, "the gateway has these");
     let below = newest["next"].as_str().unwrap();
+    if stack.is_over_nats() {
+        // Old pages are with NATS, and its stream keeps the limits that it was made with.
+        let (rest, _) = walk(&stack, below, || ()).await;
+        let last = number(newest["items"].as_array().unwrap().last().unwrap());
+        let rest: Vec<_> = rest.iter().map(number).collect();
+        assert_eq!(rest, (1..last).rev().collect::<Vec<_>>(), "without the daemon, too");
+        return;
+    }
     let (status, problem) = http::fetch(&stack.gateway(), below, Duration::from_secs(10)).await.unwrap();
     assert!(status == 503 && problem.contains("no-daemon"), "{status} {problem}");
     stack.set("store.retention_events", "500");

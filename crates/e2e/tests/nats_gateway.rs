@@ -10,9 +10,12 @@ use e2e::{
     wait_for,
 };
 use news::{Cursor, Epoch, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId, Timestamp};
-use wire::nats::{
-    EpochRecord, EventMessage, EventStream, NatsConnection, NatsCredentials, NatsSettings, StreamLimits,
-    SubjectNames,
+use wire::{
+    SubscriptionEvent,
+    nats::{
+        EpochRecord, EventMessage, EventStream, NatsConnection, NatsCredentials, NatsSettings,
+        NatsSubscription, PageStart, StreamLimits, SubjectNames,
+    },
 };
 
 /// Only a fault reaches it.
@@ -169,6 +172,27 @@ async fn a_client_that_hops_between_gateways_with_its_last_id_gets_each_event_on
         seen.extend(items(&client.records()));
     }
     assert_eq!(seen, expected(&publisher, 1..=80));
+}
+
+/// A gateway that has been slow has not read what its stream has.
+#[tokio::test]
+async fn an_id_that_a_quicker_gateway_has_sent_is_known_to_one_that_lags() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let mut publisher = Publisher::on(&server).await;
+    publisher.publish(3).await;
+    let mut lagging = NatsSubscription::new(publisher.stream.clone(), 10);
+    let pages = lagging.pages();
+    while !matches!(lagging.next().await, SubscriptionEvent::Connected(_)) {}
+    publisher.publish(5).await;
+    for (id, events, head) in [(6, 2, 8), (8, 0, 8), (9, 0, 8)] {
+        let cursor = publisher.id(id).parse::<Cursor>().unwrap();
+        let page = pages.read(PageStart::After(&cursor), 10, 1 << 20).await.unwrap();
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        assert_eq!(page["head"], publisher.id(head), "{id}: {page}");
+        assert_eq!(page["events"].as_array().unwrap().len(), events, "{id}: {page}");
+        assert_eq!(page["missed"], 0, "{id}: {page}");
+    }
 }
 
 #[tokio::test]

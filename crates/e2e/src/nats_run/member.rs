@@ -24,11 +24,9 @@ pub(super) struct Member {
     pub(super) path: NatsPath,
 }
 
-/// A server keeps as much as the whole run publishes, and a gateway's memory does not have it all: deep replays happen.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("wire.nats_replicas", "3"),
     ("fetch.interval_max", "\"15s\""),
-    ("gateway.ring_events", "2000"),
     ("gateway.drain", "\"1s\""),
     ("gateway.heartbeat", "\"2s\""),
     ("store.source_share_percent", "100"),
@@ -39,6 +37,7 @@ impl Member {
         role: MemberRole,
         sources: &[TestSource],
         cluster: &NatsCluster,
+        ring_events: u32,
     ) -> anyhow::Result<Self> {
         let addresses: Vec<_> = cluster.servers().iter().map(crate::NatsServer::address).collect();
         let path = NatsPath::start(&addresses).await?;
@@ -46,6 +45,7 @@ impl Member {
         for (key, value) in SETTINGS {
             stack.set(key, value);
         }
+        stack.set("gateway.ring_events", &ring_events.to_string());
         stack.start(role.program())?;
         Ok(Self { stack, path })
     }

@@ -4,6 +4,8 @@
 //! A server that is behind may not have what the leader has; so what it does not find is asked of the leader before it counts
 //! as missing.
 
+use std::time::Duration;
+
 use async_nats::jetstream::{
     message::StreamMessage,
     stream::{DirectGetErrorKind, LastRawMessageErrorKind, Stream},
@@ -23,6 +25,11 @@ use crate::resume::LogBounds;
 const IN_FLIGHT_MAX: usize = 16;
 /// Numbers without an event that one page passes over one by one; with more, the next event is searched for.
 const HOLES_IN_ROW_MAX: usize = 8;
+
+/// How often, and after which pause, a stream is looked at again that ends before an id of a reader. Pages are read one after
+/// the other, so an id that was made up must not take long.
+const AHEAD_LOOKS: usize = 2;
+const AHEAD_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Reads pages of the stream whose bounds a subscription knows. Cheap to clone.
 #[derive(Clone)]
@@ -103,7 +110,14 @@ impl StreamPages {
         bytes: usize,
     ) -> Result<String, PageProblem> {
         let bounds = self.bounds.borrow().clone();
-        let bounds = bounds.ok_or_else(|| StreamProblem::NotConnected(self.stream.connection().trouble()))?;
+        let mut bounds =
+            bounds.ok_or_else(|| StreamProblem::NotConnected(self.stream.connection().trouble()))?;
+        if let PageStart::After(cursor) = start
+            && cursor.epoch == bounds.epoch
+            && cursor.seq > bounds.head
+        {
+            bounds.head = self.head_beside(cursor).await?.max(bounds.head);
+        }
         let stream = self.stream.handle().await?;
         let page = self.read_within(bounds.clone(), stream, start, limit, bytes).await?;
         // The stream is found by its name: made anew in the meantime, it has other events under these numbers.
@@ -112,6 +126,24 @@ impl StreamPages {
             return Err(PageProblem::OtherEpoch);
         }
         Ok(page)
+    }
+
+    /// The newest number of the stream, for an id that is newer than what this process has read: another gateway was quicker.
+    /// One below the id means that there is no such event.
+    async fn head_beside(&self, cursor: &Cursor) -> Result<Seq, PageProblem> {
+        let mut looks = 0;
+        loop {
+            let (record, state) = self.stream.look().await?;
+            if record.epoch != cursor.epoch {
+                return Err(PageProblem::OtherEpoch);
+            }
+            looks += 1;
+            if state.last >= cursor.seq.0 || looks > AHEAD_LOOKS {
+                return Ok(Seq(state.last));
+            }
+            // A leader that was just elected may not have applied everything yet.
+            tokio::time::sleep(AHEAD_LOOK_INTERVAL).await;
+        }
     }
 
     async fn read_within(
