@@ -1,5 +1,7 @@
 //! One gateway and two daemons that it reaches over NATS only: what it shows of both, and what it asks of them.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use e2e::{

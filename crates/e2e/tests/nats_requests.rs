@@ -1,5 +1,7 @@
 //! Requests to daemons and their answers over NATS, against a real server and daemons that answer by script.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 use std::{
     path::PathBuf,
     sync::{
