@@ -32,6 +32,14 @@ fn number(item: &Value) -> u64 {
     item["id"].as_str().unwrap().rsplit_once('-').unwrap().1.parse().unwrap()
 }
 
+/// Without the daemon; and the stream keeps the limits that it was made with.
+async fn old_pages_come_from_nats(stack: &TestStack, newest: &Value) {
+    let (rest, _) = walk(stack, newest["next"].as_str().unwrap(), || ()).await;
+    let last = number(newest["items"].as_array().unwrap().last().unwrap());
+    let rest: Vec<_> = rest.iter().map(number).collect();
+    assert_eq!(rest, (1..last).rev().collect::<Vec<_>>(), "without the daemon, too");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_walk_over_the_whole_history_has_every_item_once_and_each_has_an_address() {
     let origin = Origin::start().await.unwrap();
@@ -83,16 +91,10 @@ async fn a_walk_over_the_whole_history_has_every_item_once_and_each_has_an_addre
     stack.kill(Binary::Ingestd).unwrap();
     let newest = stack.json(&format!("/news?limit={RING}")).await.unwrap();
     assert_eq!(newest["items"].as_array().unwrap().len(), RING, "the gateway has these");
-    let below = newest["next"].as_str().unwrap();
     if stack.is_over_nats() {
-        // Old pages are with NATS, and its stream keeps the limits that it was made with.
-        let (rest, _) = walk(&stack, below, || ()).await;
-        let last = number(newest["items"].as_array().unwrap().last().unwrap());
-        let rest: Vec<_> = rest.iter().map(number).collect();
-        assert_eq!(rest, (1..last).rev().collect::<Vec<_>>(), "without the daemon, too");
-        return;
+        return old_pages_come_from_nats(&stack, &newest).await;
     }
-    let (status, problem) = http::fetch(&stack.gateway(), below, Duration::from_secs(10)).await.unwrap();
+    let (status, problem) = http::fetch(&stack.gateway(), newest["next"].as_str().unwrap(), Duration::from_secs(10)).await.unwrap();
     assert!(status == 503 && problem.contains("no-daemon"), "{status} {problem}");
     stack.set("store.retention_events", "500");
     stack.start(Binary::Ingestd).unwrap();
