@@ -1,5 +1,7 @@
 //! The gateway on a machine without a daemon: events come from the stream of NATS, which the test fills itself.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -78,6 +80,7 @@ fn message(number: u64) -> EventMessage {
     EventMessage::from_log(id, EventKind::Item, &event.to_json()).unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "the gateway under test reads the clock, too")]
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())

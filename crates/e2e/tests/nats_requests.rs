@@ -1,5 +1,7 @@
 //! Requests to daemons and their answers over NATS, against a real server and daemons that answer by script.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::{
     path::PathBuf,
     sync::{
