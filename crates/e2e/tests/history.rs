@@ -94,7 +94,10 @@ async fn a_walk_over_the_whole_history_has_every_item_once_and_each_has_an_addre
     if stack.is_over_nats() {
         return old_pages_come_from_nats(&stack, &newest).await;
     }
-    let (status, problem) = http::fetch(&stack.gateway(), newest["next"].as_str().unwrap(), Duration::from_secs(10)).await.unwrap();
+    let (status, problem) =
+        http::fetch(&stack.gateway(), newest["next"].as_str().unwrap(), Duration::from_secs(10))
+            .await
+            .unwrap();
     assert!(status == 503 && problem.contains("no-daemon"), "{status} {problem}");
     stack.set("store.retention_events", "500");
     stack.start(Binary::Ingestd).unwrap();
@@ -104,7 +107,7 @@ async fn a_walk_over_the_whole_history_has_every_item_once_and_each_has_an_addre
         (oldest > 100).then_some(oldest)
     };
     let oldest = wait_for("the retention of 500 events", RECORDED_WITHIN, retained).await.unwrap();
-    let (rest, _) = walk(&stack, below, || ()).await;
+    let (rest, _) = walk(&stack, newest["next"].as_str().unwrap(), || ()).await;
     let last = number(newest["items"].as_array().unwrap().last().unwrap());
     let rest: Vec<_> = rest.iter().map(number).collect();
     assert!(rest.last().is_some_and(|end| *end >= oldest), "{rest:?}");

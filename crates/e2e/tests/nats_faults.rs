@@ -1,5 +1,7 @@
 //! Every fault of `scripts/torture --nats` once, on a small scale; and cables that are pulled out.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
