@@ -1,5 +1,7 @@
 //! The gateway on a machine without a daemon: events come from the stream of NATS, which the test fills itself.
 
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
 use std::time::Duration;
 
 use async_nats::jetstream;

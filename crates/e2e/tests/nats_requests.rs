@@ -318,4 +318,13 @@ async fn a_gateway_that_goes_away_frees_its_place_at_the_daemon() {
     // It may have been answered before it was left.
     assert!(daemon.counters.read().abandoned == 1 || !slow.load(Relaxed));
     assert_eq!(client.get("/name", LONG, 100).await.unwrap(), "k3v9q2");
+
+    // The daemon's socket hangs: that the gateway is silent tells enough.
+    let asked = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("/wait", LONG * 10, 100).await }
+    });
+    daemon.gate.wait_for_one().await;
+    asked.abort();
+    daemon.wait_for("its place is free", |counts| counts.in_progress == 0).await;
 }

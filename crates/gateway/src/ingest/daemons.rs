@@ -5,13 +5,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use wire::{
     ClientError, PeerClient,
     nats::{KnownDaemons, NatsConnection},
@@ -25,6 +28,13 @@ const LARGE_AT_ONCE_MAX: usize = 2;
 const ORDERS_AT_ONCE_MAX: usize = 16;
 /// Ids of WebSub subscriptions whose daemon is remembered; for others all daemons are asked.
 const REMEMBERED_MAX: usize = 65_536;
+
+/// How long after the first heartbeat all daemons have sent one: they do every 2 s.
+const ALL_HEARD_AFTER: Duration = Duration::from_millis(2500);
+/// How long a hub's request may wait for the heartbeats of a gateway that has just started.
+const HEARTBEATS_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How often is looked meanwhile.
+const HEARTBEATS_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The name of a daemon; empty for the one on this machine.
 pub(crate) type DaemonName = Arc<str>;
@@ -52,6 +62,8 @@ enum DaemonsInner {
         metrics: DaemonMetrics,
         /// Which daemon knows an id.
         knowing: Mutex<HashMap<String, DaemonName>>,
+        /// When the first heartbeat was noticed.
+        first_heard: OnceLock<Instant>,
     },
 }
 
@@ -63,7 +75,13 @@ impl Daemons {
 
     /// All that are known, whenever they are asked.
     pub(crate) fn over_nats(connection: NatsConnection, known: KnownDaemons, metrics: DaemonMetrics) -> Self {
-        Self(Arc::new(DaemonsInner::Nats { connection, known, metrics, knowing: Mutex::default() }))
+        Self(Arc::new(DaemonsInner::Nats {
+            connection,
+            known,
+            metrics,
+            knowing: Mutex::default(),
+            first_heard: OnceLock::new(),
+        }))
     }
 
     /// Whether they are on other machines: what one of them says of its log means nothing here.
@@ -169,6 +187,7 @@ impl Daemons {
     where
         F: Future<Output = Result<bool, CallbackError>> + Send + 'static,
     {
+        self.all_heard().await;
         let mut peers = self.peers();
         let remembered = self.knowing().and_then(|knowing| knowing.get(id).cloned());
         if let Some((_, peer)) = remembered
@@ -203,6 +222,23 @@ impl Daemons {
             knowing.remove(id);
         }
         failure.map_or(Ok(false), Err)
+    }
+
+    /// Waits until all daemons can have sent a heartbeat since the start, for a bounded time: the one that is asked for may be
+    /// the last one.
+    async fn all_heard(&self) {
+        let DaemonsInner::Nats { known, first_heard, .. } = &*self.0 else { return };
+        let until = Instant::now() + HEARTBEATS_WAIT_MAX;
+        loop {
+            if !known.names().is_empty() {
+                first_heard.get_or_init(Instant::now);
+            }
+            let are_heard = first_heard.get().is_some_and(|first| first.elapsed() >= ALL_HEARD_AFTER);
+            if are_heard || Instant::now() >= until {
+                return;
+            }
+            sleep(HEARTBEATS_LOOK_INTERVAL).await;
+        }
     }
 
     fn knowing(&self) -> Option<MutexGuard<'_, HashMap<String, DaemonName>>> {

@@ -281,8 +281,7 @@ impl Outbox {
     /// A record of an epoch that was before the one that this outbox has published under: the servers went back.
     fn check_age(&mut self, record: &EpochRecord) -> Result<(), SessionEnd> {
         let Some(known) = &self.progress.record else { return Ok(()) };
-        let is_older =
-            known.epoch != record.epoch && known.created == record.created && record.began < known.began;
+        let is_older = known.epoch != record.epoch && record.began < known.began;
         if !is_older {
             return Ok(());
         }

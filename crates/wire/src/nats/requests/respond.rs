@@ -294,7 +294,9 @@ impl Responder {
         let RequestHead { method, path, headers, body_bytes, bytes_max, .. } = head;
         let body = asker.body(first, body_bytes).await?;
         let request = PeerRequest { method, path, headers, body, deadline, bytes_max };
-        let sent = match self.local.send(request).await {
+        // The gateway is listened to meanwhile: one that is gone gives its place back.
+        let sent = asker.unless_gone(self.local.send(request)).await?;
+        let sent = match sent {
             Ok(answer) => asker.send_all(answer).await,
             Err(error) => Err(Unanswered::Failed(error)),
         };
@@ -329,6 +331,17 @@ impl Asker<'_> {
         Ok((head, message.payload))
     }
 
+    /// Waits for something else as long as the gateway is there.
+    async fn unless_gone<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Unanswered> {
+        let mut other = std::pin::pin!(other);
+        loop {
+            tokio::select! {
+                output = &mut other => return Ok(output),
+                heard = self.next() => heard.map(drop)?,
+            }
+        }
+    }
+
     /// The whole body of the request.
     async fn body(&mut self, first: Bytes, body_bytes: usize) -> Result<Bytes, Unanswered> {
         if first.len() == body_bytes {
@@ -347,7 +360,7 @@ impl Asker<'_> {
     /// Sends the whole answer, as fast as the gateway takes it.
     async fn send_all(&mut self, mut answer: HttpAnswer) -> Result<(), Unanswered> {
         let mut part = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(Unanswered::Failed)? {
+        while let Some(chunk) = self.unless_gone(answer.chunk()).await?.map_err(Unanswered::Failed)? {
             part.extend_from_slice(&chunk);
             while part.len() >= part_bytes(self.shared.client()) {
                 self.send_part(&mut part).await?;
