@@ -1,4 +1,4 @@
-//! Every fault of `scripts/torture --nats` once, on a small scale; and cables that are pulled out.
+//! Every fault of `scripts/torture --nats` once, on a small scale, in two tests that run side by side; and cables that are pulled out.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -15,15 +15,14 @@ use e2e::{
 /// Only a fault reaches it.
 const SOON: Duration = Duration::from_secs(180);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_to_nats_no_client_loses_or_doubles_an_item_and_resets_come_where_promised() {
+async fn strike(chosen: impl Fn(NatsFault) -> bool) {
     if nats_server_program().is_none() {
         return;
     }
     let mut run = NatsRun::start(NatsRunSize::brief()).await.unwrap();
     let mut wrong = Vec::new();
     log_line(FaultRow::HEAD);
-    for fault in NatsFault::ALL {
+    for fault in NatsFault::ALL.into_iter().filter(|fault| chosen(*fault)) {
         let row = run.row(fault).await.unwrap();
         log_line(&row.to_string());
         wrong.extend(row.faults.into_iter().map(|text| format!("{fault}: {text}")));
@@ -32,6 +31,17 @@ async fn whatever_happens_to_nats_no_client_loses_or_doubles_an_item_and_resets_
         run.show_logs();
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_to_servers_of_nats_no_client_loses_or_doubles_an_item() {
+    strike(NatsFault::is_of_servers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_to_the_stream_the_network_or_our_programs_resets_come_where_promised_and_nothing_is_lost()
+ {
+    strike(|fault| !fault.is_of_servers()).await;
 }
 
 /// One network for the daemon, one for the gateway; each loses all packets for longer than a connection is silent.

@@ -68,6 +68,21 @@ impl NatsFault {
         Self::DaemonKilled,
     ];
 
+    /// Whether it strikes the servers of NATS, not the stream, the network or our programs.
+    #[must_use]
+    pub fn is_of_servers(self) -> bool {
+        matches!(
+            self,
+            Self::LeaderKilled
+                | Self::LeaderPaused
+                | Self::AllKilled
+                | Self::NodeDownForLong
+                | Self::SlowDisk
+                | Self::NodeDataLost
+                | Self::AllDataLost
+        )
+    }
+
     /// Whether clients must be told that their ids are worth nothing any more.
     #[must_use]
     pub fn resets(self) -> bool {
