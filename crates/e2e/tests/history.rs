@@ -45,10 +45,8 @@ async fn a_walk_over_the_whole_history_has_every_item_once_and_each_has_an_addre
     let origin = Origin::start().await.unwrap();
     let mut stack = TestStack::new(&scenario::feeds(&origin, FEEDS)).unwrap();
     stack.set("gateway.ring_events", &RING.to_string());
-    let mut guids = BTreeSet::new();
-    for n in 0..FEEDS * ITEMS {
-        guids.insert(origin.publish(&format!("feed-{}", n % FEEDS), &format!("Story {n}")));
-    }
+    let publish = |n| origin.publish(&format!("feed-{}", n % FEEDS), &format!("Story {n}"));
+    let guids: BTreeSet<_> = (0..FEEDS * ITEMS).map(publish).collect();
     stack.start_both().await.unwrap();
     let head = async || {
         let head = stack.json("/news?limit=1").await.ok()?["head"].as_str()?.to_owned();
@@ -94,10 +92,8 @@ async fn a_walk_over_the_whole_history_has_every_item_once_and_each_has_an_addre
     if stack.is_over_nats() {
         return old_pages_come_from_nats(&stack, &newest).await;
     }
-    let (status, problem) =
-        http::fetch(&stack.gateway(), newest["next"].as_str().unwrap(), Duration::from_secs(10))
-            .await
-            .unwrap();
+    let below = newest["next"].as_str().unwrap();
+    let (status, problem) = http::fetch(&stack.gateway(), below, Duration::from_secs(10)).await.unwrap();
     assert!(status == 503 && problem.contains("no-daemon"), "{status} {problem}");
     stack.set("store.retention_events", "500");
     stack.start(Binary::Ingestd).unwrap();
