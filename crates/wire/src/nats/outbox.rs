@@ -500,7 +500,7 @@ impl Outbox {
         let (number, subject, delivery) = result;
         let counters = &self.told.counters;
         let end = match delivery? {
-            Delivery::PublishedThrough(end) => {
+            Delivery::Published(end) => {
                 OutboxCounters::add(&counters.published, 1);
                 Some(end)
             }

@@ -75,7 +75,7 @@ pub(super) struct SubjectEnd {
 #[derive(Debug)]
 pub(super) enum Delivery {
     /// It was published now.
-    PublishedThrough(SubjectEnd),
+    Published(SubjectEnd),
     /// It was there already.
     There(SubjectEnd),
     /// It cannot be published.
@@ -205,7 +205,7 @@ impl Session {
             return Err(SessionEnd::NewEpoch(EpochChange::SequenceWentBack));
         }
         self.last.fetch_max(ack.sequence, Relaxed);
-        Ok(Attempt::Done(Delivery::PublishedThrough(end)))
+        Ok(Attempt::Done(Delivery::Published(end)))
     }
 
     /// The last message of a subject was not `expected`. That is so if another daemon has published, or if `expected` was
