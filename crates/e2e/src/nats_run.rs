@@ -240,10 +240,13 @@ impl NatsRun {
         self.publisher.set_paused(true);
         let published = self.origin.published();
         let numbers = numbers_by_category(&published);
-        let complete = wait_for("all items at all clients", SETTLED_WITHIN, async || {
+        let complete = wait_for("all items at all clients, in one epoch", SETTLED_WITHIN, async || {
+            // A client that had everything before may be told of a new epoch last.
+            let epoch = self.common_epoch().await?;
             let has_all = |hopper: &Hopper| {
                 hopper.client.closed().is_some()
-                    || hopper.audit.missing(numbers.of(hopper.category)).is_empty()
+                    || (hopper.client.last_event_id().starts_with(&epoch)
+                        && hopper.audit.missing(numbers.of(hopper.category)).is_empty())
             };
             self.clients.iter().all(has_all).then_some(())
         })
@@ -258,6 +261,20 @@ impl NatsRun {
             row.faults.push("no client was told of a reset".to_owned());
         }
         Ok(row)
+    }
+
+    /// The epoch of all gateways with its hyphen, once they agree.
+    async fn common_epoch(&self) -> Option<String> {
+        let mut common = None;
+        for member in &self.gateways {
+            let ready = member.stack.json("/ready").await.ok()?;
+            let (epoch, _) = ready["wire"]["head"].as_str()?.rsplit_once('-')?;
+            let epoch = format!("{epoch}-");
+            if *common.get_or_insert_with(|| epoch.clone()) != epoch {
+                return None;
+            }
+        }
+        common
     }
 
     fn count(&mut self, fault: NatsFault, numbers: &Numbers, settled: Duration) -> FaultRow {

@@ -618,20 +618,20 @@ async fn an_empty_parameter_counts_as_absent_on_every_route() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_address_is_sent_from_the_past_is_paced_and_others_do_not_wait() {
     let gateway = Gateway::start(|config| {
-        config.gateway.replay_events_per_address = Some(200); // 3,200 at once
+        config.gateway.replay_events_per_address = Some(50); // 800 at once
         config.gateway.trusted_proxies = vec!["127.0.0.1/32".to_owned()];
-        config.gateway.ring_events = 1_000;
+        config.gateway.ring_events = 250;
     })
     .await;
     let daemon = harness::FakeDaemon::new("e");
-    (0..4_000).for_each(|_| daemon.publish("a"));
+    (0..1_000).for_each(|_| daemon.publish("a"));
     let _serving = daemon.serve(gateway.socket());
     gateway.until_ready().await;
     let from = |address: &str| format!("x-forwarded-for: {address}\r\n");
     let started = tokio::time::Instant::now();
     let mut greedy = gateway.stream("?after=e-0&heartbeat=1", &from("192.0.2.1")).await;
-    let mut other = gateway.stream("?after=e-1000", &from("192.0.2.2")).await;
-    assert_eq!(until_live(&mut other).await.0.len(), 3_001);
+    let mut other = gateway.stream("?after=e-250", &from("192.0.2.2")).await;
+    assert_eq!(until_live(&mut other).await.0.len(), 751);
     let mut last = 0;
     loop {
         let (name, data, id) = event(&mut greedy).await;
@@ -640,16 +640,16 @@ async fn what_an_address_is_sent_from_the_past_is_paced_and_others_do_not_wait()
                 last += 1;
                 assert_eq!(id, Some(format!("e-{last}")), "nothing is left out");
             }
-            "heartbeat" => assert_eq!(data["lag"], 4_000 - last, "it is behind, and is told so"),
+            "heartbeat" => assert_eq!(data["lag"], 1_000 - last, "it is behind, and is told so"),
             "live" => break,
             _ => {}
         }
     }
-    assert_eq!(last, 4_000);
-    // 800 events more than at once, 200 a second.
+    assert_eq!(last, 1_000);
+    // 200 events more than at once, 50 a second: a machine that is busy is quicker than that, too.
     assert!(started.elapsed() > Duration::from_secs(3), "{:?}", started.elapsed());
     daemon.publish("a");
-    assert_eq!(greedy.ids(1).await, ["e-4001"], "live events do not count");
+    assert_eq!(greedy.ids(1).await, ["e-1001"], "live events do not count");
     let waits = "newswire_gateway_replay_waits_total{reason=\"replay_per_address\"}";
     assert!(gateway.number(waits).await > 0);
 }
