@@ -11,6 +11,7 @@
 //! Never here: a publication that is not guarded by the number of the message before it.
 
 mod deliver;
+mod known_ends;
 mod published;
 mod status;
 mod window;
@@ -35,6 +36,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::known_ends::KnownEnds;
 pub use self::status::{OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 use self::{
     deliver::{Delivery, Session, SessionEnd, SubjectEnd, delay},
@@ -80,6 +82,7 @@ pub struct Outbox {
     log: Arc<dyn EventLog>,
     head_changed: watch::Receiver<Seq>,
     bounds: WindowBounds,
+    known: KnownEnds,
     told: Told,
     progress: Progress,
     /// The server that the question of what others have seen was last asked through.
@@ -156,6 +159,7 @@ impl Outbox {
             log,
             head_changed,
             bounds,
+            known: KnownEnds::default(),
             told: Told { status, counters, reports },
             progress: Progress::default(),
             asked: None,
@@ -169,6 +173,12 @@ impl Outbox {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<OutboxStatus> {
         self.told.status.subscribe()
+    }
+
+    /// What it knows of the subjects that it publishes to.
+    #[must_use]
+    pub fn known_ends(&self) -> KnownEnds {
+        self.known.clone()
     }
 
     /// Publishes until `stop`; then for at most [`OUTBOX_STOP_MAX`] what is recorded and not published yet.
