@@ -288,6 +288,21 @@ impl NatsMetrics {
             |c| &c.passed_over,
         );
         add(
+            "newswire_ingestd_nats_same_as_another_total",
+            "Events that another daemon had published to NATS already, and that were not published again",
+            |c| &c.same_as_another,
+        );
+        add(
+            "newswire_ingestd_nats_others_read_total",
+            "Events of the stream that were read, because another daemon publishes those of the same source, too",
+            |c| &c.others_read,
+        );
+        add(
+            "newswire_ingestd_nats_unread_total",
+            "Times that a source had more than 4096 such events, and the oldest were not read; those may be in the stream twice",
+            |c| &c.unread,
+        );
+        add(
             "newswire_ingestd_nats_retries_total",
             "Attempts to publish an event that were made again, because NATS did not confirm in time, or another message came first",
             |c| &c.retries,

@@ -25,6 +25,7 @@ pub(crate) mod requests;
 mod seen;
 mod shards;
 mod snapshots;
+mod subject_events;
 mod subscribe;
 mod survey;
 
