@@ -15,7 +15,11 @@
 use async_nats::{
     HeaderMap, HeaderName,
     header::{IntoHeaderValue, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
-    jetstream::message::PublishMessage,
+    jetstream::{
+        self, ErrorCode,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+    },
 };
 use bytes::{Bytes, BytesMut};
 use news::{Cursor, Epoch, EventKind};
@@ -185,6 +189,19 @@ impl EventMessage {
         }
         headers
     }
+}
+
+/// Whether a publication was refused because its subject has another last message than expected.
+pub(super) fn is_wrong_last_sequence(error: &PublishError) -> bool {
+    // In a cluster, the other message may not be stored yet; the answer has no number then, and a code of its own.
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || code_of(error) == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+}
+
+/// The code of the server's answer, if that is why a publication failed.
+pub(super) fn code_of(error: &PublishError) -> Option<ErrorCode> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<jetstream::Error>()?;
+    Some(cause.error_code())
 }
 
 /// An object in JSON on one line, without being parsed: an event stream would take a line break for the end of a field.

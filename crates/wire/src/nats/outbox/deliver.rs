@@ -35,7 +35,7 @@ use crate::nats::{
     epoch::EpochChange,
     event_stream::{EpochStanding, EventStream, StreamProblem, StreamState, chain},
     identity::EventIdentity,
-    message::EventMessage,
+    message::{EventMessage, code_of, is_wrong_last_sequence},
     subject_events::{SubjectMessages, read_subject},
 };
 
@@ -376,18 +376,14 @@ fn without_content(message: &EventMessage) -> Option<EventMessage> {
 }
 
 fn refused(error: &PublishError, expected: SubjectEnd) -> Result<Attempt, SessionEnd> {
+    if is_wrong_last_sequence(error) {
+        return Ok(Attempt::Conflict(expected));
+    }
     match error.kind() {
-        PublishErrorKind::WrongLastSequence => Ok(Attempt::Conflict(expected)),
         PublishErrorKind::MaxPayloadExceeded => Ok(Attempt::TooLarge),
         PublishErrorKind::StreamNotFound => Err(SessionEnd::LookAgain),
-        _ => {
-            let cause =
-                std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<jetstream::Error>());
-            if cause.is_some_and(|cause| cause.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) {
-                return Ok(Attempt::TooLarge);
-            }
-            Ok(Attempt::Failed(format!("NATS did not take an event: {}", chain(error))))
-        }
+        _ if code_of(error) == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => Ok(Attempt::TooLarge),
+        _ => Ok(Attempt::Failed(format!("NATS did not take an event: {}", chain(error)))),
     }
 }
 
