@@ -1,6 +1,9 @@
 //! Reads the catalogue, and sends it to the supervisor together with the stored states of its sources.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use actix::Recipient;
 use anyhow::Context as _;
@@ -37,7 +40,7 @@ pub(crate) async fn read_list(path: &Path) -> Result<ListOnDisk, IngestError> {
     list.map_err(|complaints| IngestError::Catalogue(complaints.to_string()))
 }
 
-/// Passes the sources of the catalogue to the supervisor, which runs them.
+/// Passes the sources of the catalogue to the supervisor, which runs them, except those that another daemon visits.
 ///
 /// # Errors
 /// If the stored states cannot be read.
@@ -46,13 +49,14 @@ pub(crate) async fn apply_catalogue(
     catalogue: Catalogue,
     credentials: &CredentialFiles,
     reader: &LogReader,
+    elsewhere: HashSet<SourceId>,
 ) -> Result<CatalogueDiff, IngestError> {
     for source in catalogue.sources.iter().filter(|source| source.access.tls_ca_file.is_some()) {
         tracing::warn!(source = %source.id, "source trusts its own certificate authorities (tls_ca_file)");
     }
     let stored_states = read_states(&catalogue, reader).await?;
     let request_hashes = hash_requests(&catalogue, credentials).await;
-    let message = ApplyCatalogue { catalogue, stored_states, request_hashes };
+    let message = ApplyCatalogue { catalogue, stored_states, request_hashes, elsewhere };
     let diff = supervisor.send(message).await.context("apply the catalogue")?;
     let CatalogueDiff { added, changed, removed, unchanged } = diff;
     tracing::info!(added, changed, removed, unchanged, "catalogue applied");

@@ -1,7 +1,7 @@
 //! The main loop after the start: reloads on SIGHUP and on request, what lists of feeds have, and a status
 //! line for systemd, until the stop signal.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::HashSet, rc::Rc, time::Duration};
 
 use actix::Recipient;
 use anyhow::Context as _;
@@ -13,6 +13,7 @@ use daemon::{
     notify,
     stop::Signals,
 };
+use news::Catalogue;
 use store::LogReader;
 use tokio::sync::{mpsc, watch};
 
@@ -98,7 +99,7 @@ impl ControlLoop {
                 self.ctx.interval_bounds.set(settings::interval_bounds(config));
                 self.ctx.limiter.set_limits(settings::visit_limits(config));
                 self.space_bounds.send_replace(settings::space_bounds(config));
-                apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader).await
+                self.apply_catalogue(catalogue).await
             }
             Err(error) => Err(error),
         };
@@ -115,12 +116,17 @@ impl ControlLoop {
         Ok(ReloadAnswer { catalogue, changes, credentials: Vec::new() })
     }
 
+    async fn apply_catalogue(&self, catalogue: Catalogue) -> Result<CatalogueDiff, IngestError> {
+        let elsewhere = HashSet::new();
+        apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader, elsewhere).await
+    }
+
     /// Applies the catalogue with the sources that the lists have now. Its files are not read again.
     async fn apply_lists(&mut self) -> Result<(), IngestError> {
         let own = self.own_sources.send(OwnSources).await.context("ask for the sources of the files")?;
         let mut catalogue = self.lists.merge(own).await?;
         catalogue.inherit_proxy(self.ctx.visitor.default_proxy());
-        apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader).await.map(drop)
+        self.apply_catalogue(catalogue).await.map(drop)
     }
 
     /// For `systemctl status`.

@@ -26,7 +26,7 @@ use daemon::{
 };
 use futures_util::FutureExt as _;
 use news::{HeldHost, Pause, Seq, SourceId};
-use store::{AppendedVisit, LogReader, LogWriter, VisitRecord};
+use store::{AdoptedSource, AppendedVisit, BadExport, LogReader, LogWriter, SourceExport, VisitRecord};
 use tokio::{
     sync::{
         mpsc::{self, error::TryRecvError},
@@ -40,7 +40,8 @@ use crate::{
     clock_reading::ClockReading,
     error::WriterError,
     messages::{
-        LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop,
+        AdoptSources, ExportSources, LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals,
+        RecordSubscriptions, RecordVisit, Stop,
     },
     queue::memory::MemoryShare,
     recording::Recording,
@@ -68,6 +69,8 @@ enum Job {
     Subscriptions(Vec<Arc<SourceEntry>>),
     Removals(Vec<SourceId>),
     HeldHosts(Vec<HeldHost>, oneshot::Sender<()>),
+    Export(Vec<SourceId>, oneshot::Sender<Vec<SourceExport>>),
+    Adopt(Vec<AdoptedSource>, oneshot::Sender<Vec<BadExport>>),
     /// Nothing but a look after the store.
     Look,
 }
@@ -86,6 +89,14 @@ struct JobBatch {
     removals: Vec<SourceId>,
     /// The newest counts.
     held_hosts: Option<(Vec<HeldHost>, oneshot::Sender<()>)>,
+    /// The last job; what is queued behind it is not done before it.
+    handover: Option<HandoverJob>,
+}
+
+/// A job for sources that come from another daemon, or leave for one.
+enum HandoverJob {
+    Export(Vec<SourceId>, oneshot::Sender<Vec<SourceExport>>),
+    Adopt(Vec<AdoptedSource>, oneshot::Sender<Vec<BadExport>>),
 }
 
 impl JobBatch {
@@ -98,7 +109,7 @@ impl JobBatch {
             jobs.add(queue.blocking_recv()?);
         }
         for _ in jobs.count..COMMIT_VISITS_MAX {
-            if jobs.bytes >= COMMIT_BYTES_MAX {
+            if jobs.bytes >= COMMIT_BYTES_MAX || jobs.handover.is_some() {
                 break;
             }
             match queue.try_recv() {
@@ -125,6 +136,8 @@ impl JobBatch {
             Job::Subscriptions(entries) => self.subscriptions.extend(entries),
             Job::Removals(sources) => self.removals.extend(sources),
             Job::HeldHosts(hosts, reply) => self.held_hosts = Some((hosts, reply)),
+            Job::Export(sources, reply) => self.handover = Some(HandoverJob::Export(sources, reply)),
+            Job::Adopt(sources, reply) => self.handover = Some(HandoverJob::Adopt(sources, reply)),
             Job::Look => {}
         }
     }
@@ -287,6 +300,22 @@ impl Handler<RecordHeldHosts> for Recorder {
     }
 }
 
+impl Handler<ExportSources> for Recorder {
+    type Result = ResponseFuture<Result<Vec<SourceExport>, LogClosed>>;
+
+    fn handle(&mut self, ExportSources(sources): ExportSources, _: &mut Self::Context) -> Self::Result {
+        self.ask(|reply| Job::Export(sources, reply))
+    }
+}
+
+impl Handler<AdoptSources> for Recorder {
+    type Result = ResponseFuture<Result<Vec<BadExport>, LogClosed>>;
+
+    fn handle(&mut self, AdoptSources(sources): AdoptSources, _: &mut Self::Context) -> Self::Result {
+        self.ask(|reply| Job::Adopt(sources, reply))
+    }
+}
+
 impl Handler<RecordSubscriptions> for Recorder {
     type Result = ResponseFuture<()>;
 
@@ -381,6 +410,24 @@ impl WriterLoop {
             let _busy = busy.during("remembering", "held hosts");
             self.writer.write_held_hosts(&hosts)?;
             reply.send(()).ok();
+        }
+        jobs.handover.map_or(Ok(()), |job| self.hand_over(busy, job))
+    }
+
+    fn hand_over(&mut self, busy: &BusyThread, job: HandoverJob) -> Result<(), store::AppendError> {
+        match job {
+            HandoverJob::Export(sources, reply) => {
+                let _busy = busy.during("exporting", format!("{} sources", sources.len()));
+                reply.send(self.writer.export(&sources)?).ok();
+            }
+            HandoverJob::Adopt(mut sources, reply) => {
+                let _busy = busy.during("adopting", format!("{} sources", sources.len()));
+                for event in sources.iter_mut().flat_map(|adopted| &mut adopted.events) {
+                    event.item.evidence = feed::evidence_of(&event.item);
+                }
+                // What asked for it may be gone; it is on disk anyway.
+                reply.send(self.writer.adopt(sources)?).ok();
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     mem::ManuallyDrop,
     rc::Rc,
     sync::Arc,
@@ -171,7 +172,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let mut catalogue = lists.complete(catalogue, &config.ingestd.sources).await?;
     catalogue.inherit_proxy(ctx.visitor.default_proxy());
     parts.registry.expect(catalogue.sources.len());
-    apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader).await?;
+    apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader, HashSet::new()).await?;
     parts.registry.set_complete();
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
@@ -302,6 +303,7 @@ impl DaemonParts {
         let supervisor = Supervisor::new(
             Rc::clone(&ctx),
             self.registry.clone(),
+            recorder.clone().recipient(),
             recorder.clone().recipient(),
             recorder.clone().recipient(),
             websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient()),
