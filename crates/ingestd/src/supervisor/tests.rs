@@ -90,6 +90,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         metrics: metrics.clone(),
         recording: Recording::new(clock.clone(), metrics.clone()),
         watch: daemon::watch::Watch::new(),
+        changed: None,
     };
     let (recorder, _thread) =
         Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();

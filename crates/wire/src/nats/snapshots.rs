@@ -17,7 +17,10 @@ use std::{
 use bytes::Bytes;
 use news::{Cursor, Event};
 
-use super::event_stream::{EventStream, StreamProblem};
+use super::{
+    event_stream::{EventStream, StreamProblem},
+    names::SubjectNames,
+};
 
 /// What has been done with snapshots since the start.
 #[derive(Debug, Default)]
@@ -143,6 +146,12 @@ impl Snapshots {
     /// [`StreamProblem`]; to be tried again, with what the source is like then.
     pub async fn publish(&self, snapshot: SourceSnapshot) -> Result<SnapshotOutcome, StreamProblem> {
         Err(StreamProblem::NoAnswer("snapshots are not read or written yet".to_owned()))
+    }
+
+    /// The names in NATS.
+    #[must_use]
+    pub fn names(&self) -> &SubjectNames {
+        self.stream.connection().names()
     }
 
     /// Forgets what was read or written of a source, which belongs to another daemon now.
