@@ -35,6 +35,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     event_stream::{EventStream, StreamProblem, chain},
     message::{EventMessage, code_of, is_wrong_last_sequence},
+    names::SubjectNames,
     subject_events::read_subject,
 };
 
@@ -160,6 +161,12 @@ impl Snapshots {
         Self { stream, daemon: daemon.into(), counters, last: Arc::default(), epoch: Arc::default() }
     }
 
+    /// The names in NATS.
+    #[must_use]
+    pub fn names(&self) -> &SubjectNames {
+        self.stream.connection().names()
+    }
+
     /// Makes the stream unless it exists, or checks whether it fits. The texts are differences from the configuration that
     /// do no harm.
     ///
@@ -200,7 +207,7 @@ impl Snapshots {
     pub async fn read(&self, source: &str, category: &str) -> Result<Predecessor, StreamProblem> {
         self.stream.check_server()?;
         let epoch = self.epoch().await?;
-        let names = self.stream.connection().names();
+        let names = self.names();
         let snapshots = self.handle().await?;
         let state = self.part(&snapshots, names.snapshot_state(source)).await?;
         let seen = self.part(&snapshots, names.snapshot_seen(source)).await?;
@@ -238,7 +245,7 @@ impl Snapshots {
     pub async fn publish(&self, snapshot: SourceSnapshot) -> Result<SnapshotOutcome, StreamProblem> {
         self.stream.check_server()?;
         let SourceSnapshot { source, through, state, seen } = snapshot;
-        let names = self.stream.connection().names();
+        let names = self.names();
         let mut too_large = Vec::new();
         let seen = seen.map(|seen| ("seen", names.snapshot_seen(&source), seen));
         for (part, subject, bytes) in
@@ -263,7 +270,7 @@ impl Snapshots {
 
     /// Forgets what was read or written of a source, which belongs to another daemon now.
     pub fn forget(&self, source: &str) {
-        let names = self.stream.connection().names();
+        let names = self.names();
         let mut last = self.last();
         last.remove(&names.snapshot_state(source));
         last.remove(&names.snapshot_seen(source));
@@ -360,7 +367,7 @@ impl Snapshots {
     }
 
     async fn handle(&self) -> Result<Stream<()>, StreamProblem> {
-        let name = self.stream.connection().names().snapshots_stream();
+        let name = self.names().snapshots_stream();
         let stream = self.stream.connection().jetstream().get_stream_no_info(name).await;
         stream.map_err(|e| no_answer("find the stream of snapshots", &e))
     }
