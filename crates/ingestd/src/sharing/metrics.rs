@@ -81,7 +81,7 @@ impl SharingMetrics {
         );
         add(
             "newswire_ingestd_snapshots_too_large_total",
-            "States and seen sets that are larger than max_payload of the NATS servers; who takes the source over uses older ones",
+            "States and seen sets that are larger than max_payload of the NATS servers; the daemon that takes the source over uses older ones",
             |c| &c.too_large,
         );
         add(
