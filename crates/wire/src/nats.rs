@@ -52,7 +52,7 @@ pub use shards::{
     MemberStates, Membership, SHARDS, ShardPlan, ShardSet, ShardTable, StoredTable, shard_of,
 };
 pub use snapshots::{
-    LaterEvent, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots, SourceSnapshot,
+    LaterEvent, NewSnapshot, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots,
 };
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
