@@ -32,6 +32,8 @@ use wire::{
     },
 };
 
+use crate::known_aliases::KnownAliases;
+
 /// How much longer than the outbox the thread may take to end.
 const JOIN_MORE: Duration = Duration::from_secs(2);
 /// How many events an outbox has in memory; what the operator is shown as the length of its queue.
@@ -49,6 +51,7 @@ pub(crate) struct NatsWire {
     pub(crate) notices: broadcast::Receiver<Notice>,
     pub(crate) recording_pauses: RecordingPauses,
     pub(crate) metrics: NatsMetrics,
+    pub(crate) aliases: KnownAliases,
     pub(crate) watch: Watch,
 }
 
@@ -101,7 +104,8 @@ impl NatsWire {
             Arc::clone(&self.metrics.counters),
             Arc::new(move |report| reports.write(report)),
         );
-        let status = outbox.status();
+        let outbox = outbox.with_aliases(self.aliases.current());
+        let (status, aliases) = (outbox.status(), outbox.aliases());
         // Set once, because there is one outbox in a process.
         self.metrics.status.set(status.clone()).ok();
         let announcer = Announcer {
@@ -123,7 +127,9 @@ impl NatsWire {
             () = answer_seen(&connection, || seen.borrow().newest.clone()) => {}
             () = requests => {}
             () = show(&self.watch, status) => {}
+            () = self.aliases.follow(aliases.clone()) => {}
         }
+        self.aliases.keep_last(&aliases).await;
         Ok(())
     }
 }
@@ -316,6 +322,12 @@ impl NatsMetrics {
             "newswire_ingestd_nats_epochs_total",
             "Epochs that this daemon began because NATS had lost events, or because the stream was purged; clients were told reset",
             |c| &c.epochs,
+        );
+        add(
+            "newswire_ingestd_nats_alias_runs_dropped_total",
+            "Runs of ids of the log and of the stream of NATS that mean the same, and were forgotten because there were too many; \
+             clients that come with these ids to the other wire are told reset",
+            |c| &c.alias_runs_dropped,
         );
         add(
             "newswire_ingestd_nats_notices_dropped_total",

@@ -11,6 +11,7 @@
 //!
 //! Never here: the content of events, the store, feeds.
 
+mod alias_watch;
 mod announcer;
 mod connection;
 mod epoch;
@@ -25,6 +26,7 @@ mod seen;
 mod subscribe;
 mod survey;
 
+pub use alias_watch::AliasWatch;
 pub use announcer::Announcer;
 pub use connection::{
     NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,

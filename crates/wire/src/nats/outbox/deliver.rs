@@ -24,10 +24,12 @@ use async_nats::jetstream::{
     stream::{LastRawMessageErrorKind, Stream},
 };
 use news::{Epoch, Event, Seq};
+use tokio::sync::MutexGuard;
 
 use super::{
+    ledger::NumberRead,
     status::{OutboxCounters, OutboxReport, Told},
-    window::OutgoingEvent,
+    window::{OutgoingEvent, SendOrder},
 };
 use crate::nats::{
     epoch::EpochChange,
@@ -37,6 +39,8 @@ use crate::nats::{
 
 /// First and longest delay between two attempts to publish one event; it doubles, with jitter in the upper half.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long an event waits until those before it in the log were sent.
+const TURN_MAX: Duration = Duration::from_millis(250);
 /// What an event says that was too large to be published with its content.
 const SHORTENED: &str =
     "the content was left out: the event is larger than the NATS servers allow (max_payload)";
@@ -91,6 +95,8 @@ pub(super) struct Session {
     /// Whether all subjects that were published to under this epoch are remembered: what comes to one that is not has no event
     /// before it.
     pub(super) is_complete: Arc<AtomicBool>,
+    /// Held by the event that is sent next in the order of the log, while the server is asked what is before it.
+    pub(super) order: tokio::sync::Mutex<()>,
     /// Deliveries whose last attempt failed.
     pub(super) failing: AtomicUsize,
     /// A message that is published from now on has a greater number.
@@ -115,7 +121,13 @@ impl Session {
         self: Arc<Self>,
         mut outgoing: OutgoingEvent,
         mut end: Option<SubjectEnd>,
+        order: SendOrder,
     ) -> Result<Delivery, SessionEnd> {
+        // The lock goes round in the order in which it was asked for, which is that of the log.
+        let mut turn = match order {
+            SendOrder::OfLog => tokio::time::timeout(TURN_MAX, self.order.lock()).await.ok(),
+            SendOrder::OfSource => None,
+        };
         let (mut tries, mut is_failing, mut is_shortened) = (0_u32, false, false);
         let delivery = loop {
             if self.is_too_large(&outgoing.message) {
@@ -124,7 +136,7 @@ impl Session {
                     break Delivery::Refused;
                 }
             }
-            match self.attempt(&outgoing, end.take()).await? {
+            match self.attempt(&outgoing, end.take(), turn.take()).await? {
                 Attempt::Done(delivery) => break delivery,
                 Attempt::TooLarge if self.shorten(&mut outgoing, is_shortened) => is_shortened = true,
                 Attempt::TooLarge => break Delivery::Refused,
@@ -153,6 +165,7 @@ impl Session {
         &self,
         outgoing: &OutgoingEvent,
         known: Option<SubjectEnd>,
+        turn: Option<MutexGuard<'_, ()>>,
     ) -> Result<Attempt, SessionEnd> {
         let end = match known {
             Some(end) => end,
@@ -171,7 +184,10 @@ impl Session {
         let message = outgoing.message.to_publish(&self.epoch, end.sequence);
         let before = self.last.load(Relaxed);
         let published = match self.context().send_publish(outgoing.subject.to_string(), message).await {
-            Ok(confirmation) => confirmation.await,
+            Ok(confirmation) => {
+                drop(turn);
+                confirmation.await
+            }
             Err(error) => Err(error),
         };
         match published {
@@ -262,6 +278,17 @@ impl Session {
                 kind if is_gone(&kind) => Err(SessionEnd::LookAgain),
                 _ => Ok(Err(format!("NATS did not return an event: {}", chain(&error)))),
             },
+        }
+    }
+
+    /// A number of the stream, and the origin of the event there, if there is one; `None` without an answer.
+    pub(super) async fn origin_at(&self, sequence: u64) -> Option<NumberRead> {
+        match self.handle.get_raw_message(sequence).await {
+            Ok(message) => Some((sequence, EventMessage::origin_of(&message.headers))),
+            Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
+                Some((sequence, None))
+            }
+            Err(_) => None,
         }
     }
 
