@@ -11,17 +11,17 @@
 //! Never here: a publication that is not guarded by the number of the message before it.
 
 mod deliver;
+mod known_ends;
 mod ledger;
 mod published;
 mod status;
 mod window;
 
 use std::{
-    collections::HashMap,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -36,9 +36,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::known_ends::KnownEnds;
 pub use self::status::{OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 use self::{
-    deliver::{Delivery, Session, SessionEnd, SubjectEnd, delay},
+    deliver::{Delivery, Session, SessionEnd, delay},
     ledger::{AliasLedger, NumberRead},
     published::{PublishedMessage, PublishedThrough},
     status::Told,
@@ -66,8 +67,6 @@ const WINDOW_EVENTS: usize = 16 * 1024;
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// About the bytes of events in flight.
 const IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
-/// Subjects whose last message is remembered; of others the server is asked.
-const SUBJECTS_MAX: usize = 64 * 1024;
 /// Events that wait, up to which they are sent in the order of the log, if ids of the log and the stream can mean the same. More
 /// are a backlog, which is to be published soon; unless the stream is filled from the start.
 const ORDERED_WAITING_MAX: usize = 1000;
@@ -92,6 +91,7 @@ pub struct Outbox {
     log: Arc<dyn EventLog>,
     head_changed: watch::Receiver<Seq>,
     bounds: WindowBounds,
+    known: KnownEnds,
     told: Told,
     progress: Progress,
     /// The server that the question of what others have seen was last asked through.
@@ -112,9 +112,6 @@ struct Progress {
     record: Option<EpochRecord>,
     through: Seq,
     newest: Option<PublishedMessage>,
-    ends: HashMap<Arc<str>, SubjectEnd>,
-    /// Whether `ends` has all subjects that were published to under this epoch.
-    is_complete: Arc<AtomicBool>,
     refill: Option<Refill>,
     saved: Option<PublishedThrough>,
     /// `None` if the stream had events before this outbox published.
@@ -127,7 +124,14 @@ impl Progress {
         self.ledger.as_ref().is_some_and(|ledger| !ledger.has_ended())
     }
 
-    /// The log does not have these events, or they cannot be published.
+    /// The stream has an event of the log at this number.
+    fn confirm(&mut self, sequence: u64, origin: Seq) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.confirm(sequence, origin);
+        }
+    }
+
+    /// The log does not have these events, or they are not published.
     fn leave_out(&mut self, first: Seq, last: Seq) {
         if let Some(ledger) = &mut self.ledger {
             ledger.leave_out(first.0..=last.0);
@@ -141,7 +145,7 @@ struct Refill {
     since: Instant,
 }
 
-type DeliveryResult = (u64, Seq, Arc<str>, Result<Delivery, SessionEnd>);
+type DeliveryResult = (u64, Seq, Result<Delivery, SessionEnd>);
 type Deliveries = FuturesUnordered<Pin<Box<dyn Future<Output = DeliveryResult> + Send>>>;
 
 /// What a session does besides deliveries; one of each at a time.
@@ -192,6 +196,7 @@ impl Outbox {
             log,
             head_changed,
             bounds,
+            known: KnownEnds::default(),
             told: Told { status, counters, reports },
             progress: Progress::default(),
             asked: None,
@@ -220,6 +225,12 @@ impl Outbox {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<OutboxStatus> {
         self.told.status.subscribe()
+    }
+
+    /// What it knows of the subjects that it publishes to.
+    #[must_use]
+    pub fn known_ends(&self) -> KnownEnds {
+        self.known.clone()
     }
 
     /// Publishes until `stop`; then for at most [`OUTBOX_STOP_MAX`] what is recorded and not published yet.
@@ -300,7 +311,7 @@ impl Outbox {
             handle,
             epoch: record.epoch.clone(),
             log_epoch: self.log.bounds().epoch,
-            is_complete: Arc::clone(&self.progress.is_complete),
+            known: self.known.clone(),
             order: tokio::sync::Mutex::default(),
             last: AtomicU64::new(state.last),
             failing: AtomicUsize::new(0),
@@ -370,6 +381,7 @@ impl Outbox {
                 saved.through, bounds.head
             )));
         }
+        self.known.begin_epoch(&record.epoch, saved.is_none());
         self.progress = match saved {
             Some(saved) => Progress {
                 record: Some(record.clone()),
@@ -382,7 +394,6 @@ impl Outbox {
             None => Progress {
                 record: Some(record.clone()),
                 through: bounds.oldest.previous(),
-                is_complete: Arc::new(AtomicBool::new(true)),
                 refill: Some(Refill { until: bounds.head, since: Instant::now() }),
                 ledger: (state.messages == 0).then(|| {
                     let (epoch, before) = (record.epoch.clone(), bounds.oldest.previous());
@@ -489,20 +500,12 @@ impl Outbox {
 
     /// Sends what may be sent.
     fn launch(&mut self, session: &Arc<Session>, window: &mut Window, deliveries: &mut Deliveries) {
-        let is_alone = self.progress.is_alone();
         let is_backlog = self.progress.refill.is_none() && window.waiting() > ORDERED_WAITING_MAX;
-        let order = if is_alone && !is_backlog { SendOrder::OfLog } else { SendOrder::OfSource };
-        // All that the stream has is known: a subject that is not has no event.
-        let is_first = is_alone && self.progress.is_complete.load(Relaxed);
-        let without = is_first.then_some(SubjectEnd { sequence: 0, origin: None });
+        let is_ordered = self.progress.is_alone() && !is_backlog;
+        let order = if is_ordered { SendOrder::OfLog } else { SendOrder::OfSource };
         while let Some((number, outgoing)) = window.next(order, Instant::now()) {
-            let (session, subject) = (Arc::clone(session), Arc::clone(&outgoing.subject));
-            let end = self.progress.ends.get(&subject).copied().or(without);
-            let seq = outgoing.seq;
-            deliveries.push(Box::pin(async move {
-                let result = session.deliver(outgoing, end, order).await;
-                (number, seq, subject, result)
-            }));
+            let (session, seq) = (Arc::clone(session), outgoing.seq);
+            deliveries.push(Box::pin(async move { (number, seq, session.deliver(outgoing, order).await) }));
         }
     }
 
@@ -604,7 +607,7 @@ impl Outbox {
         window: &mut Window,
         result: DeliveryResult,
     ) -> Result<(), SessionEnd> {
-        let (number, seq, subject, delivery) = result;
+        let (number, seq, delivery) = result;
         let counters = &self.told.counters;
         let end = match delivery? {
             Delivery::Published(end) => {
@@ -615,36 +618,29 @@ impl Outbox {
                 OutboxCounters::add(&counters.passed_over, 1);
                 Some(end)
             }
-            Delivery::Refused => {
-                self.progress.leave_out(seq, seq);
+            Delivery::Same => {
+                OutboxCounters::add(&counters.same_as_another, 1);
                 None
             }
+            Delivery::Refused => None,
         };
         window.settle(number);
-        if let Some(end) = end {
-            self.remember(subject, end);
+        match end.map(|end| (end.sequence, end.origin)) {
+            Some((sequence, Some(origin))) => self.progress.confirm(sequence, origin),
+            Some((_, None)) => {}
+            None => self.progress.leave_out(seq, seq),
+        }
+        let newest = self.progress.newest.map_or(0, |newest| newest.stream_seq);
+        if let Some(end) = end.filter(|end| end.sequence > newest)
+            && let Some(origin) = end.origin
+        {
+            self.progress.newest = Some(PublishedMessage { stream_seq: end.sequence, origin });
         }
         // While one of them fails, it is not told again and again that others do not.
         if session.failing.load(Relaxed) == 0 && !self.told.status.borrow().connected {
             self.told.works(self.stream.connection().server());
         }
         Ok(())
-    }
-
-    fn remember(&mut self, subject: Arc<str>, end: SubjectEnd) {
-        let progress = &mut self.progress;
-        if progress.ends.len() >= SUBJECTS_MAX && !progress.ends.contains_key(&subject) {
-            progress.ends.clear();
-            progress.is_complete.store(false, Relaxed);
-        }
-        progress.ends.insert(subject, end);
-        if let (Some(ledger), Some(origin)) = (&mut progress.ledger, end.origin) {
-            ledger.confirm(end.sequence, origin);
-        }
-        let newest = progress.newest.map_or(0, |newest| newest.stream_seq);
-        if let Some(origin) = end.origin.filter(|_| end.sequence > newest) {
-            progress.newest = Some(PublishedMessage { stream_seq: end.sequence, origin });
-        }
     }
 
     /// Shows how far the outbox has come, and ends a refill that has come to its end.
