@@ -11,6 +11,7 @@
 //!
 //! Never here: the content of events, the store, feeds.
 
+mod alias_watch;
 mod announcer;
 mod connection;
 mod epoch;
@@ -29,6 +30,7 @@ mod subject_events;
 mod subscribe;
 mod survey;
 
+pub use alias_watch::AliasWatch;
 pub use announcer::Announcer;
 pub use connection::{
     NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
