@@ -22,6 +22,7 @@ mod outbox;
 mod pages;
 pub(crate) mod requests;
 mod seen;
+mod shards;
 mod subscribe;
 mod survey;
 
@@ -41,6 +42,10 @@ pub use outbox::{OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxRe
 pub use pages::{PageProblem, PageStart, StreamPages};
 pub use requests::{NatsResponder, RequestCounters, RequestCounts};
 pub use seen::{answer_seen, newest_seen};
+pub use shards::{
+    BadShardSet, LEASE_EXPIRES_AFTER, LEASE_RENEWED_EVERY, LEASE_TRUSTED_FOR, MemberRecord, MemberState,
+    MemberStates, Membership, SHARDS, ShardPlan, ShardSet, ShardTable, StoredTable, shard_of,
+};
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
     NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
