@@ -8,7 +8,7 @@ mod serve;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -99,7 +99,7 @@ impl FeedShape {
 pub struct Origin {
     address: SocketAddr,
     state: Arc<Mutex<OriginState>>,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// What the server has, by path.
@@ -131,11 +131,39 @@ impl Origin {
     /// # Errors
     /// If no port is free.
     pub async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+        Self::start_on_hosts(1).await
+    }
+
+    /// The same on `hosts` addresses, 127.0.0.1 and the following ones, each of which is a host of its own to a daemon.
+    ///
+    /// # Errors
+    /// If no port is free on all of them.
+    pub async fn start_on_hosts(hosts: u8) -> std::io::Result<Self> {
+        const ATTEMPTS: usize = 8;
+        let mut attempts = 0;
+        let listeners = loop {
+            attempts += 1;
+            match Self::listen(hosts).await {
+                // The port of the first address is in use on another one.
+                Err(_) if attempts < ATTEMPTS => {}
+                listeners => break listeners?,
+            }
+        };
+        let address = listeners[0].local_addr()?;
         let state = Arc::new(Mutex::new(OriginState::default()));
-        let task = tokio::spawn(serve::accept(listener, Arc::clone(&state)));
-        Ok(Self { address, state, task })
+        let serve = |listener| tokio::spawn(serve::accept(listener, Arc::clone(&state)));
+        let tasks = listeners.into_iter().map(serve).collect();
+        Ok(Self { address, state, tasks })
+    }
+
+    async fn listen(hosts: u8) -> std::io::Result<Vec<TcpListener>> {
+        let first = TcpListener::bind("127.0.0.1:0").await?;
+        let port = first.local_addr()?.port();
+        let mut listeners = vec![first];
+        for host in 2..=hosts {
+            listeners.push(TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), port)).await?);
+        }
+        Ok(listeners)
     }
 
     fn state(&self) -> MutexGuard<'_, OriginState> {
@@ -321,11 +349,17 @@ impl Origin {
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
+
+    /// The same on another host: 1 is that of [`Origin::url`].
+    #[must_use]
+    pub fn url_on(&self, host: u8, path: &str) -> String {
+        format!("http://127.0.0.{host}:{}{path}", self.address.port())
+    }
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -23,6 +23,20 @@ pub fn feeds(origin: &Origin, count: usize) -> Vec<TestSource> {
         .collect()
 }
 
+/// The same on so many hosts in turn, on which the origin was started.
+#[must_use]
+pub fn feeds_on_hosts(origin: &Origin, count: usize, hosts: u8) -> Vec<TestSource> {
+    (0..count)
+        .map(|number| {
+            let name = format!("feed-{number}");
+            let url = origin.add_feed(&name, DocumentFormat::of(number));
+            let path = url.splitn(4, '/').nth(3).unwrap_or_default();
+            let host = u8::try_from(number % usize::from(hosts)).unwrap_or_default() + 1;
+            TestSource::new(&name, origin.url_on(host, &format!("/{path}")))
+        })
+        .collect()
+}
+
 /// Pause between two items, over all feeds.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 

@@ -13,16 +13,18 @@ use daemon::{
     notify,
     stop::Signals,
 };
+use news::Catalogue;
 use store::LogReader;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    catalogue::{apply_catalogue, read_catalogue},
+    catalogue::{CatalogueEnds, apply_catalogue, apply_own_part, read_catalogue},
     disk_space::SpaceBounds,
     error::IngestError,
     lists::{FeedLists, ListReadRequest},
     messages::{ApplyCatalogue, CatalogueDiff, OwnSources},
     settings,
+    sharing::SharedCatalogue,
     status::{activity::SourceHealth, diagnostics::ActivityCounts, registry::SourceRegistry},
     visit::context::VisitContext,
 };
@@ -41,6 +43,8 @@ pub(crate) struct ControlLoop {
     pub(crate) lists: FeedLists,
     pub(crate) registry: SourceRegistry,
     pub(crate) space_bounds: watch::Sender<SpaceBounds>,
+    /// If several daemons divide the list.
+    pub(crate) shared: Option<SharedCatalogue>,
 }
 
 impl ControlLoop {
@@ -72,6 +76,11 @@ impl ControlLoop {
                         tracing::error!(%error, "the sources of a list cannot be taken");
                     }
                 }
+                () = share_changed(&mut self.shared) => {
+                    if let Err(error) = self.apply_share().await {
+                        tracing::error!(%error, "the sources that this daemon takes over or leaves cannot be applied");
+                    }
+                }
                 _ = status_line.tick() => notify::status(&self.status_line().await),
             }
         }
@@ -98,7 +107,7 @@ impl ControlLoop {
                 self.ctx.interval_bounds.set(settings::interval_bounds(config));
                 self.ctx.limiter.set_limits(settings::visit_limits(config));
                 self.space_bounds.send_replace(settings::space_bounds(config));
-                apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader).await
+                self.apply_catalogue(catalogue).await
             }
             Err(error) => Err(error),
         };
@@ -120,7 +129,20 @@ impl ControlLoop {
         let own = self.own_sources.send(OwnSources).await.context("ask for the sources of the files")?;
         let mut catalogue = self.lists.merge(own).await?;
         catalogue.inherit_proxy(self.ctx.visitor.default_proxy());
-        apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader).await.map(drop)
+        self.apply_catalogue(catalogue).await.map(drop)
+    }
+
+    async fn apply_catalogue(&mut self, catalogue: Catalogue) -> Result<CatalogueDiff, IngestError> {
+        let (supervisor, reader) = (&self.supervisor, &self.reader);
+        let ends = CatalogueEnds { supervisor, credentials: &self.ctx.credentials, reader };
+        apply_catalogue(ends, catalogue, self.shared.as_mut()).await
+    }
+
+    /// Applies which sources of the shared list this daemon visits.
+    async fn apply_share(&mut self) -> Result<(), IngestError> {
+        let Some(shared) = &mut self.shared else { return Ok(()) };
+        let (supervisor, reader) = (&self.supervisor, &self.reader);
+        apply_own_part(CatalogueEnds { supervisor, credentials: &self.ctx.credentials, reader }, shared).await
     }
 
     /// For `systemctl status`.
@@ -138,6 +160,14 @@ impl ControlLoop {
             last_commit.map_or_else(String::new, |ms| format!(", the last {} s ago", ms / 1000));
         let outage = if self.ctx.metrics.outage.get() == 0 { "" } else { "; local network outage" };
         format!("{sources} sources, {failing} failing; {head} events recorded{last_commit}{outage}")
+    }
+}
+
+/// Never completes if nothing is shared.
+async fn share_changed(shared: &mut Option<SharedCatalogue>) {
+    match shared {
+        Some(shared) => shared.changed().await,
+        None => std::future::pending().await,
     }
 }
 

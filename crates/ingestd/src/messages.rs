@@ -1,13 +1,16 @@
 //! The messages between the actors, except those of WebSub. Actors hold a `Recipient` of these messages, not each
 //! other's address, so that none of them has to know the others.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use actix::Message;
 use control::{PauseAnswer, VisitAnswer};
 use fetch::HeldHop;
 use news::{Catalogue, FeedUrl, HeldHost, Pause, Source, SourceId, SourceState};
-use store::{AppendedVisit, VisitRecord};
+use store::{AdoptedSource, AppendedVisit, BadExport, SourceExport, VisitRecord};
 
 use crate::{queue::memory::MemoryShare, status::registry::SourceEntry};
 
@@ -21,6 +24,20 @@ pub(crate) struct ApplyCatalogue {
     /// For the sources whose request settings have files: the hash of what is requested now, as in
     /// [`SourceState::url_hash`].
     pub(crate) request_hashes: HashMap<SourceId, u64>,
+    /// The sources of the catalogue that another daemon visits. They do not run here, and are not removed from the list. One
+    /// that is no longer among them starts by its stored state, as at the start of the daemon, not as one that was added.
+    pub(crate) elsewhere: HashSet<SourceId>,
+}
+
+/// To the supervisor: these sources are for another daemon from now on. Answered when their actors have ended, their
+/// subscriptions are at the recorder, and they are out of the registry. They do not run again before an [`ApplyCatalogue`] in
+/// which they are not `elsewhere`. Sources that do not run are passed over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct LeaveSources {
+    pub(crate) ids: Vec<SourceId>,
+    /// Visits in progress are cancelled; otherwise they may end, for a bounded time.
+    pub(crate) at_once: bool,
 }
 
 /// To the supervisor: which sources have the files of the catalogue themselves? Those of lists are left out.
@@ -28,7 +45,8 @@ pub(crate) struct ApplyCatalogue {
 #[rtype(result = "Vec<Source>")]
 pub(crate) struct OwnSources;
 
-/// How many sources a new catalogue added, changed, removed and left alone.
+/// How many sources a new catalogue added, changed, removed and left alone. Those that another daemon visits, or has visited,
+/// count as unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CatalogueDiff {
     pub(crate) added: usize,
@@ -86,6 +104,17 @@ pub(crate) struct RecordHeldHosts(pub(crate) Vec<HeldHost>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct RecordRemovals(pub(crate) Vec<SourceId>);
+
+/// To the recorder: what the store has of these sources, after the visits that were sent before.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<SourceExport>, LogClosed>")]
+pub(crate) struct ExportSources(pub(crate) Vec<SourceId>);
+
+/// To the recorder: take over what other daemons know of these sources. The evidence of the items need not be there. Answered
+/// when it is on disk, with what could not be read.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<BadExport>, LogClosed>")]
+pub(crate) struct AdoptSources(pub(crate) Vec<AdoptedSource>);
 
 /// To any actor: the process is stopping. Each handler says what happens to work in progress.
 #[derive(Clone, Copy, Debug, Message)]

@@ -32,6 +32,8 @@ use wire::{
     },
 };
 
+use crate::sharing::{OutboxEnd, Sharing};
+
 /// How much longer than the outbox the thread may take to end.
 const JOIN_MORE: Duration = Duration::from_secs(2);
 /// How many events an outbox has in memory; what the operator is shown as the length of its queue.
@@ -50,6 +52,8 @@ pub(crate) struct NatsWire {
     pub(crate) recording_pauses: RecordingPauses,
     pub(crate) metrics: NatsMetrics,
     pub(crate) watch: Watch,
+    /// If several daemons divide the list of sources.
+    pub(crate) sharing: Option<Sharing>,
 }
 
 /// The running thread.
@@ -102,6 +106,9 @@ impl NatsWire {
             Arc::new(move |report| reports.write(report)),
         );
         let status = outbox.status();
+        let end =
+            OutboxEnd { status: status.clone(), known_ends: outbox.known_ends(), log: Arc::clone(&self.log) };
+        let sharing = share(self.sharing, &connection, daemon.as_str(), end);
         // Set once, because there is one outbox in a process.
         self.metrics.status.set(status.clone()).ok();
         let announcer = Announcer {
@@ -122,6 +129,7 @@ impl NatsWire {
             () = async { announcer.run().await; std::future::pending().await } => {}
             () = answer_seen(&connection, || seen.borrow().newest.clone()) => {}
             () = requests => {}
+            () = sharing => {}
             () = show(&self.watch, status) => {}
         }
         Ok(())
@@ -154,6 +162,14 @@ async fn answer_requests(
     match NatsResponder::try_new(connection.clone(), daemon, local, is_passed_on, counters) {
         Ok(responder) => responder.run(stop).await,
         Err(error) => tracing::error!(%error, "requests over NATS are not answered until the next start"),
+    }
+    std::future::pending().await
+}
+
+/// Never completes: what ends the thread is the outbox.
+async fn share(sharing: Option<Sharing>, connection: &NatsConnection, daemon: &str, outbox: OutboxEnd) {
+    if let Some(sharing) = sharing {
+        sharing.run(EventStream::new(connection.clone()), daemon, outbox).await;
     }
     std::future::pending().await
 }
@@ -286,6 +302,21 @@ impl NatsMetrics {
             "newswire_ingestd_nats_passed_over_total",
             "Events that were in the stream of NATS already, and were not published again",
             |c| &c.passed_over,
+        );
+        add(
+            "newswire_ingestd_nats_same_as_another_total",
+            "Events that another daemon had published to NATS already, and that were not published again",
+            |c| &c.same_as_another,
+        );
+        add(
+            "newswire_ingestd_nats_others_read_total",
+            "Events of the stream that were read, because another daemon publishes those of the same source, too",
+            |c| &c.others_read,
+        );
+        add(
+            "newswire_ingestd_nats_unread_total",
+            "Times that a source had more than 4096 such events, and the oldest were not read; those may be in the stream twice",
+            |c| &c.unread,
         );
         add(
             "newswire_ingestd_nats_retries_total",

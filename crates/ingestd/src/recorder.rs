@@ -26,7 +26,7 @@ use daemon::{
 };
 use futures_util::FutureExt as _;
 use news::{HeldHost, Pause, Seq, SourceId};
-use store::{AppendedVisit, LogReader, LogWriter, VisitRecord};
+use store::{AdoptedSource, AppendedVisit, BadExport, LogReader, LogWriter, SourceExport, VisitRecord};
 use tokio::{
     sync::{
         mpsc::{self, error::TryRecvError},
@@ -40,11 +40,13 @@ use crate::{
     clock_reading::ClockReading,
     error::WriterError,
     messages::{
-        LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals, RecordSubscriptions, RecordVisit, Stop,
+        AdoptSources, ExportSources, LogClosed, RecordHeldHosts, RecordPauses, RecordRemovals,
+        RecordSubscriptions, RecordVisit, Stop,
     },
     queue::memory::MemoryShare,
     recording::Recording,
     retention_clock::RetentionClock,
+    sharing::ChangedSources,
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
 
@@ -68,6 +70,8 @@ enum Job {
     Subscriptions(Vec<Arc<SourceEntry>>),
     Removals(Vec<SourceId>),
     HeldHosts(Vec<HeldHost>, oneshot::Sender<()>),
+    Export(Vec<SourceId>, oneshot::Sender<Vec<SourceExport>>),
+    Adopt(Vec<AdoptedSource>, oneshot::Sender<Vec<BadExport>>),
     /// Nothing but a look after the store.
     Look,
 }
@@ -86,6 +90,14 @@ struct JobBatch {
     removals: Vec<SourceId>,
     /// The newest counts.
     held_hosts: Option<(Vec<HeldHost>, oneshot::Sender<()>)>,
+    /// The last job; what is queued behind it is not done before it.
+    handover: Option<HandoverJob>,
+}
+
+/// A job for sources that come from another daemon, or leave for one.
+enum HandoverJob {
+    Export(Vec<SourceId>, oneshot::Sender<Vec<SourceExport>>),
+    Adopt(Vec<AdoptedSource>, oneshot::Sender<Vec<BadExport>>),
 }
 
 impl JobBatch {
@@ -98,7 +110,7 @@ impl JobBatch {
             jobs.add(queue.blocking_recv()?);
         }
         for _ in jobs.count..COMMIT_VISITS_MAX {
-            if jobs.bytes >= COMMIT_BYTES_MAX {
+            if jobs.bytes >= COMMIT_BYTES_MAX || jobs.handover.is_some() {
                 break;
             }
             match queue.try_recv() {
@@ -109,6 +121,14 @@ impl JobBatch {
             }
         }
         Some(jobs)
+    }
+
+    /// The sources whose state or list of keys these jobs change.
+    fn changed_sources(&self) -> Vec<SourceId> {
+        let visited = self.visits.iter().map(|visit| visit.source.id.clone());
+        let paused = self.pauses.iter().flat_map(|(orders, _)| orders.iter().map(|(id, _)| id.clone()));
+        let subscribed = self.subscriptions.iter().map(|entry| entry.source.id.clone());
+        visited.chain(paused).chain(subscribed).collect()
     }
 
     fn add(&mut self, job: Job) {
@@ -125,6 +145,8 @@ impl JobBatch {
             Job::Subscriptions(entries) => self.subscriptions.extend(entries),
             Job::Removals(sources) => self.removals.extend(sources),
             Job::HeldHosts(hosts, reply) => self.held_hosts = Some((hosts, reply)),
+            Job::Export(sources, reply) => self.handover = Some(HandoverJob::Export(sources, reply)),
+            Job::Adopt(sources, reply) => self.handover = Some(HandoverJob::Adopt(sources, reply)),
             Job::Look => {}
         }
     }
@@ -171,6 +193,8 @@ pub(crate) struct WriterLoop {
     pub(crate) metrics: IngestMetrics,
     pub(crate) recording: Recording,
     pub(crate) watch: Watch,
+    /// Told which sources have changed, if that is of interest.
+    pub(crate) changed: Option<ChangedSources>,
 }
 
 impl Recorder {
@@ -287,6 +311,22 @@ impl Handler<RecordHeldHosts> for Recorder {
     }
 }
 
+impl Handler<ExportSources> for Recorder {
+    type Result = ResponseFuture<Result<Vec<SourceExport>, LogClosed>>;
+
+    fn handle(&mut self, ExportSources(sources): ExportSources, _: &mut Self::Context) -> Self::Result {
+        self.ask(|reply| Job::Export(sources, reply))
+    }
+}
+
+impl Handler<AdoptSources> for Recorder {
+    type Result = ResponseFuture<Result<Vec<BadExport>, LogClosed>>;
+
+    fn handle(&mut self, AdoptSources(sources): AdoptSources, _: &mut Self::Context) -> Self::Result {
+        self.ask(|reply| Job::Adopt(sources, reply))
+    }
+}
+
 impl Handler<RecordSubscriptions> for Recorder {
     type Result = ResponseFuture<()>;
 
@@ -359,6 +399,7 @@ impl WriterLoop {
         jobs: JobBatch,
         queued: usize,
     ) -> Result<(), store::AppendError> {
+        let changed = self.changed.is_some().then(|| jobs.changed_sources());
         let JobBatch { visits, replies, memory, pauses, subscriptions, removals, .. } = jobs;
         self.commit(busy, visits, replies, memory, queued)?;
         for (orders, reply) in pauses {
@@ -377,10 +418,31 @@ impl WriterLoop {
             let _busy = busy.during("remembering", "removed sources");
             self.writer.mark_removed(removals)?;
         }
+        if let (Some(all), Some(changed)) = (&self.changed, changed) {
+            all.add(changed);
+        }
         if let Some((hosts, reply)) = jobs.held_hosts {
             let _busy = busy.during("remembering", "held hosts");
             self.writer.write_held_hosts(&hosts)?;
             reply.send(()).ok();
+        }
+        jobs.handover.map_or(Ok(()), |job| self.hand_over(busy, job))
+    }
+
+    fn hand_over(&mut self, busy: &BusyThread, job: HandoverJob) -> Result<(), store::AppendError> {
+        match job {
+            HandoverJob::Export(sources, reply) => {
+                let _busy = busy.during("exporting", format!("{} sources", sources.len()));
+                reply.send(self.writer.export(&sources)?).ok();
+            }
+            HandoverJob::Adopt(mut sources, reply) => {
+                let _busy = busy.during("adopting", format!("{} sources", sources.len()));
+                for event in sources.iter_mut().flat_map(|adopted| &mut adopted.events) {
+                    event.item.evidence = feed::evidence_of(&event.item);
+                }
+                // What asked for it may be gone; it is on disk anyway.
+                reply.send(self.writer.adopt(sources)?).ok();
+            }
         }
         Ok(())
     }

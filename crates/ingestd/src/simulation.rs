@@ -201,6 +201,7 @@ impl SimulatedDaemon {
             metrics: metrics.clone(),
             recording: Recording::new(clock.clone(), metrics.clone()),
             watch: daemon::watch::Watch::new(),
+            changed: None,
         };
         let (recorder, thread) =
             Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();
@@ -233,10 +234,12 @@ impl SimulatedDaemon {
         });
         let registry = SourceRegistry::default();
         let (pauses, removals) = (recorder.clone().recipient(), recorder.clone().recipient());
+        let subscriptions = recorder.clone().recipient();
         let review = websub.as_ref().map(|(actor_ctx, _)| actor_ctx.address().recipient());
-        let supervisor = Supervisor::new(Rc::clone(&ctx), registry.clone(), pauses, removals, review)
-            .checking_every(CHECK_EVERY)
-            .start();
+        let supervisor =
+            Supervisor::new(Rc::clone(&ctx), registry.clone(), pauses, removals, subscriptions, review)
+                .checking_every(CHECK_EVERY)
+                .start();
         let websub = websub.map(|(actor_ctx, url)| {
             let visits = supervisor.clone().recipient();
             let actor = WebSubActor::new(ctx, registry.clone(), visits, recorder.clone().recipient(), url);
@@ -259,6 +262,7 @@ impl SimulatedDaemon {
                 catalogue: Catalogue { sources, ..Catalogue::default() },
                 stored_states,
                 request_hashes: HashMap::new(),
+                elsewhere: HashSet::new(),
             })
             .await
             .unwrap()

@@ -1,13 +1,14 @@
 //! The supervisor: runs one source actor per source, and passes orders on to them.
 //!
 //! Its other jobs are in separate files: [`catalogue`] applies a new catalogue, [`new_beginning`] decides what a changed
-//! source keeps, [`first_visits`] plans the visits of sources that are about to start, [`liveness`] rebuilds dead actors,
-//! [`clock_jump`] reschedules after a jump of the clock.
+//! source keeps, [`first_visits`] plans the visits of sources that are about to start, [`leaving`] ends those that another
+//! daemon visits, [`liveness`] rebuilds dead actors, [`clock_jump`] reschedules after a jump of the clock.
 
 mod catalogue;
 mod clock_jump;
 mod coming_pauses;
 mod first_visits;
+mod leaving;
 mod liveness;
 mod new_beginning;
 
@@ -31,7 +32,9 @@ use self::coming_pauses::ComingPauses;
 use crate::{
     clock_reading::ClockReading,
     documents::{FetchedDocument, FetchedDocuments},
-    messages::{LogClosed, RecordPauses, RecordRemovals, SetPause, Stop, TakeTurn, VisitSources},
+    messages::{
+        LogClosed, RecordPauses, RecordRemovals, RecordSubscriptions, SetPause, Stop, TakeTurn, VisitSources,
+    },
     queue::limiter::Priority,
     status::registry::{SourceEntry, SourceRegistry},
     visit::{
@@ -51,6 +54,7 @@ pub(crate) struct Supervisor {
     registry: SourceRegistry,
     record_pauses: Recipient<RecordPauses>,
     record_removals: Recipient<RecordRemovals>,
+    record_subscriptions: Recipient<RecordSubscriptions>,
     /// Notified when the catalogue changed; `None` while WebSub is off.
     websub: Option<Recipient<ReviewSubscriptions>>,
     /// States, as the store has them, of sources that are about to start.
@@ -62,6 +66,8 @@ pub(crate) struct Supervisor {
     sources: BTreeMap<SourceId, SupervisedSource>,
     /// Changed sources that start as soon as the visit in progress of the old one has ended.
     replacements: BTreeMap<SourceId, Source>,
+    /// Sources of the list that another daemon visits: those of the last catalogue, and those that have left since.
+    elsewhere: BTreeMap<SourceId, Source>,
     /// Where the next liveness check continues.
     last_checked: Option<SourceId>,
     clock_reading: ClockReading,
@@ -80,6 +86,10 @@ struct SupervisedSource {
 }
 
 impl SupervisedSource {
+    fn is_leaving(&self) -> bool {
+        self.entry.is_leaving()
+    }
+
     fn is_dead(&self) -> bool {
         self.actor.as_ref().is_some_and(|actor| !actor.connected())
     }
@@ -91,6 +101,7 @@ impl Supervisor {
         registry: SourceRegistry,
         record_pauses: Recipient<RecordPauses>,
         record_removals: Recipient<RecordRemovals>,
+        record_subscriptions: Recipient<RecordSubscriptions>,
         websub: Option<Recipient<ReviewSubscriptions>>,
     ) -> Self {
         Self {
@@ -99,12 +110,14 @@ impl Supervisor {
             registry,
             record_pauses,
             record_removals,
+            record_subscriptions,
             websub,
             stored_states: HashMap::new(),
             request_hashes: HashMap::new(),
             has_catalogue: false,
             sources: BTreeMap::new(),
             replacements: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             last_checked: None,
             check_every: CHECK_EVERY,
             documents: FetchedDocuments::default(),
@@ -139,8 +152,8 @@ impl Supervisor {
         let supervised = self.sources.remove(id)?;
         self.registry.remove(id);
         if let Some(actor) = supervised.actor {
-            // With a full mailbox the actor stops when its address, the last one, is dropped here.
-            actor.try_send(Stop).ok();
+            // Also with a full mailbox.
+            actor.do_send(Stop);
         }
         Some(supervised.entry.state())
     }
@@ -193,6 +206,7 @@ impl Actor for Supervisor {
             supervisor.start_replacements();
             supervisor.check_liveness();
             supervisor.ctx.limiter.remove_idle_hosts();
+            supervisor.ctx.limiter.check_lease();
             supervisor.check_clock();
             supervisor.documents.remove_expired();
             supervisor.coming_pauses.remove_expired();
@@ -209,6 +223,8 @@ impl Handler<VisitSources> for Supervisor {
             let supervised = self.sources.get(id.as_str());
             let group = match supervised.map(|supervised| (&supervised.entry, &supervised.actor)) {
                 None => &mut answer.unknown,
+                // Another daemon visits it in a moment.
+                Some((entry, _)) if entry.is_leaving() => &mut answer.busy,
                 Some((_, None)) => &mut answer.disabled,
                 Some((entry, Some(_))) if entry.is_paused() => &mut answer.paused,
                 Some((entry, Some(actor))) => match actor.try_send(VisitNow) {

@@ -33,7 +33,7 @@ const RENEWED_MAX: Duration = Duration::from_secs(6 * 3600);
 /// The items that a source had so far.
 #[derive(Clone, Debug, Default)]
 pub struct SeenSet {
-    layout: Layout,
+    pub(crate) layout: Layout,
     /// It was written by the first version, and no document was classified since.
     is_upgrade: bool,
 }

@@ -7,6 +7,8 @@
 //! The events of a visit, the seen set and the state of its source are one record: after a crash either all of it is there
 //! or nothing. A visit without news changes sled only, which is flushed in the background.
 
+mod adopt;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -36,6 +38,8 @@ use crate::{
     totals::{EventTotals, OwnerTotals},
     waiting::WaitingItems,
 };
+
+pub use adopt::{AdoptedSource, BadExport, SourceExport};
 
 /// The result of one visit, to be appended to the log.
 #[derive(Clone, Debug)]

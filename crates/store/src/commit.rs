@@ -44,6 +44,15 @@ impl Changes {
         journalled.collect()
     }
 
+    /// Bytes of the values that the record of the commit has.
+    pub(crate) fn journalled_bytes(&self) -> usize {
+        let bytes = |change: &Change| match change {
+            Change::Journalled(value) => value.as_ref().map_or(0, Vec::len),
+            Change::Sled(..) => 0,
+        };
+        self.0.values().map(bytes).sum()
+    }
+
     /// What sled gets, if the record has this number.
     pub(crate) fn into_table(self, number: u64) -> Vec<TableChange> {
         let change = |(key, change)| {

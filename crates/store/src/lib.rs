@@ -36,7 +36,10 @@ pub mod tools;
 mod totals;
 mod waiting;
 
-pub use append::{AppendError, AppendedVisit, LogWriter, NewsPlan, Retained, SoonerVisit, VisitRecord};
+pub use append::{
+    AdoptedSource, AppendError, AppendedVisit, BadExport, LogWriter, NewsPlan, Retained, SoonerVisit,
+    SourceExport, VisitRecord,
+};
 pub use journal::MisplacedSegment;
 pub use notes::OpenNote;
 pub use open::open;

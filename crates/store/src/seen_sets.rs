@@ -89,7 +89,8 @@ impl StoredSeenSet {
             && bytes + delta.len() <= base.value.len() * DELTA_BYTES_PER_BASE
     }
 
-    fn write_whole(
+    /// Writes the whole set, of which the deltas that are stored are none.
+    pub(crate) fn write_whole(
         self,
         table: &Table,
         source: &SourceId,

@@ -26,16 +26,24 @@ impl WaitingItems {
     pub(crate) fn read(table: &Table, source: &SourceId) -> Result<Self, TableError> {
         let Some(stored) = table.get(&record::waiting_key(source))? else { return Ok(Self::default()) };
         let damaged = |damage| table.damaged(format!("what waits of source {source}"), damage);
-        let (hashes, rest) = record::unseal(&stored.value).map_err(damaged)?.as_chunks();
-        match rest {
-            [] => Ok(Self(hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect())),
-            _ => Err(damaged(Damage::Cut)),
+        record::unseal(&stored.value).and_then(Self::from_bytes).map_err(damaged)
+    }
+
+    /// As [`WaitingItems::to_bytes`] returns them.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Damage> {
+        match bytes.as_chunks() {
+            (hashes, []) => Ok(Self(hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect())),
+            _ => Err(Damage::Cut),
         }
     }
 
+    /// 8 bytes LE for each.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|hash| hash.to_le_bytes()).collect()
+    }
+
     pub(crate) fn write(&self, changes: &mut Changes, source: &SourceId) {
-        let hashes: Vec<_> = self.0.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        let value = (!self.0.is_empty()).then(|| record::seal(&[&hashes]));
+        let value = (!self.0.is_empty()).then(|| record::seal(&[&self.to_bytes()]));
         changes.journalled(record::waiting_key(source), value);
     }
 

@@ -15,6 +15,7 @@ mod announcer;
 mod connection;
 mod epoch;
 mod event_stream;
+mod identity;
 mod message;
 mod names;
 mod notices;
@@ -23,6 +24,8 @@ mod pages;
 pub(crate) mod requests;
 mod seen;
 mod shards;
+mod snapshots;
+mod subject_events;
 mod subscribe;
 mod survey;
 
@@ -38,13 +41,18 @@ pub use notices::{
     DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, HEARTBEAT_INTERVAL, NOTICE_HELD_MAX, NewestSeen,
     NoticeKind,
 };
-pub use outbox::{OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
+pub use outbox::{
+    KnownEnds, OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxReports, OutboxStatus,
+};
 pub use pages::{PageProblem, PageStart, StreamPages};
 pub use requests::{NatsResponder, RequestCounters, RequestCounts};
 pub use seen::{answer_seen, newest_seen};
 pub use shards::{
     BadShardSet, LEASE_EXPIRES_AFTER, LEASE_RENEWED_EVERY, LEASE_TRUSTED_FOR, MemberRecord, MemberState,
     MemberStates, Membership, SHARDS, ShardPlan, ShardSet, ShardTable, StoredTable, shard_of,
+};
+pub use snapshots::{
+    LaterEvent, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots, SourceSnapshot,
 };
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{

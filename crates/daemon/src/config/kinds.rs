@@ -33,6 +33,7 @@ pub(super) enum ValueKind {
     UserAgent,
     WireTransport,
     NatsName,
+    OptionalNatsName,
     Level,
     Format,
     List(ListItem),
@@ -174,6 +175,7 @@ impl ValueKind {
             ValueKind::UserAgent => return shapes::user_agent(&text).map(Value::Text),
             ValueKind::WireTransport => shapes::one_of(&text, &["local", "nats"])?,
             ValueKind::NatsName => shapes::nats_name(&text)?,
+            ValueKind::OptionalNatsName if !text.is_empty() => shapes::nats_name(&text)?,
             ValueKind::Level => crate::logs::check_level(&text)?,
             ValueKind::Format => shapes::one_of(&text, &["auto", "text", "json", "journald"])?,
             ValueKind::Duration(min, max) => {
@@ -182,6 +184,7 @@ impl ValueKind {
             }
             ValueKind::OptionalPath
             | ValueKind::OptionalRunDir
+            | ValueKind::OptionalNatsName
             | ValueKind::OptionalUrl
             | ValueKind::OptionalProxy
             | ValueKind::OptionalText

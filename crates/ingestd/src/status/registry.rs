@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,7 @@ pub(crate) struct SourceEntry {
     pub(crate) source: Arc<Source>,
     /// What the visit waits for, while the source is fetching.
     pub(crate) phase: VisitPhaseCell,
+    is_leaving: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -113,13 +117,23 @@ fn next_planned(state: &SourceState) -> (Option<Timestamp>, &str) {
 impl SourceEntry {
     pub(crate) fn new(source: Arc<Source>, state: SourceState) -> Self {
         let activity = if source.enabled { Activity::Idle } else { Activity::Disabled };
-        let phase = VisitPhaseCell::default();
-        Self { source, phase, inner: Mutex::new(Inner { activity, state, ..Inner::default() }) }
+        let (phase, is_leaving) = (VisitPhaseCell::default(), AtomicBool::new(false));
+        Self { source, phase, is_leaving, inner: Mutex::new(Inner { activity, state, ..Inner::default() }) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Every write is a single assignment, so a panic while it is held leaves nothing half done.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another daemon visits the source from now on: this entry goes out of the registry, and never comes back.
+    pub(crate) fn set_leaving(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+    }
+
+    /// Whether the source leaves for another daemon, or has left.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_activity(&self, activity: Activity, now: Timestamp) {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use actix::{Handler, MessageResult};
+use actix::{AsyncContext as _, Handler, MessageResult};
 use news::{Source, SourceId};
 
 use super::{
@@ -20,8 +20,8 @@ use crate::{
 impl Handler<ApplyCatalogue> for Supervisor {
     type Result = MessageResult<ApplyCatalogue>;
 
-    fn handle(&mut self, message: ApplyCatalogue, _: &mut Self::Context) -> Self::Result {
-        let ApplyCatalogue { catalogue, stored_states, request_hashes } = message;
+    fn handle(&mut self, message: ApplyCatalogue, actor_ctx: &mut Self::Context) -> Self::Result {
+        let ApplyCatalogue { catalogue, stored_states, request_hashes, elsewhere } = message;
         let sources = format!("{} sources", catalogue.sources.len());
         let _at_work = daemon::work::on("taking the catalogue", sources);
         (self.stored_states, self.request_hashes) = (stored_states, request_hashes);
@@ -29,10 +29,25 @@ impl Handler<ApplyCatalogue> for Supervisor {
         let mut diff = CatalogueDiff { removed, ..CatalogueDiff::default() };
         let mut replaced = std::mem::take(&mut self.replacements);
         let is_reload = std::mem::replace(&mut self.has_catalogue, true);
-        let mut to_start = Vec::new();
+        let was_elsewhere = std::mem::take(&mut self.elsewhere);
+        let (mut to_start, mut to_leave) = (Vec::new(), Vec::new());
         for source in catalogue.sources {
             let is_listed = self.sources.contains_key(&source.id);
+            let comes_back = was_elsewhere.contains_key(&source.id);
             match self.sources.get(&source.id) {
+                running if elsewhere.contains(&source.id) => {
+                    let begins = running.is_some_and(|running| !running.is_leaving());
+                    to_leave.extend(begins.then(|| source.id.clone()));
+                    self.elsewhere.insert(source.id.clone(), source);
+                    diff.unchanged += 1;
+                    continue;
+                }
+                Some(running) if running.is_leaving() => {
+                    // It starts when it has left.
+                    self.replacements.insert(source.id.clone(), source);
+                    diff.unchanged += 1;
+                    continue;
+                }
                 Some(running)
                     if *running.entry.source == source
                         && !replaced.contains_key(&source.id)
@@ -52,18 +67,17 @@ impl Handler<ApplyCatalogue> for Supervisor {
                     }
                     diff.changed += 1;
                 }
+                None if comes_back => diff.unchanged += 1,
                 None => diff.added += 1,
             }
-            to_start.push((source, is_reload && !is_listed));
+            to_start.push((source, is_reload && !is_listed && !comes_back));
+        }
+        if !to_leave.is_empty() {
+            actor_ctx.spawn(self.leave(to_leave, false));
         }
         self.start_sources(to_start);
         self.documents.accept();
-        self.ctx.metrics.sources.set(i64::try_from(self.sources.len()).unwrap_or(i64::MAX));
-        self.announce_catalogue();
-        if let Some(websub) = &self.websub {
-            // With a full mailbox, the next periodic review finds the changes.
-            websub.try_send(ReviewSubscriptions).ok();
-        }
+        self.note_sources();
         MessageResult(diff)
     }
 }
@@ -72,11 +86,13 @@ impl Handler<OwnSources> for Supervisor {
     type Result = MessageResult<OwnSources>;
 
     fn handle(&mut self, _: OwnSources, _: &mut Self::Context) -> Self::Result {
-        let newest = |(id, supervised): (&SourceId, &SupervisedSource)| {
-            let source = self.replacements.get(id).unwrap_or(&supervised.entry.source);
-            source.list.is_none().then(|| source.clone())
-        };
-        MessageResult(self.sources.iter().filter_map(newest).collect())
+        let here = self.sources.iter().filter(|(id, _)| !self.elsewhere.contains_key(*id));
+        let newest = here.map(|(id, supervised)| match self.replacements.get(id) {
+            Some(source) => source,
+            None => &*supervised.entry.source,
+        });
+        let all = newest.chain(self.elsewhere.values());
+        MessageResult(all.filter(|source| source.list.is_none()).cloned().collect())
     }
 }
 
@@ -96,9 +112,19 @@ impl Supervisor {
         removed
     }
 
+    /// Other sources run than before.
+    pub(super) fn note_sources(&self) {
+        self.ctx.metrics.sources.set(i64::try_from(self.sources.len()).unwrap_or(i64::MAX));
+        self.announce_catalogue();
+        if let Some(websub) = &self.websub {
+            // With a full mailbox, the next periodic review finds the changes.
+            websub.try_send(ReviewSubscriptions).ok();
+        }
+    }
+
     /// Starts sources from their stored states, with their first visits spread over time. The second of each pair says that
     /// the running daemon did not have the source until now.
-    fn start_sources(&mut self, sources: Vec<(Source, bool)>) {
+    pub(super) fn start_sources(&mut self, sources: Vec<(Source, bool)>) {
         let now = self.ctx.now();
         let mut stored_states = std::mem::take(&mut self.stored_states);
         let mut documents = HashMap::new();
@@ -146,7 +172,7 @@ impl Supervisor {
 
     /// Has the actor of a source that is being visited stop when the visit ends. Returns whether there is such a
     /// visit.
-    fn stop_after_visit(&self, id: &SourceId) -> bool {
+    pub(super) fn stop_after_visit(&self, id: &SourceId) -> bool {
         let Some(SupervisedSource { entry, actor: Some(actor), rebuild_at: None }) = self.sources.get(id)
         else {
             return false;
@@ -160,8 +186,9 @@ impl Supervisor {
     /// Starts the changed sources for which the visit of the old one has ended.
     pub(super) fn start_replacements(&mut self) {
         let has_ended = |id: &&SourceId| {
-            let actor = self.sources.get(*id).and_then(|supervised| supervised.actor.as_ref());
-            actor.is_none_or(|actor| !actor.connected())
+            let Some(supervised) = self.sources.get(*id) else { return true };
+            // One that leaves starts when that has ended.
+            !supervised.is_leaving() && supervised.actor.as_ref().is_none_or(|actor| !actor.connected())
         };
         let ended: Vec<_> = self.replacements.keys().filter(has_ended).cloned().collect();
         for id in ended {

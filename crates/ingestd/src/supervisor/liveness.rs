@@ -27,8 +27,9 @@ impl Supervisor {
             checked += 1;
             last = Some(id);
             match supervised.rebuild_at {
-                // It stopped in order to be replaced.
+                // It stopped in order to be replaced, or to leave.
                 None if self.replacements.contains_key(id) => {}
+                _ if supervised.is_leaving() => {}
                 None if supervised.is_dead() => {
                     let deaths = supervised.entry.count_restart();
                     let wait = REBUILD_FIRST.saturating_mul(1 << (deaths - 1).min(16)).min(REBUILD_LONGEST);

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -89,6 +90,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         metrics: metrics.clone(),
         recording: Recording::new(clock.clone(), metrics.clone()),
         watch: daemon::watch::Watch::new(),
+        changed: None,
     };
     let (recorder, _thread) =
         Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();
@@ -116,9 +118,11 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         metrics: metrics.clone(),
     };
     let registry = SourceRegistry::default();
-    let (pauses, removals) = (recorder.clone().recipient(), recorder.recipient());
+    let (pauses, removals) = (recorder.clone().recipient(), recorder.clone().recipient());
+    let subscriptions = recorder.recipient();
     let ctx = Rc::new(ctx);
-    let supervisor = Supervisor::new(Rc::clone(&ctx), registry.clone(), pauses, removals, None).start();
+    let supervisor =
+        Supervisor::new(Rc::clone(&ctx), registry.clone(), pauses, removals, subscriptions, None).start();
     let ctx = Some(ctx);
     Harness { supervisor, ctx, registry, notices: received, url: serve().await, metrics, directory, reader }
 }
@@ -141,6 +145,7 @@ impl Harness {
             catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: HashMap::new(),
             request_hashes: HashMap::new(),
+            elsewhere: HashSet::new(),
         };
         self.supervisor.send(message).await.unwrap()
     }
@@ -149,7 +154,9 @@ impl Harness {
     pub(crate) async fn reload(&self, sources: Vec<Source>, credentials: &CredentialFiles) -> CatalogueDiff {
         let supervisor = self.supervisor.clone().recipient();
         let catalogue = Catalogue { sources, ..Catalogue::default() };
-        crate::catalogue::apply_catalogue(&supervisor, catalogue, credentials, &self.reader).await.unwrap()
+        crate::catalogue::apply_catalogue(&supervisor, catalogue, credentials, &self.reader, HashSet::new())
+            .await
+            .unwrap()
     }
 
     /// The next report of a visit.
@@ -399,6 +406,7 @@ fn a_pause_ends_by_itself_and_an_ended_one_is_discarded_at_a_start() {
             catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: stored_states.into(),
             request_hashes: HashMap::new(),
+            elsewhere: HashSet::new(),
         };
         harness.supervisor.send(message).await.unwrap();
         let paused = |id: &str| harness.registry.get(id).unwrap().pause();
@@ -441,6 +449,7 @@ fn items_that_wait_are_counted_as_lost_when_their_source_gets_another_address() 
             catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: stored_states.into(),
             request_hashes: HashMap::new(),
+            elsewhere: HashSet::new(),
         };
         harness.supervisor.send(message).await.unwrap();
         assert_eq!(harness.metrics.items_lost.get(), 7);
@@ -462,6 +471,7 @@ fn a_restart_spreads_what_is_due_and_keeps_what_is_not() {
             catalogue: Catalogue { sources, ..Catalogue::default() },
             stored_states: stored_states.into(),
             request_hashes: HashMap::new(),
+            elsewhere: HashSet::new(),
         };
         harness.supervisor.send(message).await.unwrap();
         let next = |id: &str| harness.registry.get(id).unwrap().state().next_visit;
@@ -508,6 +518,7 @@ fn skipped_hours_defer_an_overdue_source_unless_it_was_in_a_burst() {
                 .map(|(id, next, recent)| (SourceId::try_new(id).unwrap(), state(*next, recent)))
                 .collect(),
             request_hashes: HashMap::new(),
+            elsewhere: HashSet::new(),
         };
         harness.supervisor.send(message).await.unwrap();
         let entry = |id: &str| harness.registry.get(id).unwrap();
@@ -556,6 +567,7 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
             catalogue: Catalogue { sources: vec![plain.clone()], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
+            elsewhere: HashSet::new(),
         };
         harness.supervisor.send(message).await.unwrap();
         let report = harness.report().await;
@@ -574,6 +586,7 @@ fn a_changed_source_is_visited_at_once_and_so_is_one_that_is_added_again() {
             catalogue: Catalogue { sources: vec![plain], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
+            elsewhere: HashSet::new(),
         };
         harness.supervisor.send(message).await.unwrap();
         assert_eq!(harness.report().await.status, VisitStatus::Unchanged, "added again");
@@ -623,6 +636,7 @@ fn a_restart_and_a_clock_jump_leave_a_gone_source_alone() {
             catalogue: Catalogue { sources: vec![source], ..Catalogue::default() },
             stored_states,
             request_hashes: HashMap::new(),
+            elsewhere: HashSet::new(),
         };
         harness.supervisor.send(message).await.unwrap();
         harness.supervisor.send(Jump { by_ms: 7_200_000 }).await.unwrap();

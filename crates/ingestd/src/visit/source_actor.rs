@@ -10,8 +10,8 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, SpawnHandle,
-    WrapFuture as _,
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message,
+    ResponseActFuture, SpawnHandle, WrapFuture as _,
 };
 use control::black_box::BlackBoxEvent;
 use daemon::{black_box, work};
@@ -63,6 +63,11 @@ pub(crate) struct Reschedule;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct StopAfterVisit;
+
+/// Answered with an error when the actor has ended.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct AwaitEnd;
 
 impl SourceActor {
     pub(crate) fn new(entry: Arc<SourceEntry>, ctx: Rc<VisitContext>) -> Self {
@@ -289,6 +294,15 @@ impl Handler<StopAfterVisit> for SourceActor {
         if !self.is_visiting {
             actor_ctx.stop();
         }
+    }
+}
+
+/// The answer is dropped with the actor.
+impl Handler<AwaitEnd> for SourceActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: AwaitEnd, _: &mut Self::Context) -> Self::Result {
+        Box::pin(std::future::pending().into_actor(self))
     }
 }
 

@@ -84,7 +84,8 @@ impl StoreImport {
         // The JSON of an update does not say when it was recorded, and events are in the order of that.
         self.recorded = self.recorded.max(event.first_seen);
         let sealed = record::seal_event(event.kind, self.recorded, &json);
-        self.seen.entry(event.source.clone()).or_default().add(&event.item, event.first_seen);
+        let seen = self.seen.entry(event.source.clone()).or_default();
+        seen.add(event.kind, &event.item, event.first_seen);
         self.draft.add_event(seq, event.source, self.recorded, sealed)?;
         self.next = seq.next();
         Ok(ImportedEvent::New)

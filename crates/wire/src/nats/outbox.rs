@@ -11,16 +11,16 @@
 //! Never here: a publication that is not guarded by the number of the message before it.
 
 mod deliver;
+mod known_ends;
 mod published;
 mod status;
 mod window;
 
 use std::{
-    collections::HashMap,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -35,9 +35,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::known_ends::KnownEnds;
 pub use self::status::{OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 use self::{
-    deliver::{Delivery, Session, SessionEnd, SubjectEnd, delay},
+    deliver::{Delivery, Session, SessionEnd, delay},
     published::{PublishedMessage, PublishedThrough},
     status::Told,
     window::{OutgoingEvent, Window, WindowBounds},
@@ -61,8 +62,6 @@ const WINDOW_EVENTS: usize = 16 * 1024;
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// About the bytes of events in flight.
 const IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
-/// Subjects whose last message is remembered; of others the server is asked.
-const SUBJECTS_MAX: usize = 64 * 1024;
 /// How often it is written down how far the outbox has come.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take to write it down at the end.
@@ -80,6 +79,7 @@ pub struct Outbox {
     log: Arc<dyn EventLog>,
     head_changed: watch::Receiver<Seq>,
     bounds: WindowBounds,
+    known: KnownEnds,
     told: Told,
     progress: Progress,
     /// The server that the question of what others have seen was last asked through.
@@ -98,9 +98,6 @@ struct Progress {
     record: Option<EpochRecord>,
     through: Seq,
     newest: Option<PublishedMessage>,
-    ends: HashMap<Arc<str>, SubjectEnd>,
-    /// Whether `ends` has all subjects that were published to under this epoch.
-    is_complete: Arc<AtomicBool>,
     refill: Option<Refill>,
     saved: Option<PublishedThrough>,
 }
@@ -111,7 +108,7 @@ struct Refill {
     since: Instant,
 }
 
-type DeliveryResult = (u64, Arc<str>, Result<Delivery, SessionEnd>);
+type DeliveryResult = (u64, Result<Delivery, SessionEnd>);
 type Deliveries = FuturesUnordered<Pin<Box<dyn Future<Output = DeliveryResult> + Send>>>;
 
 /// What a session does besides deliveries; one of each at a time.
@@ -156,6 +153,7 @@ impl Outbox {
             log,
             head_changed,
             bounds,
+            known: KnownEnds::default(),
             told: Told { status, counters, reports },
             progress: Progress::default(),
             asked: None,
@@ -169,6 +167,12 @@ impl Outbox {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<OutboxStatus> {
         self.told.status.subscribe()
+    }
+
+    /// What it knows of the subjects that it publishes to.
+    #[must_use]
+    pub fn known_ends(&self) -> KnownEnds {
+        self.known.clone()
     }
 
     /// Publishes until `stop`; then for at most [`OUTBOX_STOP_MAX`] what is recorded and not published yet.
@@ -246,7 +250,7 @@ impl Outbox {
             handle,
             epoch: record.epoch.clone(),
             log_epoch: self.log.bounds().epoch,
-            is_complete: Arc::clone(&self.progress.is_complete),
+            known: self.known.clone(),
             last: AtomicU64::new(state.last),
             failing: AtomicUsize::new(0),
             told: self.told.clone(),
@@ -303,6 +307,7 @@ impl Outbox {
                 saved.through, bounds.head
             )));
         }
+        self.known.begin_epoch(&record.epoch, saved.is_none());
         self.progress = match saved {
             Some(saved) => Progress {
                 record: Some(record.clone()),
@@ -314,7 +319,6 @@ impl Outbox {
             None => Progress {
                 record: Some(record.clone()),
                 through: bounds.oldest.previous(),
-                is_complete: Arc::new(AtomicBool::new(true)),
                 refill: Some(Refill { until: bounds.head, since: Instant::now() }),
                 ..Progress::default()
             },
@@ -417,12 +421,8 @@ impl Outbox {
     /// Sends what may be sent.
     fn launch(&mut self, session: &Arc<Session>, window: &mut Window, deliveries: &mut Deliveries) {
         while let Some((number, outgoing)) = window.next() {
-            let (session, subject) = (Arc::clone(session), Arc::clone(&outgoing.subject));
-            let end = self.progress.ends.get(&subject).copied();
-            deliveries.push(Box::pin(async move {
-                let result = session.deliver(outgoing, end).await;
-                (number, subject, result)
-            }));
+            let session = Arc::clone(session);
+            deliveries.push(Box::pin(async move { (number, session.deliver(outgoing).await) }));
         }
     }
 
@@ -497,7 +497,7 @@ impl Outbox {
         window: &mut Window,
         result: DeliveryResult,
     ) -> Result<(), SessionEnd> {
-        let (number, subject, delivery) = result;
+        let (number, delivery) = result;
         let counters = &self.told.counters;
         let end = match delivery? {
             Delivery::Published(end) => {
@@ -508,30 +508,24 @@ impl Outbox {
                 OutboxCounters::add(&counters.passed_over, 1);
                 Some(end)
             }
+            Delivery::Same => {
+                OutboxCounters::add(&counters.same_as_another, 1);
+                None
+            }
             Delivery::Refused => None,
         };
         window.settle(number);
-        if let Some(end) = end {
-            self.remember(subject, end);
+        let newest = self.progress.newest.map_or(0, |newest| newest.stream_seq);
+        if let Some(end) = end.filter(|end| end.sequence > newest)
+            && let Some(origin) = end.origin
+        {
+            self.progress.newest = Some(PublishedMessage { stream_seq: end.sequence, origin });
         }
         // While one of them fails, it is not told again and again that others do not.
         if session.failing.load(Relaxed) == 0 && !self.told.status.borrow().connected {
             self.told.works(self.stream.connection().server());
         }
         Ok(())
-    }
-
-    fn remember(&mut self, subject: Arc<str>, end: SubjectEnd) {
-        let progress = &mut self.progress;
-        if progress.ends.len() >= SUBJECTS_MAX && !progress.ends.contains_key(&subject) {
-            progress.ends.clear();
-            progress.is_complete.store(false, Relaxed);
-        }
-        progress.ends.insert(subject, end);
-        let newest = progress.newest.map_or(0, |newest| newest.stream_seq);
-        if let Some(origin) = end.origin.filter(|_| end.sequence > newest) {
-            progress.newest = Some(PublishedMessage { stream_seq: end.sequence, origin });
-        }
     }
 
     /// Shows how far the outbox has come, and ends a refill that has come to its end.

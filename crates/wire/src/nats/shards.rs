@@ -1,10 +1,10 @@
 //! Which daemon visits which sources, if several divide one list among them.
 //!
 //! ```text
-//! a source ─► the host of its address ─► one of 4,096 shards ─► its owner, in the table `shards` of the bucket
+//! a source ─► the host of its address ─► one of 4,096 shards ─► its owner, in the table of the group
 //! ```
 //!
-//! A member is a daemon that shares. Rendezvous hashing over the live members names the owner that each shard should have; the
+//! The daemons with the same `ingestd.share_group` are the members of a group. Rendezvous hashing over the live members names the owner that each shard should have; the
 //! table says which one it has, and changes by compare-and-set only. So two members never own a shard at once, whatever they
 //! believe about each other.
 
@@ -34,7 +34,7 @@ pub fn shard_of(host: &str) -> u16 {
     u16::try_from(news::stable_hash(host.as_bytes()) % u64::from(SHARDS)).expect("it is less than 4,096")
 }
 
-/// What a member says of itself with each renewal of its lease: key `member.<daemon>` of the bucket.
+/// What a member says of itself with each renewal of its lease: key `member.<group>.<daemon>` of the bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {
     /// The name of the daemon: the epoch of its log.
@@ -51,7 +51,7 @@ pub struct MemberRecord {
     pub visited: u64,
 }
 
-/// The members, and which shards each owns: key `shards` of the bucket.
+/// The members of a group, and which shards each owns: key `shards.<group>` of the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardTable {
     /// All members that are or were there.

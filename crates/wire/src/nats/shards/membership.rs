@@ -14,9 +14,9 @@ use tokio::sync::OnceCell;
 use super::{MemberRecord, ShardTable};
 use crate::nats::event_stream::{EventStream, StreamProblem, chain};
 
-/// The key of the table.
-const TABLE_KEY: &str = "shards";
-/// With it the keys of the members begin.
+/// With it the keys of the tables begin; the name of the group follows.
+const TABLE_KEY_PREFIX: &str = "shards.";
+/// With it the keys of the members begin; the names of the group and of the daemon follow.
 const MEMBER_KEY_PREFIX: &str = "member.";
 /// Records of members that are read at once.
 const READS_MAX: usize = 32;
@@ -30,18 +30,19 @@ pub struct StoredTable {
     revision: u64,
 }
 
-/// The bucket, for what members do with it. Each request is answered within seconds or fails.
+/// The bucket, for what the members of one group do with it. Each request is answered within seconds or fails.
 #[derive(Clone)]
 pub struct Membership {
     stream: EventStream,
+    group: Arc<str>,
     bucket: Arc<OnceCell<Store>>,
 }
 
 impl Membership {
-    /// Beside this stream.
+    /// Of a group, beside this stream.
     #[must_use]
-    pub fn new(stream: EventStream) -> Self {
-        Self { stream, bucket: Arc::default() }
+    pub fn new(stream: EventStream, group: &str) -> Self {
+        Self { stream, group: group.into(), bucket: Arc::default() }
     }
 
     /// Renews the lease of a member; returns when the servers have stored it.
@@ -50,7 +51,7 @@ impl Membership {
     /// [`StreamProblem`]
     pub async fn renew(&self, record: &MemberRecord) -> Result<(), StreamProblem> {
         let json = serde_json::to_vec(record).expect("a record has a JSON form").into();
-        let renewed = self.bucket().await?.put(member_key(&record.daemon), json).await;
+        let renewed = self.bucket().await?.put(self.member_key(&record.daemon), json).await;
         renewed.map(drop).map_err(|e| no_answer(&e))
     }
 
@@ -63,7 +64,7 @@ impl Membership {
         members: impl Iterator<Item = &'a String>,
     ) -> Result<Vec<(MemberRecord, u64)>, StreamProblem> {
         let bucket = self.bucket().await?;
-        let read = |member: String| async move { last(bucket, &member_key(&member)).await };
+        let read = |member: String| async move { last(bucket, &self.member_key(&member)).await };
         let leases: Vec<_> = stream::iter(members.cloned().collect::<Vec<_>>())
             .map(read)
             .buffered(READS_MAX)
@@ -80,7 +81,7 @@ impl Membership {
     /// # Errors
     /// [`StreamProblem`]
     pub async fn table(&self) -> Result<StoredTable, StreamProblem> {
-        let Some((json, revision)) = last(self.bucket().await?, TABLE_KEY).await? else {
+        let Some((json, revision)) = last(self.bucket().await?, &self.table_key()).await? else {
             return Ok(StoredTable::default());
         };
         let table = serde_json::from_slice(&json)
@@ -100,12 +101,12 @@ impl Membership {
         let json = serde_json::to_vec(&table).expect("a table has a JSON form").into();
         let bucket = self.bucket().await?;
         let revision = match before.revision {
-            0 => match bucket.create(TABLE_KEY, json).await {
+            0 => match bucket.create(self.table_key(), json).await {
                 Ok(revision) => revision,
                 Err(error) if error.kind() == CreateErrorKind::AlreadyExists => return Ok(None),
                 Err(error) => return Err(no_answer(&error)),
             },
-            revision => match bucket.update(TABLE_KEY, json, revision).await {
+            revision => match bucket.update(self.table_key(), json, revision).await {
                 Ok(revision) => revision,
                 Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => return Ok(None),
                 Err(error) => return Err(no_answer(&error)),
@@ -114,15 +115,19 @@ impl Membership {
         Ok(Some(StoredTable { table, revision }))
     }
 
+    fn table_key(&self) -> String {
+        format!("{TABLE_KEY_PREFIX}{}", self.group)
+    }
+
+    fn member_key(&self, daemon: &str) -> String {
+        format!("{MEMBER_KEY_PREFIX}{}.{daemon}", self.group)
+    }
+
     /// It goes by its name: one that is made anew is the same to it.
     async fn bucket(&self) -> Result<&Store, StreamProblem> {
         let missing = || StreamProblem::NoAnswer("the bucket does not exist yet".to_owned());
         self.bucket.get_or_try_init(|| async { self.stream.bucket().await?.ok_or_else(missing) }).await
     }
-}
-
-fn member_key(daemon: &str) -> String {
-    format!("{MEMBER_KEY_PREFIX}{daemon}")
 }
 
 /// The value of a key and its revision, as the leader has them.
