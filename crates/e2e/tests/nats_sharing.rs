@@ -6,9 +6,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use e2e::{
-    Binary, NatsServer, Origin, Signal, TestStack, TestSubscriber, Transport, delivery, http, http::Address,
+    Binary, NatsServer, Origin, TestStack, TestSubscriber, Transport, faults, http, http::Address,
     nats_server_program, scenario, wait_for,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// Only a fault reaches it.
@@ -88,7 +89,7 @@ impl Shared {
         wait_for("everything is delivered", SOON, async || (subscriber.count("item") >= total).then_some(()))
             .await
             .unwrap_or_else(|error| panic!("{error}: {} of {total}", subscriber.count("item")));
-        assert_eq!(delivery::faults(&published, &subscriber.records()), [""; 0]);
+        assert_eq!(faults(&published, &subscriber.records()), [""; 0]);
     }
 
     /// Each feed was asked for once without validators: what a daemon learns of it goes to the next one.
