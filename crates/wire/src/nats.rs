@@ -11,6 +11,7 @@
 //!
 //! Never here: the content of events, the store, feeds.
 
+mod alias_watch;
 mod announcer;
 mod connection;
 mod epoch;
@@ -29,6 +30,7 @@ mod subject_events;
 mod subscribe;
 mod survey;
 
+pub use alias_watch::AliasWatch;
 pub use announcer::Announcer;
 pub use connection::{
     NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
@@ -52,7 +54,7 @@ pub use shards::{
     MemberStates, Membership, SHARDS, ShardPlan, ShardSet, ShardTable, StoredTable, shard_of,
 };
 pub use snapshots::{
-    LaterEvent, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots, SourceSnapshot,
+    LaterEvent, NewSnapshot, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots,
 };
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
