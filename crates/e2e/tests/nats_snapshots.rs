@@ -13,8 +13,8 @@ use bytes::Bytes;
 use e2e::{NatsServer, nats_server_program};
 use news::{Cursor, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId, Timestamp};
 use wire::nats::{
-    EventMessage, EventStream, NatsConnection, NatsCredentials, NatsSettings, SnapshotCounters,
-    SnapshotOutcome, Snapshots, SourceSnapshot, StreamLimits, StreamProblem, SubjectNames,
+    EventMessage, EventStream, NatsConnection, NatsCredentials, NatsSettings, NewSnapshot, SnapshotCounters,
+    SnapshotOutcome, Snapshots, StreamLimits, StreamProblem, SubjectNames,
 };
 
 /// How long anything may take on a busy machine.
@@ -46,9 +46,9 @@ async fn snapshots(server: &NatsServer, daemon: &str) -> (Snapshots, Arc<Snapsho
     (snapshots, counters)
 }
 
-fn snapshot(state: &'static str, seen: Option<&'static str>, through: Option<Cursor>) -> SourceSnapshot {
+fn snapshot(state: &'static str, seen: Option<&'static str>, through: Option<Cursor>) -> NewSnapshot {
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
-    SourceSnapshot { source: "a-b".to_owned(), through, state: bytes(state), seen: seen.map(bytes) }
+    NewSnapshot { source: "a-b".to_owned(), through, state: bytes(state), seen: seen.map(bytes) }
 }
 
 /// Publishes items of the source `a-b`, as the daemon `log` does.
@@ -158,7 +158,7 @@ async fn a_part_that_is_too_large_is_said_and_the_rest_is_published() {
     let (daemon, counters) = snapshots(&server, "one").await;
     daemon.read("a-b", "general").await.unwrap();
     let seen = Bytes::from(vec![1; 65_500]);
-    let written = SourceSnapshot { seen: Some(seen), ..snapshot("state", None, None) };
+    let written = NewSnapshot { seen: Some(seen), ..snapshot("state", None, None) };
     let too_large = vec![("seen", 65_500)];
     assert_eq!(daemon.publish(written).await.unwrap(), SnapshotOutcome::Published { too_large });
     assert_eq!(counters.too_large.load(Relaxed), 1);

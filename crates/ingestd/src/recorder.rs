@@ -551,7 +551,8 @@ mod tests {
         let metrics = IngestMetrics::register(&MetricsRegistry::new());
         let recording = Recording::new(clock.clone(), metrics.clone());
         let (retention_age, watch) = (Duration::MAX, Watch::new());
-        WriterLoop { writer, reader, head_changed, clock, retention_age, metrics, recording, watch }
+        let changed = None;
+        WriterLoop { writer, reader, head_changed, clock, retention_age, metrics, recording, watch, changed }
     }
 
     /// Commits that the writer makes of these visits, by what each uses of the memory budget, if all of them are queued.

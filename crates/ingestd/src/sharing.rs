@@ -92,7 +92,7 @@ impl Sharing {
             (self.ends.list.clone(), self.ends.visited.subscribe()),
         );
         let publisher = SnapshotPublisher::new(
-            Snapshots::new(stream, daemon, Arc::default()),
+            Snapshots::new(stream, daemon, Arc::clone(&self.metrics.counts().snapshots)),
             daemon,
             self.actors.clone(),
             outbox,

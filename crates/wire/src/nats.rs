@@ -54,12 +54,12 @@ pub use shards::{
     MemberStates, Membership, SHARDS, ShardPlan, ShardSet, ShardTable, StoredTable, shard_of,
 };
 pub use snapshots::{
-    LaterEvent, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots, SourceSnapshot,
+    LaterEvent, NewSnapshot, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots,
 };
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
-    NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
-    SurveyedServer, SurveyedStream,
+    MonitoredServer, NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox,
+    SurveyedReader, SurveyedServer, SurveyedStream,
 };
 
 /// With it the keys of the bucket begin that say how far a daemon has published; the epoch of its log follows.

@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use e2e::{NatsServer, nats_server_program};
+use e2e::{NatsCluster, NatsServer, nats_server_program};
 use news::{Cursor, Event, EventKind, Item, Seq};
+use wire::nats::OutboxReport;
 
 use crate::support::{MemoryLog, Running, Stored, check_order, jetstream_of, stored};
 
@@ -219,11 +220,7 @@ async fn what_the_store_knows_is_not_read_and_what_it_does_not_know_is_said() {
     let mut successor = Running::start(&server, &new).await;
     successor.published().await;
     assert_eq!(successor.counters.same_as_another.load(Relaxed), 1);
-    assert_eq!(
-        successor.known.last_of(subject, Seq(1)),
-        Some(at(0)).filter(|at| at.seq > Seq(0)),
-        "299 are unknown"
-    );
+    assert_eq!(successor.known.last_of(subject, Seq(1)), None, "all but one are unknown, from the first on");
     successor.known.know(subject, &at(300), Seq(1));
     assert_eq!(successor.known.last_of(subject, Seq(1)), Some(at(300)));
     successor.kill().await;
@@ -257,6 +254,32 @@ async fn what_the_store_knows_is_not_read_and_what_it_does_not_know_is_said() {
     // An epoch that is over means nothing.
     successor.known.know(subject, &Cursor { epoch: old.epoch.clone(), seq: Seq(400) }, Seq(4));
     assert_eq!(successor.known.last_of(subject, Seq(4)), Some(at(302)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_daemons_that_publish_to_a_cluster_at_the_same_time_are_in_each_others_way_and_no_more() {
+    let Some(program) = nats_server_program() else { return };
+    let cluster = NatsCluster::start(&program).await.unwrap();
+    let logs = [MemoryLog::new("log1"), MemoryLog::new("log2")];
+    let mut one = Running::start_in_cluster(cluster.server(0), &logs[0]).await;
+    let mut two = Running::start_in_cluster(cluster.server(1), &logs[1]).await;
+    // Stream and bucket are made, and have their leaders.
+    logs.iter().for_each(|log| log.record(vec![recorded("s", EventKind::Item, "first", "0")]));
+    tokio::join!(one.published(), two.published());
+    [&one, &two].into_iter().for_each(|outbox| outbox.reports.lock().unwrap().clear());
+    let happenings = happenings(600, 3);
+    for now in happenings.chunks(50) {
+        logs.iter().for_each(|log| log.record(now.to_vec()));
+        tokio::join!(one.published(), two.published());
+    }
+    assert_eq!(told(&stored(cluster.server(2)).await).len(), happenings.len() + 1);
+    let retries = [&one, &two].map(|outbox| outbox.counters.retries.load(Relaxed));
+    assert!(retries.iter().sum::<u64>() > 0, "at times, the other one was quicker");
+    for outbox in [&one, &two] {
+        let reports = outbox.reports.lock().unwrap();
+        let is_lost = |report: &OutboxReport| matches!(report, OutboxReport::Lost { .. });
+        assert!(!reports.iter().any(is_lost), "{reports:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

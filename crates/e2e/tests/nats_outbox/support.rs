@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_nats::jetstream;
-use e2e::NatsServer;
+use e2e::{NatsCluster, NatsServer};
 use futures_util::StreamExt as _;
 use news::{Cursor, Epoch, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId, Timestamp};
 use tokio::{sync::watch, task::JoinHandle};
@@ -106,12 +106,16 @@ impl EventLog for MemoryLog {
 }
 
 pub(crate) async fn connect(server: &NatsServer) -> NatsConnection {
+    connect_to(server, 1).await
+}
+
+async fn connect_to(server: &NatsServer, replicas: usize) -> NatsConnection {
     let settings = NatsSettings {
         urls: vec![server.url()],
         names: SubjectNames::new("newswire"),
         credentials: NatsCredentials::default(),
         ca_file: None,
-        replicas: 1,
+        replicas,
         limits: StreamLimits { age: Duration::from_secs(36_000), events: 1_000_000, bytes: 1 << 30 },
         client: "test".to_owned(),
     };
@@ -131,7 +135,16 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(server: &NatsServer, log: &Arc<MemoryLog>) -> Self {
-        let stream = EventStream::new(connect(server).await);
+        Self::start_with(server, 1, log).await
+    }
+
+    /// On a server of a cluster, with a stream on all of its servers.
+    pub(crate) async fn start_in_cluster(server: &NatsServer, log: &Arc<MemoryLog>) -> Self {
+        Self::start_with(server, NatsCluster::SIZE, log).await
+    }
+
+    async fn start_with(server: &NatsServer, replicas: usize, log: &Arc<MemoryLog>) -> Self {
+        let stream = EventStream::new(connect_to(server, replicas).await);
         let (counters, reports) = (Arc::<OutboxCounters>::default(), Arc::<Mutex<Vec<_>>>::default());
         let reported = Arc::clone(&reports);
         let report = Arc::new(move |report| reported.lock().unwrap().push(report));

@@ -9,6 +9,7 @@ use std::{
 };
 
 use daemon::metrics::{MetricsRegistry, MetricsSink};
+use wire::nats::SnapshotCounters;
 
 use crate::lease::Lease;
 
@@ -32,6 +33,7 @@ pub(super) struct Counts {
     pub(super) snapshots_failed: AtomicU64,
     /// Sources whose snapshot waits.
     pub(super) snapshots_waiting: AtomicU64,
+    pub(super) snapshots: Arc<SnapshotCounters>,
 }
 
 impl SharingMetrics {
@@ -61,9 +63,37 @@ impl SharingMetrics {
             "Snapshots of sources that NATS did not confirm, or that another daemon was ahead of; they are published again",
             |c| &c.snapshots_failed,
         );
+        metrics.register_snapshots(registry);
         let of_gauges = metrics.clone();
         registry.register_collector(move |sink| of_gauges.write_gauges(sink));
         metrics
+    }
+
+    fn register_snapshots(&self, registry: &MetricsRegistry) {
+        let add = |name: &str, help: &str, read: fn(&SnapshotCounters) -> &AtomicU64| {
+            let counters = Arc::clone(&self.0.snapshots);
+            registry.register_counter(name, help, move || read(&counters).load(Relaxed));
+        };
+        add(
+            "newswire_ingestd_snapshots_fenced_total",
+            "Snapshots of sources that NATS refused, because another daemon has published one of the source since",
+            |c| &c.fenced,
+        );
+        add(
+            "newswire_ingestd_snapshots_too_large_total",
+            "States and seen sets that are larger than max_payload of the NATS servers; the daemon that takes the source over uses older ones",
+            |c| &c.too_large,
+        );
+        add(
+            "newswire_ingestd_snapshots_events_read_total",
+            "Events of the stream that were read when sources were taken over, because their snapshots did not know them",
+            |c| &c.events_read,
+        );
+        add(
+            "newswire_ingestd_snapshots_unread_total",
+            "Times that a source was taken over with more than 4096 such events, and the oldest were not read; those may be in the stream twice",
+            |c| &c.unread,
+        );
     }
 
     pub(super) fn show_lease(&self, lease: &Lease) {

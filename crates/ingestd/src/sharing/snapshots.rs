@@ -13,7 +13,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use wire::nats::{Predecessor, SnapshotOutcome, Snapshots, SourceSnapshot, StreamProblem};
+use wire::nats::{NewSnapshot, Predecessor, SnapshotOutcome, Snapshots, StreamProblem};
 
 use super::{
     ChangedSources, OutboxEnd, SharingActors,
@@ -182,7 +182,7 @@ impl SnapshotPublisher {
             return None;
         }
         let has_seen_changed = before.is_none_or(|before| before.seen != parts.seen);
-        let snapshot = SourceSnapshot {
+        let snapshot = NewSnapshot {
             source: source.to_string(),
             through: self.known_through(&source, head),
             state: state.into(),

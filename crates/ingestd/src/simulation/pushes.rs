@@ -19,7 +19,7 @@ use super::{
     pacing::{RecordingServers, gaps, sources},
     simulate, source,
 };
-use crate::websub::messages::{AcceptPush, PushResult, VerifyIntent};
+use crate::websub::messages::{AcceptPush, IntentAnswer, PushResult, VerifyIntent};
 
 const HOUR_MS: i64 = 3_600_000;
 /// When the pushes to a feed begin.
@@ -146,7 +146,7 @@ impl PushedFeed {
             lease: Some(Duration::from_secs(lease_s)),
             reason: String::new(),
         };
-        self.daemon.websub.as_ref().unwrap().send(verify).await.unwrap()
+        self.daemon.websub.as_ref().unwrap().send(verify).await.unwrap() == IntentAnswer::Confirmed
     }
 
     async fn restart(self, every: Duration) -> Self {

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::known_ends::KnownEnds;
 pub use self::status::{OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 use self::{
-    deliver::{Delivery, Session, SessionEnd, delay},
+    deliver::{Delivery, Session, SessionEnd, delay, look_again},
     ledger::{AliasLedger, NumberRead},
     published::{PublishedMessage, PublishedThrough},
     status::Told,
@@ -428,7 +428,10 @@ impl Outbox {
             .filter(|seen| seen.newest.epoch == record.epoch)
             .max_by_key(|seen| seen.newest.seq);
         if let Some(NewestSeen { newest, message_id }) = newest {
-            if newest.seq.0 > state.last {
+            // Other daemons have gone on publishing since the state was read.
+            if newest.seq.0 > state.last
+                && newest.seq.0 > self.stream.look().await.map_err(look_again)?.1.last
+            {
                 return Err(SessionEnd::NewEpoch(EpochChange::SequenceWentBack));
             }
             let handle = self.stream.handle().await?;

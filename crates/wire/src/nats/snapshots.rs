@@ -55,8 +55,6 @@ const HEADER_BYTES: usize = 512;
 /// What has been done with snapshots since the start.
 #[derive(Debug, Default)]
 pub struct SnapshotCounters {
-    /// Snapshots that the servers confirmed.
-    pub published: AtomicU64,
     /// Snapshots that were refused, because another daemon had published one of the source.
     pub fenced: AtomicU64,
     /// States or seen sets that were not published, because they are larger than the servers allow.
@@ -69,7 +67,7 @@ pub struct SnapshotCounters {
 
 /// A source as its daemon knows it.
 #[derive(Clone, Debug)]
-pub struct SourceSnapshot {
+pub struct NewSnapshot {
     /// The id of the source.
     pub source: String,
     /// The last event on the source's subject that it knows, [`KnownEnds::last_of`](super::KnownEnds::last_of); without it, who
@@ -242,9 +240,9 @@ impl Snapshots {
     ///
     /// # Errors
     /// [`StreamProblem`]; to be tried again, with what the source is like then.
-    pub async fn publish(&self, snapshot: SourceSnapshot) -> Result<SnapshotOutcome, StreamProblem> {
+    pub async fn publish(&self, snapshot: NewSnapshot) -> Result<SnapshotOutcome, StreamProblem> {
         self.stream.check_server()?;
-        let SourceSnapshot { source, through, state, seen } = snapshot;
+        let NewSnapshot { source, through, state, seen } = snapshot;
         let names = self.names();
         let mut too_large = Vec::new();
         let seen = seen.map(|seen| ("seen", names.snapshot_seen(&source), seen));
@@ -264,7 +262,6 @@ impl Snapshots {
                 }
             }
         }
-        self.count(&self.counters.published, 1);
         Ok(SnapshotOutcome::Published { too_large })
     }
 
