@@ -460,7 +460,7 @@ pub struct IngestVitals {
 /// A reason why recording is paused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordingPauseReport {
-    /// `disk-space`, `disk-inodes`, `log-behind`, `store-copied`.
+    /// `disk-space`, `disk-inodes`, `log-behind`, `store-copied`, `no-lease`.
     pub reason: String,
     /// For how long.
     pub since_ms_ago: u64,

@@ -8,7 +8,7 @@ mod serve;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -99,7 +99,7 @@ impl FeedShape {
 pub struct Origin {
     address: SocketAddr,
     state: Arc<Mutex<OriginState>>,
-    task: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// What the server has, by path.
@@ -131,11 +131,39 @@ impl Origin {
     /// # Errors
     /// If no port is free.
     pub async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+        Self::start_on_hosts(1).await
+    }
+
+    /// The same on `hosts` addresses, 127.0.0.1 and the following ones, each of which is a host of its own to a daemon.
+    ///
+    /// # Errors
+    /// If no port is free on all of them.
+    pub async fn start_on_hosts(hosts: u8) -> std::io::Result<Self> {
+        const ATTEMPTS: usize = 8;
+        let mut attempts = 0;
+        let listeners = loop {
+            attempts += 1;
+            match Self::listen(hosts).await {
+                // The port of the first address is in use on another one.
+                Err(_) if attempts < ATTEMPTS => {}
+                listeners => break listeners?,
+            }
+        };
+        let address = listeners[0].local_addr()?;
         let state = Arc::new(Mutex::new(OriginState::default()));
-        let task = tokio::spawn(serve::accept(listener, Arc::clone(&state)));
-        Ok(Self { address, state, task })
+        let serve = |listener| tokio::spawn(serve::accept(listener, Arc::clone(&state)));
+        let tasks = listeners.into_iter().map(serve).collect();
+        Ok(Self { address, state, tasks })
+    }
+
+    async fn listen(hosts: u8) -> std::io::Result<Vec<TcpListener>> {
+        let first = TcpListener::bind("127.0.0.1:0").await?;
+        let port = first.local_addr()?.port();
+        let mut listeners = vec![first];
+        for host in 2..=hosts {
+            listeners.push(TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), port)).await?);
+        }
+        Ok(listeners)
     }
 
     fn state(&self) -> MutexGuard<'_, OriginState> {
@@ -145,6 +173,12 @@ impl Origin {
     /// Adds a feed without entries and returns its URL.
     pub fn add_feed(&self, name: &str, format: DocumentFormat) -> String {
         self.add_shaped_feed(name, format, FeedShape::default())
+    }
+
+    /// The same on another host, of those on which it was started: 1 is the one of [`Origin::url`].
+    pub fn add_feed_on(&self, host: u8, name: &str, format: DocumentFormat) -> String {
+        self.add_feed(name, format);
+        format!("http://127.0.0.{host}:{}{}", self.address.port(), path_of(name))
     }
 
     /// The same, with a document of that shape.
@@ -310,6 +344,20 @@ impl Origin {
         self.state().requests.iter().filter(|r| r.path == path).cloned().collect()
     }
 
+    /// How many requests of feeds had no validators, beyond the first one of each feed.
+    #[must_use]
+    pub fn asked_anew(&self) -> usize {
+        let state = self.state();
+        let is_bare = |request: &&Request| {
+            request.header("if-none-match").is_none() && request.header("if-modified-since").is_none()
+        };
+        let mut bare = BTreeMap::<&str, usize>::new();
+        for request in state.requests.iter().filter(is_bare) {
+            *bare.entry(request.path.as_str()).or_default() += 1;
+        }
+        bare.values().map(|count| count - 1).sum()
+    }
+
     /// The address it listens on.
     #[must_use]
     pub fn address(&self) -> crate::http::Address {
@@ -325,7 +373,7 @@ impl Origin {
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -23,6 +23,18 @@ pub fn feeds(origin: &Origin, count: usize) -> Vec<TestSource> {
         .collect()
 }
 
+/// The same on so many hosts in turn, on which the origin was started.
+#[must_use]
+pub fn feeds_on_hosts(origin: &Origin, count: usize, hosts: u8) -> Vec<TestSource> {
+    (0..count)
+        .map(|number| {
+            let name = format!("feed-{number}");
+            let host = u8::try_from(number % usize::from(hosts)).unwrap_or_default() + 1;
+            TestSource::new(&name, origin.add_feed_on(host, &name, DocumentFormat::of(number)))
+        })
+        .collect()
+}
+
 /// Pause between two items, over all feeds.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 

@@ -14,6 +14,7 @@ use store::LogReader;
 use crate::{
     error::IngestError,
     messages::{ApplyCatalogue, CatalogueDiff},
+    sharing::{OwnPart, SharedCatalogue},
     visit::validators::request_hash,
 };
 
@@ -40,27 +41,62 @@ pub(crate) async fn read_list(path: &Path) -> Result<ListOnDisk, IngestError> {
     list.map_err(|complaints| IngestError::Catalogue(complaints.to_string()))
 }
 
-/// Passes the sources of the catalogue to the supervisor, which runs them, except those that another daemon visits.
+/// What a catalogue is applied with.
+#[derive(Clone, Copy)]
+pub(crate) struct CatalogueEnds<'a> {
+    pub(crate) supervisor: &'a Recipient<ApplyCatalogue>,
+    pub(crate) credentials: &'a CredentialFiles,
+    pub(crate) reader: &'a LogReader,
+}
+
+/// Has the supervisor run the sources of the catalogue; of one that is `shared`, those that this daemon visits.
 ///
 /// # Errors
 /// If the stored states cannot be read.
 pub(crate) async fn apply_catalogue(
-    supervisor: &Recipient<ApplyCatalogue>,
+    ends: CatalogueEnds<'_>,
     catalogue: Catalogue,
-    credentials: &CredentialFiles,
-    reader: &LogReader,
-    elsewhere: HashSet<SourceId>,
+    shared: Option<&mut SharedCatalogue>,
 ) -> Result<CatalogueDiff, IngestError> {
     for source in catalogue.sources.iter().filter(|source| source.access.tls_ca_file.is_some()) {
         tracing::warn!(source = %source.id, "source trusts its own certificate authorities (tls_ca_file)");
     }
-    let stored_states = read_states(&catalogue, reader).await?;
-    let request_hashes = hash_requests(&catalogue, credentials).await;
-    let message = ApplyCatalogue { catalogue, stored_states, request_hashes, elsewhere };
-    let diff = supervisor.send(message).await.context("apply the catalogue")?;
+    let diff = match shared {
+        None => run_sources(ends, catalogue, HashSet::new()).await?,
+        Some(shared) => {
+            let diff = shared.replace(catalogue);
+            apply_own_part(ends, shared).await?;
+            diff
+        }
+    };
     let CatalogueDiff { added, changed, removed, unchanged } = diff;
     tracing::info!(added, changed, removed, unchanged, "catalogue applied");
     Ok(diff)
+}
+
+/// Has the supervisor run the sources of a shared catalogue that this daemon visits now.
+///
+/// # Errors
+/// If the stored states cannot be read.
+pub(crate) async fn apply_own_part(
+    ends: CatalogueEnds<'_>,
+    shared: &mut SharedCatalogue,
+) -> Result<(), IngestError> {
+    let OwnPart { catalogue, elsewhere, version } = shared.own_part();
+    run_sources(ends, catalogue, elsewhere).await?;
+    shared.set_applied(version);
+    Ok(())
+}
+
+async fn run_sources(
+    CatalogueEnds { supervisor, credentials, reader }: CatalogueEnds<'_>,
+    catalogue: Catalogue,
+    elsewhere: HashSet<SourceId>,
+) -> Result<CatalogueDiff, IngestError> {
+    let stored_states = read_states(&catalogue, &elsewhere, reader).await?;
+    let request_hashes = hash_requests(&catalogue, credentials).await;
+    let message = ApplyCatalogue { catalogue, stored_states, request_hashes, elsewhere };
+    Ok(supervisor.send(message).await.context("apply the catalogue")?)
 }
 
 /// The hashes of what is requested for the sources whose request settings have files, which may have changed.
@@ -77,9 +113,11 @@ async fn hash_requests(catalogue: &Catalogue, credentials: &CredentialFiles) -> 
 
 async fn read_states(
     catalogue: &Catalogue,
+    elsewhere: &HashSet<SourceId>,
     reader: &LogReader,
 ) -> Result<HashMap<SourceId, SourceState>, IngestError> {
-    let ids: Vec<_> = catalogue.sources.iter().map(|source| source.id.clone()).collect();
+    let ids = catalogue.sources.iter().map(|source| &source.id);
+    let ids: Vec<_> = ids.filter(|id| !elsewhere.contains(*id)).cloned().collect();
     let reader = reader.clone();
     #[expect(clippy::disallowed_methods, reason = "on a thread of the blocking pool")]
     let read = move || -> Result<HashMap<SourceId, SourceState>, store::LogReadError> {

@@ -1,7 +1,7 @@
 //! The main loop after the start: reloads on SIGHUP and on request, what lists of feeds have, and a status
 //! line for systemd, until the stop signal.
 
-use std::{collections::HashSet, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use actix::Recipient;
 use anyhow::Context as _;
@@ -18,12 +18,13 @@ use store::LogReader;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    catalogue::{apply_catalogue, read_catalogue},
+    catalogue::{CatalogueEnds, apply_catalogue, apply_own_part, read_catalogue},
     disk_space::SpaceBounds,
     error::IngestError,
     lists::{FeedLists, ListReadRequest},
     messages::{ApplyCatalogue, CatalogueDiff, OwnSources},
     settings,
+    sharing::SharedCatalogue,
     status::{activity::SourceHealth, diagnostics::ActivityCounts, registry::SourceRegistry},
     visit::context::VisitContext,
 };
@@ -42,6 +43,8 @@ pub(crate) struct ControlLoop {
     pub(crate) lists: FeedLists,
     pub(crate) registry: SourceRegistry,
     pub(crate) space_bounds: watch::Sender<SpaceBounds>,
+    /// If several daemons divide the list.
+    pub(crate) shared: Option<SharedCatalogue>,
 }
 
 impl ControlLoop {
@@ -71,6 +74,11 @@ impl ControlLoop {
                 () = self.lists.changed() => {
                     if let Err(error) = self.apply_lists().await {
                         tracing::error!(%error, "the sources of a list cannot be taken");
+                    }
+                }
+                () = share_changed(&mut self.shared) => {
+                    if let Err(error) = self.apply_share().await {
+                        tracing::error!(%error, "the sources that this daemon takes over or leaves cannot be applied");
                     }
                 }
                 _ = status_line.tick() => notify::status(&self.status_line().await),
@@ -116,17 +124,25 @@ impl ControlLoop {
         Ok(ReloadAnswer { catalogue, changes, credentials: Vec::new() })
     }
 
-    async fn apply_catalogue(&self, catalogue: Catalogue) -> Result<CatalogueDiff, IngestError> {
-        let elsewhere = HashSet::new();
-        apply_catalogue(&self.supervisor, catalogue, &self.ctx.credentials, &self.reader, elsewhere).await
-    }
-
     /// Applies the catalogue with the sources that the lists have now. Its files are not read again.
     async fn apply_lists(&mut self) -> Result<(), IngestError> {
         let own = self.own_sources.send(OwnSources).await.context("ask for the sources of the files")?;
         let mut catalogue = self.lists.merge(own).await?;
         catalogue.inherit_proxy(self.ctx.visitor.default_proxy());
         self.apply_catalogue(catalogue).await.map(drop)
+    }
+
+    async fn apply_catalogue(&mut self, catalogue: Catalogue) -> Result<CatalogueDiff, IngestError> {
+        let (supervisor, reader) = (&self.supervisor, &self.reader);
+        let ends = CatalogueEnds { supervisor, credentials: &self.ctx.credentials, reader };
+        apply_catalogue(ends, catalogue, self.shared.as_mut()).await
+    }
+
+    /// Applies which sources of the shared list this daemon visits.
+    async fn apply_share(&mut self) -> Result<(), IngestError> {
+        let Some(shared) = &mut self.shared else { return Ok(()) };
+        let (supervisor, reader) = (&self.supervisor, &self.reader);
+        apply_own_part(CatalogueEnds { supervisor, credentials: &self.ctx.credentials, reader }, shared).await
     }
 
     /// For `systemctl status`.
@@ -144,6 +160,14 @@ impl ControlLoop {
             last_commit.map_or_else(String::new, |ms| format!(", the last {} s ago", ms / 1000));
         let outage = if self.ctx.metrics.outage.get() == 0 { "" } else { "; local network outage" };
         format!("{sources} sources, {failing} failing; {head} events recorded{last_commit}{outage}")
+    }
+}
+
+/// Never completes if nothing is shared.
+async fn share_changed(shared: &mut Option<SharedCatalogue>) {
+    match shared {
+        Some(shared) => shared.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -32,6 +32,11 @@ use wire::{
     },
 };
 
+use crate::{
+    known_aliases::KnownAliases,
+    sharing::{OutboxEnd, Sharing},
+};
+
 /// How much longer than the outbox the thread may take to end.
 const JOIN_MORE: Duration = Duration::from_secs(2);
 /// How many events an outbox has in memory; what the operator is shown as the length of its queue.
@@ -49,7 +54,10 @@ pub(crate) struct NatsWire {
     pub(crate) notices: broadcast::Receiver<Notice>,
     pub(crate) recording_pauses: RecordingPauses,
     pub(crate) metrics: NatsMetrics,
+    pub(crate) aliases: KnownAliases,
     pub(crate) watch: Watch,
+    /// If several daemons divide the list of sources.
+    pub(crate) sharing: Option<Sharing>,
 }
 
 /// The running thread.
@@ -101,7 +109,11 @@ impl NatsWire {
             Arc::clone(&self.metrics.counters),
             Arc::new(move |report| reports.write(report)),
         );
-        let status = outbox.status();
+        let outbox = outbox.with_aliases(self.aliases.current());
+        let (status, aliases) = (outbox.status(), outbox.aliases());
+        let end =
+            OutboxEnd { status: status.clone(), known_ends: outbox.known_ends(), log: Arc::clone(&self.log) };
+        let sharing = share(self.sharing, &connection, daemon.as_str(), end);
         // Set once, because there is one outbox in a process.
         self.metrics.status.set(status.clone()).ok();
         let announcer = Announcer {
@@ -122,8 +134,11 @@ impl NatsWire {
             () = async { announcer.run().await; std::future::pending().await } => {}
             () = answer_seen(&connection, || seen.borrow().newest.clone()) => {}
             () = requests => {}
+            () = sharing => {}
             () = show(&self.watch, status) => {}
+            () = self.aliases.follow(aliases.clone()) => {}
         }
+        self.aliases.keep_last(&aliases).await;
         Ok(())
     }
 }
@@ -158,6 +173,14 @@ async fn answer_requests(
     std::future::pending().await
 }
 
+/// Never completes: what ends the thread is the outbox.
+async fn share(sharing: Option<Sharing>, connection: &NatsConnection, daemon: &str, outbox: OutboxEnd) {
+    if let Some(sharing) = sharing {
+        sharing.run(EventStream::new(connection.clone()), daemon, outbox).await;
+    }
+    std::future::pending().await
+}
+
 /// What gateways need, and no more: who may use NATS need not be allowed to reload the catalogue.
 fn is_passed_on(method: RequestMethod, path: &str) -> bool {
     match method {
@@ -169,21 +192,25 @@ fn is_passed_on(method: RequestMethod, path: &str) -> bool {
     }
 }
 
-/// Says in `/watch` what the outbox waits for, until that ends.
+/// Says in `/watch` what the outbox waits for, until that ends: since when is how long it has made no progress.
 async fn show(watch: &Watch, mut status: watch::Receiver<OutboxStatus>) {
     let queued = status.clone();
     let queue = move || QueueLength { queued: queued.borrow().waiting, capacity: SHOWN_CAPACITY };
     let task = watch.task("outbox", Some(queue));
+    let mut shown = None;
     loop {
-        let (connected, in_flight) = {
+        let (connected, waits, through) = {
             let status = status.borrow_and_update();
-            (status.connected, status.in_flight)
+            (status.connected, status.in_flight > 0, status.through)
         };
-        match (connected, in_flight) {
+        match (connected, waits) {
+            // An attempt that is made again is no progress.
+            _ if shown == Some((connected, waits, through)) => {}
             (false, _) => task.idles_until("NATS"),
-            (true, 0) => task.idles_until("an event"),
-            (true, _) => task.waits_for("a confirmation of NATS"),
+            (true, false) => task.idles_until("an event"),
+            (true, true) => task.waits_for("a confirmation of NATS"),
         }
+        shown = Some((connected, waits, through));
         if status.changed().await.is_err() {
             // The outbox has ended, and so does what polls this.
             std::future::pending::<()>().await;
@@ -288,6 +315,21 @@ impl NatsMetrics {
             |c| &c.passed_over,
         );
         add(
+            "newswire_ingestd_nats_same_as_another_total",
+            "Events that another daemon had published to NATS already, and that were not published again",
+            |c| &c.same_as_another,
+        );
+        add(
+            "newswire_ingestd_nats_others_read_total",
+            "Events of the stream that were read, because another daemon publishes those of the same source, too",
+            |c| &c.others_read,
+        );
+        add(
+            "newswire_ingestd_nats_unread_total",
+            "Times that a source had more than 4096 such events, and the oldest were not read; those may be in the stream twice",
+            |c| &c.unread,
+        );
+        add(
             "newswire_ingestd_nats_retries_total",
             "Attempts to publish an event that were made again, because NATS did not confirm in time, or another message came first",
             |c| &c.retries,
@@ -316,6 +358,12 @@ impl NatsMetrics {
             "newswire_ingestd_nats_epochs_total",
             "Epochs that this daemon began because NATS had lost events, or because the stream was purged; clients were told reset",
             |c| &c.epochs,
+        );
+        add(
+            "newswire_ingestd_nats_alias_runs_dropped_total",
+            "Runs of ids of the log and of the stream of NATS that mean the same, and were forgotten because there were too many; \
+             clients that come with these ids to the other wire are told reset",
+            |c| &c.alias_runs_dropped,
         );
         add(
             "newswire_ingestd_nats_notices_dropped_total",

@@ -46,6 +46,7 @@ use crate::{
     queue::memory::MemoryShare,
     recording::Recording,
     retention_clock::RetentionClock,
+    sharing::ChangedSources,
     status::{metrics::IngestMetrics, registry::SourceEntry},
 };
 
@@ -122,6 +123,14 @@ impl JobBatch {
         Some(jobs)
     }
 
+    /// The sources whose state or list of keys these jobs change.
+    fn changed_sources(&self) -> Vec<SourceId> {
+        let visited = self.visits.iter().map(|visit| visit.source.id.clone());
+        let paused = self.pauses.iter().flat_map(|(orders, _)| orders.iter().map(|(id, _)| id.clone()));
+        let subscribed = self.subscriptions.iter().map(|entry| entry.source.id.clone());
+        visited.chain(paused).chain(subscribed).collect()
+    }
+
     fn add(&mut self, job: Job) {
         self.count += 1;
         match job {
@@ -184,6 +193,8 @@ pub(crate) struct WriterLoop {
     pub(crate) metrics: IngestMetrics,
     pub(crate) recording: Recording,
     pub(crate) watch: Watch,
+    /// Told which sources have changed, if that is of interest.
+    pub(crate) changed: Option<ChangedSources>,
 }
 
 impl Recorder {
@@ -388,6 +399,7 @@ impl WriterLoop {
         jobs: JobBatch,
         queued: usize,
     ) -> Result<(), store::AppendError> {
+        let changed = self.changed.is_some().then(|| jobs.changed_sources());
         let JobBatch { visits, replies, memory, pauses, subscriptions, removals, .. } = jobs;
         self.commit(busy, visits, replies, memory, queued)?;
         for (orders, reply) in pauses {
@@ -405,6 +417,9 @@ impl WriterLoop {
         if !removals.is_empty() {
             let _busy = busy.during("remembering", "removed sources");
             self.writer.mark_removed(removals)?;
+        }
+        if let (Some(all), Some(changed)) = (&self.changed, changed) {
+            all.add(changed);
         }
         if let Some((hosts, reply)) = jobs.held_hosts {
             let _busy = busy.during("remembering", "held hosts");
@@ -536,7 +551,8 @@ mod tests {
         let metrics = IngestMetrics::register(&MetricsRegistry::new());
         let recording = Recording::new(clock.clone(), metrics.clone());
         let (retention_age, watch) = (Duration::MAX, Watch::new());
-        WriterLoop { writer, reader, head_changed, clock, retention_age, metrics, recording, watch }
+        let changed = None;
+        WriterLoop { writer, reader, head_changed, clock, retention_age, metrics, recording, watch, changed }
     }
 
     /// Commits that the writer makes of these visits, by what each uses of the memory budget, if all of them are queued.

@@ -8,7 +8,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashSet,
     mem::ManuallyDrop,
     rc::Rc,
     sync::Arc,
@@ -41,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use wire::nats::NatsSettings;
 
 use crate::{
-    catalogue::{apply_catalogue, read_catalogue},
+    catalogue::{CatalogueEnds, apply_catalogue, read_catalogue},
     control_loop::ControlLoop,
     disk_space::{DiskSpace, SpaceBounds, SpaceProbe, open_on_full_disk},
     documents::FetchedDocuments,
@@ -51,6 +50,7 @@ use crate::{
         routes,
         wire_log::WireLog,
     },
+    known_aliases::KnownAliases,
     lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
     nats_wire::{NatsMetrics, NatsThread, NatsWire},
@@ -58,6 +58,7 @@ use crate::{
     recorder::{Recorder, WriterLoop, WriterThread},
     recording::{PausedWork, Recording},
     settings,
+    sharing::{ChangedSources, SharedCatalogue, Sharing, SharingActors, SharingMetrics},
     status::{
         diagnostics::IngestDiagnostics,
         metrics::IngestMetrics,
@@ -101,6 +102,9 @@ struct DaemonParts {
     notices: broadcast::Sender<wire::Notice>,
     documents: FetchedDocuments,
     lists: ListBoard,
+    aliases: KnownAliases,
+    /// Sources whose snapshot in NATS is older than the store, if several daemons divide the list.
+    changed: Option<ChangedSources>,
 }
 
 /// The running actors.
@@ -129,6 +133,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let (head_changed, head) = watch::channel(reader.head());
     let metrics = IngestMetrics::register(&metrics_registry);
     let parts = DaemonParts {
+        aliases: KnownAliases::read(&config.store.path, reader.epoch(), reader.head()).await,
         recording: Recording::new(clock.clone(), metrics.clone()),
         clock,
         reader,
@@ -138,6 +143,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
         notices: broadcast::channel(NOTICES).0,
         documents: FetchedDocuments::default(),
         lists: ListBoard::default(),
+        changed: (!config.ingestd.share_group.is_empty()).then(ChangedSources::default),
     };
     parts.pause_copy(&config);
     let space_bounds = parts.watch_disk(&config).await;
@@ -158,7 +164,9 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     actix_rt::spawn(parts.recording.clone().follow(move |paused_by| limiter.set_paused(paused_by)));
     actix_rt::spawn(held_hosts::record(ctx.limiter.clone(), parts.clock.clone(), record_held));
     let log = WireLog { reader: parts.reader.clone(), metrics: parts.metrics.clone() };
-    let nats = parts.start_nats(&config, nats, &log, &head, &watched)?;
+    let (mut shared, sharing) = parts.share(&config, &actors).unzip();
+    sharing.iter().for_each(|sharing: &Sharing| ctx.limiter.require(sharing.lease.clone()));
+    let nats = parts.start_nats(&config, nats, &log, &head, sharing, &watched)?;
     let server = serve_wire(
         parts.control_state(&actors, &watched, log, head, reloads, list_orders),
         wire_socket,
@@ -172,19 +180,30 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let mut catalogue = lists.complete(catalogue, &config.ingestd.sources).await?;
     catalogue.inherit_proxy(ctx.visitor.default_proxy());
     parts.registry.expect(catalogue.sources.len());
-    apply_catalogue(&supervisor, catalogue, &ctx.credentials, &parts.reader, HashSet::new()).await?;
+    let ends =
+        CatalogueEnds { supervisor: &supervisor, credentials: &ctx.credentials, reader: &parts.reader };
+    apply_catalogue(ends, catalogue, shared.as_mut()).await?;
     parts.registry.set_complete();
     notify_ready(&config, &parts.reader);
     let DaemonParts { reader, registry, .. } = parts;
     let reloader = reloader.for_sections(settings::SECTIONS);
-    let control_loop =
-        ControlLoop { reloader, logs, ctx, reader, supervisor, own_sources, lists, registry, space_bounds };
+    let control_loop = ControlLoop {
+        reloader,
+        logs,
+        ctx,
+        reader,
+        supervisor,
+        own_sources,
+        lists,
+        registry,
+        space_bounds,
+        shared,
+    };
     control_loop.run(signals, reload_requests, list_requests).await;
     drop(watched_socket);
     stop(&config, actors, writer_thread, server, nats).await?;
-    let clear = tokio::task::spawn_blocking(move || crash_guard.clear());
     // A disk that hangs does not keep the process from ending.
-    tokio::time::timeout(CLEAR_TIMEOUT, clear).await.ok();
+    tokio::time::timeout(CLEAR_TIMEOUT, tokio::task::spawn_blocking(move || crash_guard.clear())).await.ok();
     Ok(())
 }
 
@@ -232,6 +251,7 @@ impl DaemonParts {
             metrics: self.metrics.clone(),
             recording: self.recording.clone(),
             watch: watch.clone(),
+            changed: self.changed.clone(),
         }
     }
 
@@ -318,6 +338,20 @@ impl DaemonParts {
         Ok((ctx, Actors { recorder, supervisor, websub }))
     }
 
+    /// What divides the list with other daemons, if that is configured.
+    fn share(&self, config: &Config, actors: &Actors) -> Option<(SharedCatalogue, Sharing)> {
+        let metrics = SharingMetrics::register(&self.metrics_registry);
+        let changed = self.changed.clone()?;
+        let sharing_actors = SharingActors {
+            leave: actors.supervisor.clone().recipient(),
+            export: actors.recorder.clone().recipient(),
+            adopt: actors.recorder.clone().recipient(),
+        };
+        let since = Timestamp::from_millis(self.clock.now_millis());
+        let group = config.ingestd.share_group.clone();
+        Some(Sharing::new(group, sharing_actors, self.recording.clone(), changed, metrics, since))
+    }
+
     /// Starts what publishes to NATS, if that is the wire.
     fn start_nats(
         &self,
@@ -325,6 +359,7 @@ impl DaemonParts {
         settings: Option<NatsSettings>,
         log: &WireLog,
         head: &watch::Receiver<Seq>,
+        sharing: Option<Sharing>,
         watch: &Watch,
     ) -> anyhow::Result<Option<NatsThread>> {
         let reader = self.reader.clone();
@@ -340,7 +375,9 @@ impl DaemonParts {
             notices: self.notices.subscribe(),
             recording_pauses: Arc::new(move || recording.pauses()),
             metrics,
+            aliases: self.aliases.clone(),
             watch: watch.clone(),
+            sharing,
         };
         wire.start().map(Some)
     }
@@ -360,6 +397,7 @@ impl DaemonParts {
             log: Arc::new(log.clone()),
             head_changed: head,
             notices: self.notices.clone(),
+            aliases: self.aliases.subscribe(),
             heartbeat: HEARTBEAT,
             server: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).into(),
         };

@@ -202,6 +202,7 @@ impl SimulatedDaemon {
             metrics: metrics.clone(),
             recording: Recording::new(clock.clone(), metrics.clone()),
             watch: daemon::watch::Watch::new(),
+            changed: None,
         };
         let (recorder, thread) =
             Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();

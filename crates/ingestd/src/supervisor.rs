@@ -206,6 +206,7 @@ impl Actor for Supervisor {
             supervisor.start_replacements();
             supervisor.check_liveness();
             supervisor.ctx.limiter.remove_idle_hosts();
+            supervisor.ctx.limiter.check_lease();
             supervisor.check_clock();
             supervisor.documents.remove_expired();
             supervisor.coming_pauses.remove_expired();

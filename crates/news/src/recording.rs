@@ -16,6 +16,8 @@ pub enum RecordingPauseReason {
     LogBehind,
     /// The files of the store are a copy of another store, and the operator has not decided which epoch it has.
     StoreCopied,
+    /// The daemon shares its list of sources, and NATS has not confirmed lately that it may visit its part.
+    NoLease,
     /// A reason of a later version.
     #[serde(other)]
     Unknown,
@@ -23,7 +25,8 @@ pub enum RecordingPauseReason {
 
 impl RecordingPauseReason {
     /// All that this version knows, for metric labels.
-    pub const ALL: [Self; 4] = [Self::DiskSpace, Self::DiskInodes, Self::LogBehind, Self::StoreCopied];
+    pub const ALL: [Self; 5] =
+        [Self::DiskSpace, Self::DiskInodes, Self::LogBehind, Self::StoreCopied, Self::NoLease];
 
     /// The word in JSON, in metric labels and in the log.
     #[must_use]
@@ -33,6 +36,7 @@ impl RecordingPauseReason {
             Self::DiskInodes => "disk-inodes",
             Self::LogBehind => "log-behind",
             Self::StoreCopied => "store-copied",
+            Self::NoLease => "no-lease",
             Self::Unknown => "unknown",
         }
     }
@@ -45,6 +49,7 @@ impl RecordingPauseReason {
             Self::DiskInodes => "recording is paused: the disk of the store has hardly any inodes left",
             Self::LogBehind => "recording is paused: the log is behind what was sent from it before",
             Self::StoreCopied => "recording is paused: the store is a copy of another one",
+            Self::NoLease => "recording is paused: NATS does not confirm which sources this daemon visits",
             Self::Unknown => "recording is paused",
         }
     }

@@ -11,10 +11,12 @@
 //!
 //! Never here: the content of events, the store, feeds.
 
+mod alias_watch;
 mod announcer;
 mod connection;
 mod epoch;
 mod event_stream;
+mod identity;
 mod message;
 mod names;
 mod notices;
@@ -22,9 +24,13 @@ mod outbox;
 mod pages;
 pub(crate) mod requests;
 mod seen;
+mod shards;
+mod snapshots;
+mod subject_events;
 mod subscribe;
 mod survey;
 
+pub use alias_watch::AliasWatch;
 pub use announcer::Announcer;
 pub use connection::{
     NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
@@ -37,14 +43,23 @@ pub use notices::{
     DAEMON_GONE_AFTER, DaemonHeartbeat, DaemonNotice, HEARTBEAT_INTERVAL, NOTICE_HELD_MAX, NewestSeen,
     NoticeKind,
 };
-pub use outbox::{OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
+pub use outbox::{
+    KnownEnds, OUTBOX_STOP_MAX, Outbox, OutboxCounters, OutboxReport, OutboxReports, OutboxStatus,
+};
 pub use pages::{PageProblem, PageStart, StreamPages};
 pub use requests::{NatsResponder, RequestCounters, RequestCounts};
 pub use seen::{answer_seen, newest_seen};
+pub use shards::{
+    BadShardSet, LEASE_EXPIRES_AFTER, LEASE_RENEWED_EVERY, LEASE_TRUSTED_FOR, MemberRecord, MemberState,
+    MemberStates, Membership, SHARDS, ShardPlan, ShardSet, ShardTable, StoredTable, shard_of,
+};
+pub use snapshots::{
+    LaterEvent, NewSnapshot, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots,
+};
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
-    NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
-    SurveyedServer, SurveyedStream,
+    MonitoredServer, NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedGroup,
+    SurveyedMember, SurveyedOutbox, SurveyedReader, SurveyedServer, SurveyedStream,
 };
 
 /// With it the keys of the bucket begin that say how far a daemon has published; the epoch of its log follows.

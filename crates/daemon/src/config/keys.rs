@@ -130,6 +130,10 @@ table! {
     ingestd: IngestdSection {
         /// The list of sources. A reload reads this file and those that it includes again; a different path needs a restart.
         sources: PathBuf = "sources.toml", ValueKind::Path, RESTART;
+        /// Daemons with the same name here, and the same list of sources, divide the list among them: each source is visited by
+        /// one of them, and by another one when that is gone. It needs wire.transport = "nats". "": this daemon visits its
+        /// whole list.
+        share_group: String = "", ValueKind::OptionalNatsName, RESTART;
     }
 
     /// The log of events on disk. The oldest events are deleted as soon as one of the three retention limits is exceeded.
@@ -232,6 +236,9 @@ table! {
         nats_replicas: u64 = "1", ValueKind::Integer(1, 5), RESTART;
         /// Events that may wait for the server's confirmation, at most one of each source.
         nats_publish_in_flight: u64 = "256", ValueKind::Integer(1, 4_096), RESTART;
+        /// Monitoring addresses of the servers (`http: 8222` in their configuration), such as "http://10.0.0.5:8222", of all of them.
+        /// Only `newswire doctor` asks them: when each server writes to its disk, what it may use, how far its copy of the stream is.
+        nats_monitor_urls: Vec<String> = "", ValueKind::List(ListItem::HttpUrl), LIVE;
     }
 
     /// The HTTP server for clients, newswire-gateway.
@@ -382,6 +389,7 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     }
     found.extend(keys_without_token_files(&config.gateway));
     found.extend(nats_keys(&config.wire));
+    found.extend(shared_without_nats(config));
     found
 }
 
@@ -400,6 +408,18 @@ fn nats_keys(wire: &WireSection) -> Vec<Contradiction> {
         found.push(Contradiction { keys, message: message.to_owned() });
     }
     found
+}
+
+/// Daemons that divide a list of sources know of each other by NATS only.
+fn shared_without_nats(config: &Config) -> Option<Contradiction> {
+    if config.ingestd.share_group.is_empty() || config.wire.transport == WireTransport::Nats {
+        return None;
+    }
+    let index = |section, name| position(section, name).expect("the key is in the table");
+    let message = "daemons divide a list of sources by way of NATS; set wire.transport to \"nats\", or remove \
+                   ingestd.share_group";
+    let keys = [index("ingestd", "share_group"), index("wire", "transport")];
+    Some(Contradiction { keys, message: message.to_owned() })
 }
 
 /// Keys that have no effect without the files that make clients show a token: an operator who sets them expects one.

@@ -33,6 +33,7 @@ pub(super) enum ValueKind {
     UserAgent,
     WireTransport,
     NatsName,
+    OptionalNatsName,
     Level,
     Format,
     List(ListItem),
@@ -45,6 +46,7 @@ pub(super) enum ListItem {
     Host,
     Origin,
     NatsUrl,
+    HttpUrl,
     Category,
     /// An integer from 1 to 65535, without quotes.
     Port,
@@ -173,6 +175,7 @@ impl ValueKind {
             ValueKind::UserAgent => return shapes::user_agent(&text).map(Value::Text),
             ValueKind::WireTransport => shapes::one_of(&text, &["local", "nats"])?,
             ValueKind::NatsName => shapes::nats_name(&text)?,
+            ValueKind::OptionalNatsName if !text.is_empty() => shapes::nats_name(&text)?,
             ValueKind::Level => crate::logs::check_level(&text)?,
             ValueKind::Format => shapes::one_of(&text, &["auto", "text", "json", "journald"])?,
             ValueKind::Duration(min, max) => {
@@ -181,6 +184,7 @@ impl ValueKind {
             }
             ValueKind::OptionalPath
             | ValueKind::OptionalRunDir
+            | ValueKind::OptionalNatsName
             | ValueKind::OptionalUrl
             | ValueKind::OptionalProxy
             | ValueKind::OptionalText
@@ -201,6 +205,7 @@ impl ListItem {
             ListItem::Host => shapes::host(text),
             ListItem::Origin => shapes::origin(text),
             ListItem::NatsUrl => shapes::nats_url(text),
+            ListItem::HttpUrl => shapes::http_url(text),
             ListItem::Category => shapes::category(text),
             ListItem::Port => Err(not_a_port(&format!("`{}`", shortened(text)))),
         }

@@ -10,7 +10,7 @@
 //! are known as dead.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -33,7 +33,7 @@ use super::{
     scheduler::{Admission, Scheduler},
     wait_reason::WaitStatus,
 };
-use crate::status::metrics::IngestMetrics;
+use crate::{lease::Lease, status::metrics::IngestMetrics};
 
 /// What the answer to a visit says about its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,11 @@ pub(crate) struct HostLimiter(Rc<Inner>);
 
 struct Inner {
     scheduler: RefCell<Scheduler<VisitPermit>>,
+    lease: RefCell<Lease>,
+    /// Why nothing may be recorded.
+    recording_paused_by: Cell<Option<RecordingPauseReason>>,
+    /// Why no visit begins: that, or the lease.
+    paused_by: Cell<Option<RecordingPauseReason>>,
     /// The next timer may be another one.
     timer_set: Notify,
     /// A host has asked for a pause.
@@ -91,6 +96,9 @@ impl HostLimiter {
         let memory = MemoryBudget::new(limits.memory_bytes, metrics.memory.clone());
         Self(Rc::new(Inner {
             scheduler: RefCell::new(Scheduler::new(limits, memory.clone())),
+            lease: RefCell::new(Lease::not_needed()),
+            recording_paused_by: Cell::default(),
+            paused_by: Cell::default(),
             timer_set: Notify::new(),
             held: Notify::new(),
             memory,
@@ -106,8 +114,25 @@ impl HostLimiter {
 
     /// No visit begins any more, for this reason, or visits begin again. Those under way go on to their end.
     pub(crate) fn set_paused(&self, paused_by: Option<RecordingPauseReason>) {
-        let granted = self.0.scheduler.borrow_mut().set_paused(paused_by, Instant::now());
-        self.deliver(granted);
+        self.0.recording_paused_by.set(paused_by);
+        self.check_lease();
+    }
+
+    /// No visit begins any more without this lease.
+    pub(crate) fn require(&self, lease: Lease) {
+        self.0.lease.replace(lease);
+    }
+
+    /// Looks whether the lease is over, or counts again. Each visit that is about to begin looks by itself; those that wait begin
+    /// with the next call.
+    pub(crate) fn check_lease(&self) {
+        let is_over = !self.0.lease.borrow().is_valid();
+        let no_lease = is_over.then_some(RecordingPauseReason::NoLease);
+        let paused_by = self.0.recording_paused_by.get().or(no_lease);
+        if self.0.paused_by.replace(paused_by) != paused_by {
+            let granted = self.0.scheduler.borrow_mut().set_paused(paused_by, Instant::now());
+            self.deliver(granted);
+        }
     }
 
     /// Puts a visit at the end of the queue of `host`.
@@ -198,6 +223,7 @@ impl HostLimiter {
 
     /// Admits the visits of this host that may run now.
     fn offer(&self, host: &Host) {
+        self.check_lease();
         let granted = self.0.scheduler.borrow_mut().offer(host, Instant::now());
         self.deliver(granted);
     }
@@ -215,6 +241,7 @@ impl HostLimiter {
     }
 
     fn release(&self, host: &Host, ticket: u64) {
+        self.check_lease();
         let granted = self.0.scheduler.borrow_mut().release(host, ticket, Instant::now());
         self.deliver(granted);
     }
@@ -234,6 +261,7 @@ impl HostLimiter {
                     () = sleep_until(at) => {}
                 },
             }
+            self.check_lease();
             let granted = self.0.scheduler.borrow_mut().fire_timers(Instant::now());
             if !granted.is_empty() {
                 self.deliver(granted);

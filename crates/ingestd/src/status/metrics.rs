@@ -234,7 +234,7 @@ impl IngestMetrics {
             appends: registry.add("newswire_ingestd_appends_total", "Group commits, each of up to 256 visits"),
             recording_paused: registry.add_by(
                 "newswire_ingestd_recording_paused",
-                "1 while no visits begin, by reason: the disk of the store has too little free space, or too few free inodes, the log is behind a gateway, or the store is a copy of another one; what is recorded is still served",
+                "1 while no visits begin, by reason: the disk of the store has too little free space, or too few free inodes, the log is behind a gateway, the store is a copy of another one, or NATS does not confirm the daemon's lease; what is recorded is still served",
                 "reason",
                 RecordingPauseReason::ALL.map(RecordingPauseReason::as_str),
             ),

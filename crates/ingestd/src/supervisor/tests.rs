@@ -92,6 +92,7 @@ pub(crate) async fn harness_with(parse: ParseFn, visitor: Visitor, credentials: 
         metrics: metrics.clone(),
         recording: Recording::new(clock.clone(), metrics.clone()),
         watch: daemon::watch::Watch::new(),
+        changed: None,
     };
     let (recorder, _thread) =
         Recorder::start(writer_loop, |error| panic!("the log failed: {error}")).unwrap();
@@ -155,9 +156,9 @@ impl Harness {
     pub(crate) async fn reload(&self, sources: Vec<Source>, credentials: &CredentialFiles) -> CatalogueDiff {
         let supervisor = self.supervisor.clone().recipient();
         let catalogue = Catalogue { sources, ..Catalogue::default() };
-        crate::catalogue::apply_catalogue(&supervisor, catalogue, credentials, &self.reader, HashSet::new())
-            .await
-            .unwrap()
+        let ends =
+            crate::catalogue::CatalogueEnds { supervisor: &supervisor, credentials, reader: &self.reader };
+        crate::catalogue::apply_catalogue(ends, catalogue, None).await.unwrap()
     }
 
     /// The next report of a visit.

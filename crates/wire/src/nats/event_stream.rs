@@ -273,18 +273,21 @@ impl EventStream {
         self.connection.names().stream()
     }
 
-    fn check_server(&self) -> Result<(), StreamProblem> {
+    pub(super) fn check_server(&self) -> Result<(), StreamProblem> {
         let server = self.connection.server().filter(|_| self.connection.is_connected());
         let server = server.ok_or_else(|| StreamProblem::NotConnected(self.connection.trouble()))?;
         server.too_old().map_or(Ok(()), |text| Err(StreamProblem::WrongServer(text)))
     }
 
     async fn info(&self) -> Result<Info, StreamProblem> {
-        match self.connection.jetstream().get_stream(self.stream_name()).await {
+        self.info_of(self.stream_name()).await
+    }
+
+    /// A stream as the server describes it.
+    pub(super) async fn info_of(&self, stream: &str) -> Result<Info, StreamProblem> {
+        match self.connection.jetstream().get_stream(stream).await {
             Ok(stream) => Ok(stream.cached_info().clone()),
-            Err(error) if is_missing(&error.kind()) => {
-                Err(StreamProblem::NoStream(self.stream_name().to_owned()))
-            }
+            Err(error) if is_missing(&error.kind()) => Err(StreamProblem::NoStream(stream.to_owned())),
             Err(error) => Err(self.refused(&error.kind(), &chain(&error))),
         }
     }

@@ -5,6 +5,7 @@
 //! headers  Nats-Msg-Id: <epoch of the stream>/<origin>         the server takes it once, also after a purge
 //!          Newswire-Origin: <epoch of the log>-<seq>           its id in the log of the daemon that recorded it
 //!          Newswire-Kind: item | update
+//!          Newswire-Other: <n>                                 the newest event of another log before it on this subject
 //!          Nats-Expected-Last-Subject-Sequence: <n>            the event before it on this subject
 //! payload  the JSON of the event without its first member, `id`
 //! ```
@@ -14,7 +15,11 @@
 use async_nats::{
     HeaderMap, HeaderName,
     header::{IntoHeaderValue, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
-    jetstream::message::PublishMessage,
+    jetstream::{
+        self, ErrorCode,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+    },
 };
 use bytes::{Bytes, BytesMut};
 use news::{Cursor, Epoch, EventKind};
@@ -26,6 +31,10 @@ use super::names::SubjectNames;
 const ORIGIN: HeaderName = HeaderName::from_static("Newswire-Origin");
 /// Item or update.
 const KIND: HeaderName = HeaderName::from_static("Newswire-Kind");
+
+/// The number of the newest event of another log that is before it on its subject; not there without one. A daemon that
+/// starts need not read what is before its own last event if all of it is its own.
+const OTHER: HeaderName = HeaderName::from_static("Newswire-Other");
 
 /// An event on its way through the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +107,12 @@ impl EventMessage {
         headers.get_last(ORIGIN)?.as_str().parse().ok()
     }
 
+    /// The number of the newest event of another log before it on its subject, as its headers say; 0 without one.
+    #[must_use]
+    pub(super) fn other_of(headers: &HeaderMap) -> u64 {
+        headers.get_last(OTHER).and_then(|value| value.as_str().parse().ok()).unwrap_or(0)
+    }
+
     /// `Nats-Msg-Id` of a message: the same event has another one in each epoch of the stream.
     #[must_use]
     pub fn message_id_of(headers: &HeaderMap) -> Option<&str> {
@@ -131,11 +146,11 @@ impl EventMessage {
     }
 
     /// The message. `expected` is the number of the message before it on the same subject, 0 without one: the server refuses
-    /// the event if another one has come between.
+    /// the event if another one has come between. `other` is the number of the newest one of another log up to it, or 0.
     #[must_use]
-    pub fn to_publish(&self, stream_epoch: &Epoch, expected: u64) -> PublishMessage {
+    pub fn to_publish(&self, stream_epoch: &Epoch, expected: u64, other: u64) -> PublishMessage {
         PublishMessage::build()
-            .headers(self.headers(stream_epoch, expected))
+            .headers(self.headers(stream_epoch, expected, other))
             .payload(self.json_without_id.clone())
     }
 
@@ -143,7 +158,7 @@ impl EventMessage {
     #[must_use]
     pub fn size(&self, stream_epoch: &Epoch) -> usize {
         let line = |name: &str, value: &str| name.len() + ": \r\n".len() + value.len();
-        self.headers(stream_epoch, u64::MAX)
+        self.headers(stream_epoch, u64::MAX, u64::MAX)
             .iter()
             .flat_map(|(name, values)| values.iter().map(move |value| line(name.as_ref(), value.as_str())))
             .sum::<usize>()
@@ -163,14 +178,30 @@ impl EventMessage {
         json.freeze()
     }
 
-    fn headers(&self, stream_epoch: &Epoch, expected: u64) -> HeaderMap {
+    fn headers(&self, stream_epoch: &Epoch, expected: u64, other: u64) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, self.message_id(stream_epoch));
         headers.insert(ORIGIN, self.origin.to_string());
         headers.insert(KIND, self.kind.as_str().into_header_value());
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+        if other > 0 {
+            headers.insert(OTHER, other.to_string());
+        }
         headers
     }
+}
+
+/// Whether a publication was refused because its subject has another last message than expected.
+pub(super) fn is_wrong_last_sequence(error: &PublishError) -> bool {
+    // In a cluster, the other message may not be stored yet; the answer has no number then, and a code of its own.
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || code_of(error) == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+}
+
+/// The code of the server's answer, if that is why a publication failed.
+pub(super) fn code_of(error: &PublishError) -> Option<ErrorCode> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<jetstream::Error>()?;
+    Some(cause.error_code())
 }
 
 /// An object in JSON on one line, without being parsed: an event stream would take a line break for the end of a field.
@@ -220,7 +251,8 @@ mod tests {
             let sent = message(&event);
             let epoch = Epoch::try_new("stream").unwrap();
             let received =
-                EventMessage::from_received(&sent.headers(&epoch, 7), sent.json_without_id.clone()).unwrap();
+                EventMessage::from_received(&sent.headers(&epoch, 7, 0), sent.json_without_id.clone())
+                    .unwrap();
             assert_eq!(received, sent);
             let id = Cursor { epoch, seq: Seq(18) };
             let expected = Event { id: id.clone(), ..event.clone() }.to_json();
@@ -232,12 +264,14 @@ mod tests {
     #[test]
     fn the_headers_say_which_event_it_is_and_which_one_came_before() {
         let sent = message(&event("k3v9q2-412", ""));
-        let headers = sent.headers(&Epoch::try_new("s1").unwrap(), 7);
+        let headers = sent.headers(&Epoch::try_new("s1").unwrap(), 7, 5);
         let header = |name: &str| headers.get_last(name).unwrap().as_str();
         assert_eq!(header("Nats-Msg-Id"), "s1/k3v9q2-412");
         assert_eq!(header("Newswire-Origin"), "k3v9q2-412");
         assert_eq!(header("Newswire-Kind"), "update");
         assert_eq!(header("Nats-Expected-Last-Subject-Sequence"), "7");
+        assert_eq!(header("Newswire-Other"), "5");
+        assert_eq!((EventMessage::other_of(&headers), EventMessage::other_of(&HeaderMap::new())), (5, 0));
         assert_eq!(sent.subject(&SubjectNames::new("n")).unwrap(), "n.events.world%2Enews.bbc");
         assert_eq!(EventMessage::message_id_of(&headers), Some("s1/k3v9q2-412"));
     }
@@ -245,7 +279,7 @@ mod tests {
     #[test]
     fn what_newswire_did_not_publish_is_refused_with_the_reason() {
         let sent = message(&event("k3v9q2-412", ""));
-        let headers = sent.headers(&Epoch::try_new("s1").unwrap(), 0);
+        let headers = sent.headers(&Epoch::try_new("s1").unwrap(), 0, 0);
         let refused = |headers: &HeaderMap, payload: &'static str| {
             EventMessage::from_received(headers, Bytes::from_static(payload.as_bytes())).unwrap_err()
         };

@@ -42,6 +42,30 @@ impl SubjectNames {
         format!("{}.events.>", self.name)
     }
 
+    /// The stream of snapshots: what a daemon that takes over a source needs of it.
+    #[must_use]
+    pub fn snapshots_stream(&self) -> String {
+        format!("{}-snapshots", self.name)
+    }
+
+    /// The subjects of all snapshots.
+    #[must_use]
+    pub fn snapshots(&self) -> String {
+        format!("{}.snapshots.>", self.name)
+    }
+
+    /// The subject of the state of a source, `NAME.snapshots.SOURCE.state`.
+    #[must_use]
+    pub fn snapshot_state(&self, source: &str) -> String {
+        format!("{}.snapshots.{}.state", self.name, escaped(source))
+    }
+
+    /// The subject of the seen set of a source, `NAME.snapshots.SOURCE.seen`.
+    #[must_use]
+    pub fn snapshot_seen(&self, source: &str) -> String {
+        format!("{}.snapshots.{}.seen", self.name, escaped(source))
+    }
+
     /// The subject of notices: a visit has ended, the catalogue has changed.
     #[must_use]
     pub fn notices(&self) -> String {

@@ -12,7 +12,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -20,23 +20,31 @@ use std::{
 use async_nats::jetstream::{
     self, ErrorCode,
     context::{PublishError, PublishErrorKind},
+    message::StreamMessage,
     publish::PublishAck,
     stream::{LastRawMessageErrorKind, Stream},
 };
-use news::{Epoch, Event, Seq};
+use news::{Epoch, Event};
+use tokio::sync::MutexGuard;
 
 use super::{
+    known_ends::{KnownEnds, ReadEvent, Standing, SubjectEnd},
+    ledger::NumberRead,
     status::{OutboxCounters, OutboxReport, Told},
-    window::OutgoingEvent,
+    window::{OutgoingEvent, SendOrder},
 };
 use crate::nats::{
     epoch::EpochChange,
     event_stream::{EpochStanding, EventStream, StreamProblem, StreamState, chain},
-    message::EventMessage,
+    identity::EventIdentity,
+    message::{EventMessage, code_of, is_wrong_last_sequence},
+    subject_events::{SubjectMessages, read_subject},
 };
 
 /// First and longest delay between two attempts to publish one event; it doubles, with jitter in the upper half.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long an event waits until those before it in the log were sent.
+const TURN_MAX: Duration = Duration::from_millis(250);
 /// What an event says that was too large to be published with its content.
 const SHORTENED: &str =
     "the content was left out: the event is larger than the NATS servers allow (max_payload)";
@@ -62,15 +70,6 @@ impl From<StreamProblem> for SessionEnd {
     }
 }
 
-/// The last message of a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SubjectEnd {
-    /// Its number; 0 without one.
-    pub(super) sequence: u64,
-    /// The event of our log that it is; `None` if it is of another log.
-    pub(super) origin: Option<Seq>,
-}
-
 /// What became of an event.
 #[derive(Debug)]
 pub(super) enum Delivery {
@@ -78,8 +77,19 @@ pub(super) enum Delivery {
     Published(SubjectEnd),
     /// It was there already.
     There(SubjectEnd),
+    /// Another daemon has published the same.
+    Same,
     /// It cannot be published.
     Refused,
+}
+
+/// Why what is known of a subject is not relied on.
+#[derive(Clone, Copy, Debug)]
+enum Doubt {
+    /// This was not its last message.
+    NotLast(SubjectEnd),
+    /// The last attempt may have succeeded.
+    NoAnswer,
 }
 
 /// What all deliveries of a session share.
@@ -88,9 +98,10 @@ pub(super) struct Session {
     pub(super) handle: Stream<()>,
     pub(super) epoch: Epoch,
     pub(super) log_epoch: Epoch,
-    /// Whether all subjects that were published to under this epoch are remembered: what comes to one that is not has no event
-    /// before it.
-    pub(super) is_complete: Arc<AtomicBool>,
+    /// What is known of the subjects.
+    pub(super) known: KnownEnds,
+    /// Held by the event that is sent next in the order of the log, while the server is asked what is before it.
+    pub(super) order: tokio::sync::Mutex<()>,
     /// Deliveries whose last attempt failed.
     pub(super) failing: AtomicUsize,
     /// A message that is published from now on has a greater number.
@@ -101,8 +112,8 @@ pub(super) struct Session {
 /// What one attempt has led to.
 enum Attempt {
     Done(Delivery),
-    /// Another message is the last one of the subject.
-    Conflict,
+    /// This is not the last message of the subject.
+    Conflict(SubjectEnd),
     /// The server takes no message of this size.
     TooLarge,
     /// No answer, or one that may be another one next time.
@@ -110,13 +121,19 @@ enum Attempt {
 }
 
 impl Session {
-    /// Completes when the event is in the stream, or can never be. `end` is the last message of its subject, if that is known.
+    /// Completes when the event is in the stream, or can never be.
     pub(super) async fn deliver(
         self: Arc<Self>,
         mut outgoing: OutgoingEvent,
-        mut end: Option<SubjectEnd>,
+        order: SendOrder,
     ) -> Result<Delivery, SessionEnd> {
+        // The lock goes round in the order in which it was asked for, which is that of the log.
+        let mut turn = match order {
+            SendOrder::OfLog => tokio::time::timeout(TURN_MAX, self.order.lock()).await.ok(),
+            SendOrder::OfSource => None,
+        };
         let (mut tries, mut is_failing, mut is_shortened) = (0_u32, false, false);
+        let mut doubt = None;
         let delivery = loop {
             if self.is_too_large(&outgoing.message) {
                 is_shortened = self.shorten(&mut outgoing, is_shortened);
@@ -124,12 +141,13 @@ impl Session {
                     break Delivery::Refused;
                 }
             }
-            match self.attempt(&outgoing, end.take()).await? {
+            match self.attempt(&outgoing, doubt, turn.take()).await? {
                 Attempt::Done(delivery) => break delivery,
                 Attempt::TooLarge if self.shorten(&mut outgoing, is_shortened) => is_shortened = true,
                 Attempt::TooLarge => break Delivery::Refused,
-                Attempt::Conflict => {}
+                Attempt::Conflict(end) => doubt = Some(Doubt::NotLast(end)),
                 Attempt::Failed(problem) => {
+                    doubt = Some(Doubt::NoAnswer);
                     if !std::mem::replace(&mut is_failing, true) {
                         self.failing.fetch_add(1, Relaxed);
                     }
@@ -152,36 +170,42 @@ impl Session {
     async fn attempt(
         &self,
         outgoing: &OutgoingEvent,
-        known: Option<SubjectEnd>,
+        doubt: Option<Doubt>,
+        turn: Option<MutexGuard<'_, ()>>,
     ) -> Result<Attempt, SessionEnd> {
-        let end = match known {
-            Some(end) => end,
-            None => match self.last_of(&outgoing.subject).await? {
-                Ok(end) => end,
+        let known = if doubt.is_none() { self.known.standing(outgoing) } else { None };
+        // In the order of the log, all that the stream has is from here: a subject that is not known has no event.
+        let is_first = turn.is_some() && doubt.is_none() && self.known.is_complete();
+        let standing = match known.or_else(|| is_first.then(|| self.known.first_of(outgoing)).flatten()) {
+            Some(standing) => standing,
+            None => match self.look(outgoing, doubt).await? {
+                Ok(Some(standing)) => standing,
+                // It was forgotten while it was read.
+                Ok(None) => return Ok(Attempt::Conflict(SubjectEnd::default())),
                 Err(problem) => return Ok(Attempt::Failed(problem)),
             },
         };
-        if end.origin.is_some_and(|origin| origin >= outgoing.seq) {
-            return Ok(Attempt::Done(Delivery::There(end)));
-        }
-        if end.sequence == 0 && !self.is_complete.load(Relaxed) {
+        let end = match standing {
+            Standing::Done(end) => return Ok(Attempt::Done(Delivery::There(end))),
+            Standing::Same => return Ok(Attempt::Done(Delivery::Same)),
+            Standing::Due(end) => end,
+        };
+        if end.sequence == 0 && !self.known.is_complete() {
             // Earlier events of this source may have been here: after this one they would count as published.
             self.check_epoch().await?;
         }
-        let message = outgoing.message.to_publish(&self.epoch, end.sequence);
+        let message = outgoing.message.to_publish(&self.epoch, end.sequence, end.other);
         let before = self.last.load(Relaxed);
         let published = match self.context().send_publish(outgoing.subject.to_string(), message).await {
-            Ok(confirmation) => confirmation.await,
+            Ok(confirmation) => {
+                drop(turn);
+                confirmation.await
+            }
             Err(error) => Err(error),
         };
         match published {
-            Ok(ack) => self.confirmed(outgoing, &ack, before).await,
-            Err(error) => {
-                if error.kind() == PublishErrorKind::WrongLastSequence {
-                    self.explain(end, &outgoing.subject).await?;
-                }
-                refused(&error)
-            }
+            Ok(ack) => self.confirmed(outgoing, end, &ack, before).await,
+            Err(error) => refused(&error, end),
         }
     }
 
@@ -189,15 +213,22 @@ impl Session {
     async fn confirmed(
         &self,
         outgoing: &OutgoingEvent,
+        expected: SubjectEnd,
         ack: &PublishAck,
         before: u64,
     ) -> Result<Attempt, SessionEnd> {
-        let end = SubjectEnd { sequence: ack.sequence, origin: Some(outgoing.seq) };
         if ack.duplicate {
             // The server keeps ids of messages that are gone; where that leaves a hole, readers are told.
+            let origin = Some(outgoing.seq);
             return match self.message_at(ack.sequence).await? {
-                Ok(Some(there)) if there != end => Err(SessionEnd::NewEpoch(EpochChange::SequenceWentBack)),
-                Ok(_) => Ok(Attempt::Done(Delivery::There(end))),
+                Ok(Some(there)) if there.origin != origin => {
+                    Err(SessionEnd::NewEpoch(EpochChange::SequenceWentBack))
+                }
+                Ok(_) => {
+                    self.known.found(outgoing, ack.sequence);
+                    let end = SubjectEnd { sequence: ack.sequence, origin, ..expected };
+                    Ok(Attempt::Done(Delivery::There(end)))
+                }
                 Err(problem) => Ok(Attempt::Failed(problem)),
             };
         }
@@ -205,19 +236,75 @@ impl Session {
             return Err(SessionEnd::NewEpoch(EpochChange::SequenceWentBack));
         }
         self.last.fetch_max(ack.sequence, Relaxed);
+        let end = self.known.published(outgoing, expected, ack.sequence);
         Ok(Attempt::Done(Delivery::Published(end)))
+    }
+
+    /// Asks for the last message of the subject, and reads what is not known of those before it; the inner error is one that
+    /// may pass.
+    async fn look(
+        &self,
+        outgoing: &OutgoingEvent,
+        doubt: Option<Doubt>,
+    ) -> Result<Result<Option<Standing>, String>, SessionEnd> {
+        let last = match self.last_of(&outgoing.subject).await? {
+            Ok(last) => last,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        if let Some(Doubt::NotLast(expected)) = doubt {
+            self.explain(expected, last).await?;
+        }
+        let unread = self.known.unread(outgoing, last);
+        let is_there = last.origin.is_some_and(|origin| origin >= outgoing.seq);
+        match unread {
+            // What is before it need not be known.
+            Some(_) if is_there => return Ok(Ok(Some(Standing::Done(last)))),
+            Some(after) => match self.read(&outgoing.subject, after, last.sequence).await? {
+                Ok(read) => {
+                    let events: Vec<_> = read.messages.into_iter().flatten().collect();
+                    self.known.learn(outgoing, last, after, &events, read.unread_from);
+                }
+                Err(problem) => return Ok(Err(problem)),
+            },
+            None => self.known.learn(outgoing, last, 0, &[], None),
+        }
+        Ok(Ok(self.known.standing(outgoing)))
+    }
+
+    /// The events of a subject after one number, up to another.
+    async fn read(
+        &self,
+        subject: &str,
+        after: u64,
+        up_to: u64,
+    ) -> Result<Result<SubjectMessages<Option<ReadEvent>>, String>, SessionEnd> {
+        let take = |message: StreamMessage| {
+            let end = self.end(message.sequence, &message.headers);
+            let event = EventMessage::from_received(&message.headers, message.payload).ok()?;
+            let identity = EventIdentity::of(&event.json_without_id)?;
+            Some(ReadEvent { sequence: end.sequence, origin: end.origin, kind: event.kind, identity })
+        };
+        match read_subject(&self.handle, subject, after, up_to, take).await {
+            Ok(read) => {
+                let counters = &self.told.counters;
+                OutboxCounters::add(&counters.others_read, read.messages.len() as u64);
+                OutboxCounters::add(&counters.unread, u64::from(read.unread_from.is_some()));
+                Ok(Ok(read))
+            }
+            Err(error) if is_gone(&error.kind()) => Err(SessionEnd::LookAgain),
+            Err(error) => Ok(Err(format!("NATS did not return the events of a source: {}", chain(&error)))),
+        }
     }
 
     /// The last message of a subject was not `expected`. That is so if another daemon has published, or if `expected` was
     /// removed; a message that was lost is neither.
-    async fn explain(&self, expected: SubjectEnd, subject: &str) -> Result<(), SessionEnd> {
+    async fn explain(&self, expected: SubjectEnd, found: SubjectEnd) -> Result<(), SessionEnd> {
         let went_back = Err(SessionEnd::NewEpoch(EpochChange::SequenceWentBack));
-        let Ok(found) = self.last_of(subject).await? else { return Ok(()) };
         if found.sequence >= expected.sequence {
             return Ok(());
         }
         match self.message_at(expected.sequence).await? {
-            Ok(Some(there)) if there != expected => return went_back,
+            Ok(Some(there)) if there.origin != expected.origin => return went_back,
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => return Ok(()),
         }
@@ -240,7 +327,7 @@ impl Session {
         match self.handle.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Ok(self.end(message.sequence, &message.headers))),
             Err(error) => match error.kind() {
-                LastRawMessageErrorKind::NoMessageFound => Ok(Ok(SubjectEnd { sequence: 0, origin: None })),
+                LastRawMessageErrorKind::NoMessageFound => Ok(Ok(SubjectEnd::default())),
                 kind if is_gone(&kind) => Err(SessionEnd::LookAgain),
                 _ => Ok(Err(format!(
                     "NATS did not say which event of a source is its last one: {}",
@@ -265,9 +352,21 @@ impl Session {
         }
     }
 
+    /// A number of the stream, and the origin of the event there, if there is one; `None` without an answer.
+    pub(super) async fn origin_at(&self, sequence: u64) -> Option<NumberRead> {
+        match self.handle.get_raw_message(sequence).await {
+            Ok(message) => Some((sequence, EventMessage::origin_of(&message.headers))),
+            Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
+                Some((sequence, None))
+            }
+            Err(_) => None,
+        }
+    }
+
     fn end(&self, sequence: u64, headers: &async_nats::HeaderMap) -> SubjectEnd {
         let origin = EventMessage::origin_of(headers).filter(|origin| origin.epoch == self.log_epoch);
-        SubjectEnd { sequence, origin: origin.map(|origin| origin.seq) }
+        let other = if origin.is_some() { EventMessage::other_of(headers) } else { sequence };
+        SubjectEnd { sequence, origin: origin.map(|origin| origin.seq), other }
     }
 
     fn context(&self) -> &jetstream::Context {
@@ -309,19 +408,15 @@ fn without_content(message: &EventMessage) -> Option<EventMessage> {
     EventMessage::from_log(message.origin.clone(), message.kind, &event.to_json()).ok()
 }
 
-fn refused(error: &PublishError) -> Result<Attempt, SessionEnd> {
+fn refused(error: &PublishError, expected: SubjectEnd) -> Result<Attempt, SessionEnd> {
+    if is_wrong_last_sequence(error) {
+        return Ok(Attempt::Conflict(expected));
+    }
     match error.kind() {
-        PublishErrorKind::WrongLastSequence => Ok(Attempt::Conflict),
         PublishErrorKind::MaxPayloadExceeded => Ok(Attempt::TooLarge),
         PublishErrorKind::StreamNotFound => Err(SessionEnd::LookAgain),
-        _ => {
-            let cause =
-                std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<jetstream::Error>());
-            if cause.is_some_and(|cause| cause.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) {
-                return Ok(Attempt::TooLarge);
-            }
-            Ok(Attempt::Failed(format!("NATS did not take an event: {}", chain(error))))
-        }
+        _ if code_of(error) == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => Ok(Attempt::TooLarge),
+        _ => Ok(Attempt::Failed(format!("NATS did not take an event: {}", chain(error)))),
     }
 }
 

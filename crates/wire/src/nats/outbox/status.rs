@@ -41,6 +41,12 @@ pub struct OutboxCounters {
     pub published: AtomicU64,
     /// Events that were in the stream already, and were not published again.
     pub passed_over: AtomicU64,
+    /// Events that another daemon had published already, and were not published again.
+    pub same_as_another: AtomicU64,
+    /// Messages of other daemons and earlier ones of this one that were read, to know what is the same.
+    pub others_read: AtomicU64,
+    /// Times that the oldest messages of a subject were left unread, because there were too many.
+    pub unread: AtomicU64,
     /// Attempts to publish an event that did not succeed, and were made again.
     pub retries: AtomicU64,
     /// Events that were published without their content, because they were larger than the servers allow.
@@ -53,6 +59,8 @@ pub struct OutboxCounters {
     pub refills: AtomicU64,
     /// Epochs that it began.
     pub epochs: AtomicU64,
+    /// Runs of ids of the log and of the stream that mean the same, and were forgotten because there were too many.
+    pub alias_runs_dropped: AtomicU64,
     /// Notices that were not published, because too many waited.
     pub notices_dropped: AtomicU64,
 }

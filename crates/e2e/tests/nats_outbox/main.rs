@@ -3,231 +3,28 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod several;
+mod support;
+
 use std::{
-    collections::{BTreeMap, HashMap},
     path::Path,
     process::Command,
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use async_nats::jetstream;
 use e2e::{NatsServer, nats_server_program, wait_for};
 use futures_util::{FutureExt as _, StreamExt as _};
-use news::{Cursor, Epoch, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId, Timestamp};
-use tokio::{
-    sync::{broadcast, watch},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
+use news::{Epoch, Event, Seq};
+use support::{LIMIT, MemoryLog, Running, check, connect, jetstream_of, stored};
+use tokio::sync::{broadcast, watch};
 use wire::{
-    EventLog, LogBounds, LogError, LogEvent, LogPage, Notice,
+    EventLog, Notice,
     nats::{
-        Announcer, DaemonHeartbeat, DaemonNotice, EventMessage, EventStream, NatsConnection, NatsCredentials,
-        NatsSettings, NewestSeen, NoticeKind, Outbox, OutboxCounters, OutboxReport, OutboxStatus,
-        StreamLimits, SubjectNames, answer_seen, newest_seen,
+        Announcer, DaemonHeartbeat, DaemonNotice, NewestSeen, NoticeKind, OutboxReport, OutboxStatus,
+        answer_seen, newest_seen,
     },
 };
-
-/// How long anything may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A log in memory.
-struct MemoryLog {
-    epoch: Epoch,
-    events: Mutex<Vec<Arc<str>>>,
-    oldest: Mutex<u64>,
-    head: watch::Sender<Seq>,
-}
-
-impl MemoryLog {
-    fn new(epoch: &str) -> Arc<Self> {
-        Arc::new(Self {
-            epoch: Epoch::try_new(epoch).unwrap(),
-            events: Mutex::default(),
-            oldest: Mutex::new(1),
-            head: watch::channel(Seq(0)).0,
-        })
-    }
-
-    /// `count` events of sources `0..sources`, in turn.
-    fn append(&self, count: usize, sources: usize) {
-        self.append_with(count, sources, None);
-    }
-
-    fn append_with(&self, count: usize, sources: usize, content_html: Option<&str>) {
-        let mut events = self.events.lock().unwrap();
-        for _ in 0..count {
-            let seq = events.len() as u64 + 1;
-            let id = SourceId::try_new(&format!("s{}", seq % sources as u64)).unwrap();
-            let source = Source::new(id, FeedUrl::try_new("https://example.org/feed").unwrap());
-            let item = Item {
-                key: format!("key {seq}"),
-                title: format!("title {seq}"),
-                content_html: content_html.map(str::to_owned),
-                ..Item::default()
-            };
-            let id = Cursor { epoch: self.epoch.clone(), seq: Seq(seq) };
-            let event = Event::new(id, EventKind::Item, &source, Timestamp::from_millis(0), item);
-            events.push(event.to_json().into());
-        }
-        let head = events.len() as u64;
-        drop(events);
-        self.head.send_replace(Seq(head));
-    }
-
-    fn head(&self) -> u64 {
-        self.head.borrow().0
-    }
-}
-
-impl EventLog for MemoryLog {
-    fn bounds(&self) -> LogBounds {
-        let oldest = Seq(*self.oldest.lock().unwrap());
-        LogBounds { epoch: self.epoch.clone(), oldest, head: *self.head.borrow() }
-    }
-
-    fn page(&self, after: Seq, limit: usize, _: usize) -> Result<LogPage, LogError> {
-        let LogBounds { oldest, head, .. } = self.bounds();
-        let events = self.events.lock().unwrap();
-        let first = after.next().max(oldest);
-        let events: Vec<_> = (first.0..=head.0)
-            .take(limit)
-            .map(|seq| LogEvent {
-                seq: Seq(seq),
-                kind: EventKind::Item,
-                json: events[usize::try_from(seq).unwrap() - 1].to_string(),
-            })
-            .collect();
-        let missed = after.missing_before(events.first().map_or(head.next(), |event| event.seq));
-        Ok(LogPage { events, missed })
-    }
-}
-
-async fn connect(server: &NatsServer) -> NatsConnection {
-    let settings = NatsSettings {
-        urls: vec![server.url()],
-        names: SubjectNames::new("newswire"),
-        credentials: NatsCredentials::default(),
-        ca_file: None,
-        replicas: 1,
-        limits: StreamLimits { age: Duration::from_secs(36_000), events: 1_000_000, bytes: 1 << 30 },
-        client: "test".to_owned(),
-    };
-    NatsConnection::open(settings).await.unwrap()
-}
-
-/// A running outbox.
-struct Running {
-    log: Arc<MemoryLog>,
-    status: watch::Receiver<OutboxStatus>,
-    counters: Arc<OutboxCounters>,
-    reports: Arc<Mutex<Vec<OutboxReport>>>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Running {
-    async fn start(server: &NatsServer, log: &Arc<MemoryLog>) -> Self {
-        let stream = EventStream::new(connect(server).await);
-        let (counters, reports) = (Arc::<OutboxCounters>::default(), Arc::<Mutex<Vec<_>>>::default());
-        let reported = Arc::clone(&reports);
-        let report = Arc::new(move |report| reported.lock().unwrap().push(report));
-        let as_log = Arc::clone(log) as Arc<dyn EventLog>;
-        let outbox = Outbox::new(stream, as_log, log.head.subscribe(), 64, Arc::clone(&counters), report);
-        let (status, stop) = (outbox.status(), CancellationToken::new());
-        let task = tokio::spawn(outbox.run(stop.clone()));
-        Self { log: Arc::clone(log), status, counters, reports, stop, task }
-    }
-
-    /// Waits until the whole log is in the stream; the epoch of the stream then.
-    async fn published(&mut self) -> Epoch {
-        self.published_after(None).await
-    }
-
-    /// The same in another epoch than `old`.
-    async fn published_in_another_epoch(&mut self, old: &Epoch) -> Epoch {
-        self.published_after(Some(old)).await
-    }
-
-    async fn published_after(&mut self, old: Option<&Epoch>) -> Epoch {
-        let head = Seq(self.log.head());
-        let is_done = |status: &OutboxStatus| {
-            status.through == head
-                && !status.refilling
-                && status.epoch.is_some()
-                && status.epoch.as_ref() != old
-        };
-        let mut status = self.status.clone();
-        match tokio::time::timeout(LIMIT, status.wait_for(is_done)).await {
-            Ok(status) => status.unwrap().epoch.clone().unwrap(),
-            Err(_) => {
-                panic!("not published: {:?}, {:?}", self.status.borrow(), self.reports.lock().unwrap())
-            }
-        }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        tokio::time::timeout(LIMIT, self.task).await.unwrap().unwrap();
-    }
-
-    /// As when the process is killed.
-    async fn kill(self) {
-        self.task.abort();
-        self.task.await.ok();
-    }
-}
-
-/// A message of the stream.
-struct Stored {
-    subject: String,
-    message_id: String,
-    message: EventMessage,
-}
-
-async fn jetstream_of(server: &NatsServer) -> jetstream::Context {
-    jetstream::new(async_nats::connect(server.url()).await.unwrap())
-}
-
-/// All messages of the stream.
-async fn stored(server: &NatsServer) -> Vec<Stored> {
-    let mut stream = jetstream_of(server).await.get_stream("newswire").await.unwrap();
-    let count = usize::try_from(stream.info().await.unwrap().state.messages).unwrap();
-    let config = jetstream::consumer::pull::OrderedConfig::default();
-    let messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
-    let stored = messages.take(count).map(|message| {
-        let message = message.unwrap();
-        let headers = message.headers.clone().unwrap();
-        Stored {
-            subject: message.subject.to_string(),
-            message_id: EventMessage::message_id_of(&headers).unwrap().to_owned(),
-            message: EventMessage::from_received(&headers, message.payload.clone()).unwrap(),
-        }
-    });
-    tokio::time::timeout(LIMIT, stored.collect()).await.expect("the stream is readable")
-}
-
-/// Every event of the log is there once and as it was recorded, those of a source in order.
-fn check(stored: &[Stored], log: &MemoryLog) {
-    let ours: Vec<_> = stored.iter().filter(|stored| stored.message.origin.epoch == log.epoch).collect();
-    let mut counts = BTreeMap::<u64, usize>::new();
-    for stored in &ours {
-        *counts.entry(stored.message.origin.seq.0).or_default() += 1;
-    }
-    let events = log.events.lock().unwrap();
-    let lost: Vec<_> = (1..=events.len() as u64).filter(|seq| !counts.contains_key(seq)).collect();
-    let doubled: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
-    assert_eq!((lost, doubled), (vec![], vec![]), "lost, doubled");
-    let mut last = HashMap::<&str, u64>::new();
-    for Stored { subject, message, .. } in ours {
-        let seq = message.origin.seq.0;
-        let before = last.insert(subject, seq).unwrap_or(0);
-        assert!(before < seq, "{subject}: {seq} comes after {before}");
-        let recorded = &events[usize::try_from(seq).unwrap() - 1];
-        assert_eq!(message.json_with_id(&message.origin), recorded.as_bytes());
-    }
-}
 
 fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
@@ -487,7 +284,7 @@ async fn two_logs_are_published_to_one_stream_and_a_new_epoch_has_both() {
     let epoch = one.published().await;
     assert_eq!(other.published().await, epoch);
     let all = stored(&server).await;
-    assert_eq!(all.len(), 1400, "both have events of the same sources, which are told apart");
+    assert_eq!(all.len(), 1400, "both have events of the same sources, which are not the same");
     logs.iter().for_each(|log| check(&all, log));
     jetstream_of(&server).await.get_stream("newswire").await.unwrap().purge().await.unwrap();
     let second = one.published_in_another_epoch(&epoch).await;

@@ -1,0 +1,107 @@
+//! Daemons that divide one list of sources: `ingestd.share_group`.
+//!
+//! ```text
+//! keeper      renews the lease ─► `lease`, without which no visit begins
+//! assignment  the table of shards ─► which sources this daemon takes over, and which it hands over
+//! snapshots   what the store has of a source ─► NATS, after the events that it knows
+//!                                               ─► the daemon that takes the source over
+//! ```
+//!
+//! All of it runs on the thread for NATS. What it decides reaches the supervisor by the control loop, which applies the list as
+//! if it had only the sources that this daemon visits ([`SharedCatalogue`]).
+
+mod assignment;
+mod changed;
+mod keeper;
+mod list;
+mod metrics;
+mod snapshots;
+
+use std::sync::Arc;
+
+use actix::Recipient;
+use news::Timestamp;
+use tokio::sync::watch;
+use wire::{
+    EventLog,
+    nats::{EventStream, KnownEnds, Membership, OutboxStatus, Snapshots},
+};
+
+use self::{assignment::Assignment, keeper::LeaseKeeper, list::ListEnds, snapshots::SnapshotPublisher};
+pub(crate) use self::{
+    changed::ChangedSources,
+    list::{OwnPart, SharedCatalogue},
+    metrics::SharingMetrics,
+};
+use crate::{
+    lease::Lease,
+    messages::{AdoptSources, ExportSources, LeaveSources},
+    recording::Recording,
+};
+
+/// The actors that sharing asks.
+#[derive(Clone)]
+pub(crate) struct SharingActors {
+    pub(crate) leave: Recipient<LeaveSources>,
+    pub(crate) export: Recipient<ExportSources>,
+    pub(crate) adopt: Recipient<AdoptSources>,
+}
+
+/// What sharing needs of the rest of the daemon.
+pub(crate) struct Sharing {
+    pub(crate) group: String,
+    pub(crate) actors: SharingActors,
+    pub(crate) recording: Recording,
+    pub(crate) changed: ChangedSources,
+    pub(crate) metrics: SharingMetrics,
+    pub(crate) lease: Lease,
+    pub(crate) since: Timestamp,
+    ends: ListEnds,
+}
+
+/// The end of the outbox that sharing needs.
+pub(crate) struct OutboxEnd {
+    pub(crate) status: watch::Receiver<OutboxStatus>,
+    pub(crate) known_ends: KnownEnds,
+    pub(crate) log: Arc<dyn EventLog>,
+}
+
+impl Sharing {
+    pub(crate) fn new(
+        group: String,
+        actors: SharingActors,
+        recording: Recording,
+        changed: ChangedSources,
+        metrics: SharingMetrics,
+        since: Timestamp,
+    ) -> (SharedCatalogue, Self) {
+        let (catalogue, ends) = SharedCatalogue::new();
+        let lease = Lease::unconfirmed();
+        metrics.show_lease(&lease);
+        (catalogue, Self { group, actors, recording, changed, metrics, lease, since, ends })
+    }
+
+    /// Runs as long as the thread for NATS.
+    pub(crate) async fn run(self, stream: EventStream, daemon: &str, outbox: OutboxEnd) {
+        let membership = Membership::new(stream.clone(), &self.group);
+        let keeper = LeaseKeeper::new(
+            membership.clone(),
+            self.lease,
+            self.recording,
+            keeper::member(daemon, self.since),
+            (self.ends.list.clone(), self.ends.visited.subscribe()),
+        );
+        let publisher = SnapshotPublisher::new(
+            Snapshots::new(stream, daemon, Arc::clone(&self.metrics.counts().snapshots)),
+            daemon,
+            self.actors.clone(),
+            outbox,
+            self.changed,
+            (self.ends.list.clone(), self.ends.visited.subscribe()),
+            self.metrics.clone(),
+        );
+        let assignment =
+            Assignment::new(daemon, membership, &keeper, &publisher, self.actors, self.ends, self.metrics);
+        tokio::join!(keeper.run(), keeper.watch_lease(), publisher.run(), assignment.run());
+    }
+}
