@@ -121,6 +121,8 @@ pub struct FaultRow {
     pub silence: Duration,
     /// From the end of the fault until every client had everything.
     pub settled: Duration,
+    /// From the end of a daemon until others visited its sources.
+    pub moved: Option<Duration>,
     /// Everything that is wrong, in words; empty if nothing is.
     pub faults: Vec<String>,
 }
@@ -128,8 +130,8 @@ pub struct FaultRow {
 impl FaultRow {
     /// The head of the table.
     pub const HEAD: &'static str = "| fault | published | delivered | lost | doubled | resets expected | resets unexpected | \
-                                    told missing | longest silence, s | settled after, s |\n| --- | --- | --- | --- | --- | \
-                                    --- | --- | --- | --- | --- |";
+                                    told missing | longest silence, s | settled after, s | sources moved after, s |\n| --- | --- | --- | \
+                                    --- | --- | --- | --- | --- | --- | --- | --- |";
 }
 
 impl fmt::Display for FaultRow {
@@ -137,7 +139,7 @@ impl fmt::Display for FaultRow {
         let (expected, unexpected) = if self.fault.resets() { (self.resets, 0) } else { (0, self.resets) };
         write!(
             f,
-            "| {} | {} | {} | {} | {} | {expected} | {unexpected} | {} | {:.1} | {:.1} |",
+            "| {} | {} | {} | {} | {} | {expected} | {unexpected} | {} | {:.1} | {:.1} | {} |",
             self.fault,
             self.published,
             self.delivered,
@@ -145,7 +147,8 @@ impl fmt::Display for FaultRow {
             self.doubled,
             self.told_missing,
             self.silence.as_secs_f64(),
-            self.settled.as_secs_f64()
+            self.settled.as_secs_f64(),
+            self.moved.map_or_else(|| "-".to_owned(), |moved| format!("{:.1}", moved.as_secs_f64()))
         )
     }
 }
@@ -173,6 +176,8 @@ pub struct NatsRun {
     counted: usize,
     /// As [`Origin::asked_anew`], at the end of the row before.
     asked_anew: usize,
+    /// How long the sources of a daemon took to go to others, in the row that runs.
+    moved: Option<Duration>,
     before: HopCounts,
 }
 
@@ -194,7 +199,7 @@ impl NatsRun {
             gateways.push(Member::start(MemberRole::Gateway, &[], &cluster, size.ring_events).await?);
         }
         let publisher = SteadyPublisher::start(Arc::clone(&origin), size.sources, size.publish_every);
-        let (counted, asked_anew, before) = Default::default();
+        let (counted, asked_anew, moved, before) = Default::default();
         let mut run = Self {
             size,
             clients: Vec::new(),
@@ -206,6 +211,7 @@ impl NatsRun {
             sources,
             counted,
             asked_anew,
+            moved,
             before,
         };
         run.wait_ready().await?;
@@ -279,6 +285,33 @@ impl NatsRun {
         Ok(row)
     }
 
+    /// Waits for `hold_lease`, and notes when daemons but for this one visit all sources.
+    async fn wait_moved(&mut self, but: usize) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let others: Vec<_> = self
+            .daemons
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| *number != but)
+            .map(|(_, member)| member)
+            .collect();
+        let all = self.size.sources;
+        let moved = wait_for("the sources of the daemon at the others", SETTLED_WITHIN, async || {
+            let mut visited = 0;
+            for member in &others {
+                let (_, text) =
+                    crate::http::fetch(&member.stack.wire(), "/sources", SETTLED_WITHIN).await.ok()?;
+                let list: serde_json::Value = serde_json::from_str(&text).ok()?;
+                visited += list["sources"].as_array()?.len();
+            }
+            (visited >= all).then(|| began.elapsed())
+        })
+        .await?;
+        self.moved = Some(moved);
+        sleep(self.size.hold_lease.saturating_sub(moved)).await;
+        Ok(())
+    }
+
     /// The epoch of all gateways with its hyphen, once they agree.
     async fn common_epoch(&self) -> Option<String> {
         let mut common = None;
@@ -327,6 +360,7 @@ impl NatsRun {
             told_missing,
             silence,
             settled,
+            moved: self.moved.take(),
             faults,
         }
     }

@@ -12,6 +12,7 @@
 
 mod assignment;
 mod changed;
+mod ends;
 mod keeper;
 mod list;
 mod metrics;
@@ -19,33 +20,17 @@ mod snapshots;
 
 use std::sync::Arc;
 
-use actix::Recipient;
 use news::Timestamp;
-use tokio::sync::watch;
-use wire::{
-    EventLog,
-    nats::{EventStream, KnownEnds, Membership, OutboxStatus, Snapshots},
-};
+use wire::nats::{EventStream, Membership, Snapshots};
 
 use self::{assignment::Assignment, keeper::LeaseKeeper, list::ListEnds, snapshots::SnapshotPublisher};
 pub(crate) use self::{
     changed::ChangedSources,
+    ends::{OutboxEnd, SharingActors},
     list::{OwnPart, SharedCatalogue},
     metrics::SharingMetrics,
 };
-use crate::{
-    lease::Lease,
-    messages::{AdoptSources, ExportSources, LeaveSources},
-    recording::Recording,
-};
-
-/// The actors that sharing asks.
-#[derive(Clone)]
-pub(crate) struct SharingActors {
-    pub(crate) leave: Recipient<LeaveSources>,
-    pub(crate) export: Recipient<ExportSources>,
-    pub(crate) adopt: Recipient<AdoptSources>,
-}
+use crate::{lease::Lease, recording::Recording};
 
 /// What sharing needs of the rest of the daemon.
 pub(crate) struct Sharing {
@@ -57,13 +42,6 @@ pub(crate) struct Sharing {
     pub(crate) lease: Lease,
     pub(crate) since: Timestamp,
     ends: ListEnds,
-}
-
-/// The end of the outbox that sharing needs.
-pub(crate) struct OutboxEnd {
-    pub(crate) status: watch::Receiver<OutboxStatus>,
-    pub(crate) known_ends: KnownEnds,
-    pub(crate) log: Arc<dyn EventLog>,
 }
 
 impl Sharing {

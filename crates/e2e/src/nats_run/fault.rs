@@ -155,17 +155,24 @@ impl NatsRun {
             NatsFault::GatewayKilled => kill(&mut self.gateways, MemberRole::Gateway, hold).await?,
             NatsFault::DaemonKilled => kill(&mut self.daemons, MemberRole::Daemon, hold).await?,
             NatsFault::DaemonGone => {
-                kill(&mut self.daemons, MemberRole::Daemon, self.size.hold_lease).await?
+                let number = fastrand::usize(0..self.daemons.len());
+                self.daemons[number].stack.kill(Binary::Ingestd)?;
+                self.wait_moved(number).await?;
+                self.daemons[number].stack.start(Binary::Ingestd)?;
             }
             NatsFault::DaemonAsleep => {
                 let number = fastrand::usize(0..self.daemons.len());
-                let daemon = self.daemons[number].stack.process(Binary::Ingestd)?;
-                daemon.signal(Signal::STOP)?;
-                sleep(self.size.hold_lease).await;
-                daemon.signal(Signal::CONT)?;
+                self.daemons[number].stack.process(Binary::Ingestd)?.signal(Signal::STOP)?;
+                let moved = self.wait_moved(number).await;
+                self.daemons[number].stack.process(Binary::Ingestd)?.signal(Signal::CONT)?;
+                moved?;
             }
             NatsFault::DaemonStalledForLong => {
-                cut(&any(&self.daemons).path, PathState::Stalled, self.size.hold_lease).await;
+                let number = fastrand::usize(0..self.daemons.len());
+                self.daemons[number].path.set(PathState::Stalled);
+                let moved = self.wait_moved(number).await;
+                self.daemons[number].path.set(PathState::Open);
+                moved?;
             }
             NatsFault::DaemonJoined => {
                 let sources = &self.sources;

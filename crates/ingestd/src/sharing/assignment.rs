@@ -20,7 +20,7 @@ use wire::nats::{
 };
 
 use super::{
-    SharingActors,
+    ends::SharingActors,
     keeper::LeaseKeeper,
     list::{ListEnds, SharedSource, VisitedSources},
     metrics::{Counts, SharingMetrics},

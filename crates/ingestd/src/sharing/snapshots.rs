@@ -16,7 +16,8 @@ use tokio::{
 use wire::nats::{NewSnapshot, Predecessor, SnapshotOutcome, Snapshots, StreamProblem};
 
 use super::{
-    ChangedSources, OutboxEnd, SharingActors,
+    changed::ChangedSources,
+    ends::{OutboxEnd, SharingActors},
     list::{SharedList, SharedSource, VisitedSources},
     metrics::{Counts, SharingMetrics},
 };
@@ -53,6 +54,8 @@ pub(super) struct SnapshotPublisher {
     published: RefCell<HashMap<SourceId, PublishedParts>>,
     /// Sources of which another daemon has published a snapshot.
     conflicts: RefCell<Vec<SourceId>>,
+    /// Of one source, only one snapshot may be on its way, and none while it is taken over.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl SnapshotPublisher {
@@ -76,6 +79,7 @@ impl SnapshotPublisher {
             metrics,
             published: RefCell::default(),
             conflicts: RefCell::default(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -146,6 +150,7 @@ impl SnapshotPublisher {
 
     /// Publishes the snapshots of these sources as the store has them now; returns those that were not confirmed.
     pub(super) async fn publish_all(&self, ids: &[SourceId]) -> Vec<SourceId> {
+        let _turn = self.turn.lock().await;
         let mut left = Vec::new();
         for ids in ids.chunks(EXPORTED_MAX) {
             let exported = self.actors.export.send(ExportSources(ids.to_vec())).await;
@@ -241,6 +246,7 @@ impl SnapshotPublisher {
     /// # Errors
     /// [`LogClosed`]: the process stops.
     pub(super) async fn take_over(&self, sources: &[SharedSource]) -> Result<Vec<SourceId>, LogClosed> {
+        let _turn = self.turn.lock().await;
         let read = |source: &SharedSource| {
             let source = source.clone();
             async move {
