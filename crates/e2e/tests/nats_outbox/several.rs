@@ -288,7 +288,9 @@ async fn of_a_subject_with_very_many_events_the_newest_are_read_and_the_rest_is_
     let server = NatsServer::start(&program, "").await.unwrap();
     let (old, new) = (MemoryLog::new("old"), MemoryLog::new("new"));
     let item = |n: u32| recorded("s", EventKind::Item, &format!("k{n}"), &n.to_string());
-    old.record((0..6000).map(item).collect());
+    let rare = |n: u32| recorded("rare", EventKind::Item, &format!("k{n}"), &n.to_string());
+    let all = (0..6000).flat_map(|n| [Some(item(n)), (n % 1000 == 500).then(|| rare(n))]);
+    old.record(all.flatten().collect());
     Running::start(&server, &old).await.published().await;
     // The oldest one, and some of the newest.
     new.record([0, 3000, 5000, 5999, 6000].map(item).to_vec());
@@ -298,5 +300,10 @@ async fn of_a_subject_with_very_many_events_the_newest_are_read_and_the_rest_is_
     assert!((4096..=2 * 4096).contains(&read), "{read}");
     assert_eq!(outbox.counters.unread.load(Relaxed), 1);
     assert_eq!(outbox.counters.same_as_another.load(Relaxed), 3);
-    assert_eq!(titles(&told(&stored(&server).await))[6000..], ["0", "6000"]);
+    // Few events among many others: all are read.
+    new.record([500, 2500, 5500, 6000].map(rare).to_vec());
+    outbox.published().await;
+    assert_eq!(outbox.counters.others_read.load(Relaxed), read + 6);
+    assert_eq!((outbox.counters.unread.load(Relaxed), outbox.counters.same_as_another.load(Relaxed)), (1, 6));
+    assert_eq!(titles(&told(&stored(&server).await))[6006..], ["0", "6000", "6000"]);
 }
