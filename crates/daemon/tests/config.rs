@@ -350,7 +350,8 @@ fn the_command_line_overrides_everything_or_changes_nothing() {
 #[test]
 fn show_can_be_read_back_and_hides_passwords() {
     let loaded = load_with(
-        "[daemon]\nrun_dir = 'C:\\a \"b\"@c'\n[wire]\nnats_urls = [\"nats://u:secret@h:4222\"]\n[fetch]\n\
+        "[daemon]\nrun_dir = 'C:\\a \"b\"@c'\n[wire]\nnats_urls = [\"nats://u:secret@h:4222\"]\n\
+         nats_monitor_urls = [\"https://u:secret@h:8222/nats\"]\n[fetch]\n\
          proxy = \"socks5://u:secret@h:1080\"\n",
         &[("NEWSWIRE_FETCH__USER_AGENT", "wire (+https://example.org/@us)")],
     )
@@ -363,6 +364,7 @@ fn show_can_be_read_back_and_hides_passwords() {
     assert!(!text.contains("secret"), "{text}");
     let again = load_with(&text, &[]).unwrap().config;
     assert_eq!(again.wire.nats_urls, ["nats://***@h:4222"]);
+    assert_eq!(again.wire.nats_monitor_urls, ["https://***@h:8222/nats"]);
     assert_eq!(again.fetch.proxy.as_deref(), Some("socks5://***@h:1080"));
     let fetch = FetchSection { proxy: loaded.config.fetch.proxy.clone(), ..again.fetch.clone() };
     assert_eq!(Config { wire: loaded.config.wire.clone(), fetch, ..again }, loaded.config);
@@ -373,6 +375,10 @@ fn no_complaint_repeats_a_password() {
     for value in ["\"nats://u:secret@h\"", "[\"nats://u:secret@h\"", "[\"http://u:secret@h\"]"] {
         let found = complaints(&format!("[wire]\nnats_urls = {value}\n"));
         assert!(!found.is_empty() && found.iter().all(|c| !c.contains("secret")), "{found:?}");
+    }
+    for value in ["nats://u:secret@h:4222", "http://u:secret@h/?q", "https://u:secret@", "u:secret@h:8222"] {
+        let found = complaints(&format!("[wire]\nnats_monitor_urls = [{value:?}]\n"));
+        assert!(found.len() == 1 && !found[0].contains("secret"), "{found:?}");
     }
     for value in [
         "\"ftp://u:secret@h\"",

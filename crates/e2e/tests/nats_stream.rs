@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use e2e::{
-    NatsCluster, NatsNetwork, NatsPath, NatsServer, PathState, nats_server_program, old_nats_server_program,
-    wait_for,
+    NatsCluster, NatsNetwork, NatsPath, NatsServer, PathState, free_address, nats_server_program,
+    old_nats_server_program, wait_for,
 };
 use wire::nats::{
     EpochChange, EventStream, NatsConnection, NatsCredentials, NatsSettings, NatsSurvey, StreamLimits,
@@ -212,12 +212,15 @@ async fn a_stream_behind_a_cable_comes_back_with_the_cable() {
 #[tokio::test]
 async fn a_survey_tells_each_server_the_stream_its_readers_and_how_far_daemons_have_published() {
     let Some(program) = nats_server_program() else { return };
-    let server = NatsServer::start(&program, "max_payload: 2MB").await.unwrap();
+    let monitor = free_address().unwrap();
+    let server =
+        NatsServer::start(&program, &format!("max_payload: 2MB\nhttp: \"{monitor}\"")).await.unwrap();
     let stream = stream_on(&server).await;
     let settings = stream.connection().settings().clone();
     let silent = "nats://127.0.0.1:1".to_owned();
     let settings = NatsSettings { urls: vec![silent.clone(), server.url()], ..settings };
-    let before = NatsSurvey::take(&settings).await.unwrap();
+    let monitors = [format!("http://{monitor}"), "http://u:secret@127.0.0.1:1".to_owned()];
+    let before = NatsSurvey::take(&settings, &monitors).await.unwrap();
     assert_eq!(before.problem.unwrap().kind, SurveyProblemKind::NoStream);
     assert!(before.stream.is_none());
 
@@ -232,7 +235,7 @@ async fn a_survey_tells_each_server_the_stream_its_readers_and_how_far_daemons_h
     jetstream.get_stream("newswire").await.unwrap().create_consumer(config).await.unwrap();
     let bucket = jetstream.get_key_value("newswire-state").await.unwrap();
     bucket.put("outbox.k3v9q2", r#"{"through":17}"#.into()).await.unwrap();
-    let survey = NatsSurvey::take(&settings).await.unwrap();
+    let survey = NatsSurvey::take(&settings, &monitors).await.unwrap();
     assert!(survey.problem.is_none(), "{:?}", survey.problem);
     assert_eq!(survey.epoch, Some(epoch));
     let [dead, alive] = &survey.servers[..] else { panic!("{:?}", survey.servers) };
@@ -245,4 +248,13 @@ async fn a_survey_tells_each_server_the_stream_its_readers_and_how_far_daemons_h
     assert_eq!((reader.behind, reader.description.as_deref()), (3, Some("a gateway")));
     let [outbox] = &survey.outboxes[..] else { panic!("{:?}", survey.outboxes) };
     assert_eq!((outbox.daemon.as_str(), outbox.through), ("k3v9q2", 17));
+    let [monitored, silent] = &survey.monitored[..] else { panic!("{:?}", survey.monitored) };
+    assert_eq!((monitored.sync_interval_ms, monitored.last), (Some(120_000), Some(3)), "{monitored:?}");
+    assert_eq!(monitored.version, alive.version);
+    assert!(
+        monitored.disk_bytes_reserved >= Some(1 << 30) && monitored.disk_bytes_max > Some(0),
+        "{monitored:?}"
+    );
+    assert!(monitored.error.is_none() && monitored.disk_bytes > Some(0), "{monitored:?}");
+    assert!(silent.error.is_some() && silent.url == "http://***@127.0.0.1:1", "{silent:?}");
 }

@@ -6,6 +6,9 @@ pub(crate) mod intake;
 // Where the events come from: a socket of this machine, or NATS.
 pub(crate) mod transport;
 
+// What ids of the other wire mean on this one.
+pub(crate) mod alias_directory;
+
 // The daemons that are asked: the one on this machine, or all behind NATS.
 pub(crate) mod daemons;
 

@@ -185,9 +185,9 @@ impl GatewayMetrics {
                 ),
                 left_out: registry.add_by(
                     "newswire_gateway_nats_left_out_total",
-                    "Answers of daemons that are not shown, because those of all daemons together are larger than 256 MiB (sources) or 16 MiB (metrics)",
+                    "What daemons say and this gateway leaves out, because that of all daemons together is larger than 256 MiB (sources) or 16 MiB (metrics), or of more than 1,024 logs (ids)",
                     "what",
-                    ["sources", "metrics"],
+                    ["sources", "metrics", "ids"],
                 ),
                 known: registry.add(
                     "newswire_gateway_nats_daemons",

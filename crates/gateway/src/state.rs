@@ -17,6 +17,7 @@ use crate::{
     client_address::ClientAddress,
     connection::capacity::Connections,
     ingest::{
+        alias_directory::AliasDirectory,
         callbacks::{CallbackForwarder, Callbacks},
         catalogue_labels::CatalogueLabels,
         history::{HistoryForwarder, HistoryQueue},
@@ -55,6 +56,7 @@ pub(crate) struct AppState {
     pub(crate) sources: SourceDirectory,
     pub(crate) catalogue_labels: CatalogueLabels,
     pub(crate) newest_events: NewestEvents,
+    pub(crate) aliases: AliasDirectory,
     pub(crate) wire: WireLink,
     /// Changes when the ring, the notices or the state of the process have something new for the streams.
     changes: watch::Sender<u64>,
@@ -149,6 +151,7 @@ impl AppState {
             sources: SourceDirectory::default(),
             catalogue_labels: CatalogueLabels::default(),
             newest_events: NewestEvents::default(),
+            aliases: AliasDirectory::default(),
             wire: WireLink::default(),
             changes: watch::channel(0).0,
             draining: AtomicBool::new(false),

@@ -204,6 +204,7 @@ fn each_schema_names_the_fields_that_are_sent() {
         unknown: vec!["World".to_owned()],
         older_copy: false,
         newest_seen: None,
+        aliases: Vec::new(),
     };
     assert_fields(&document, "IgnoredParameter", &hello.ignored[0]);
     assert_fields(&document, "Hello", &hello);

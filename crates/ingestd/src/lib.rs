@@ -20,7 +20,7 @@
 //! * `clock_reading`: jumps of the wall clock
 //! * `websub`: subscriptions at hubs, and their pushes
 //! * `http`: what is served on `ingestd.sock`: the wire, the log, the sources, orders
-//! * `nats_wire`: what goes to NATS if that is the wire
+//! * `nats_wire`: what goes to NATS if that is the wire; `known_aliases`: which ids there and here mean the same
 //! * `sharing`: daemons that divide one list of sources; `lease` is the part of it that `queue` needs
 //! * `control_loop`: the main loop after the start: reloads, and the status line of systemd
 //! * `status`: the state of every source, metrics, diagnostics
@@ -42,6 +42,7 @@ mod documents;
 mod drill;
 mod error;
 mod http;
+mod known_aliases;
 mod lease;
 mod lists;
 mod messages;

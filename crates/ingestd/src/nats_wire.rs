@@ -32,7 +32,10 @@ use wire::{
     },
 };
 
-use crate::sharing::{OutboxEnd, Sharing};
+use crate::{
+    known_aliases::KnownAliases,
+    sharing::{OutboxEnd, Sharing},
+};
 
 /// How much longer than the outbox the thread may take to end.
 const JOIN_MORE: Duration = Duration::from_secs(2);
@@ -51,6 +54,7 @@ pub(crate) struct NatsWire {
     pub(crate) notices: broadcast::Receiver<Notice>,
     pub(crate) recording_pauses: RecordingPauses,
     pub(crate) metrics: NatsMetrics,
+    pub(crate) aliases: KnownAliases,
     pub(crate) watch: Watch,
     /// If several daemons divide the list of sources.
     pub(crate) sharing: Option<Sharing>,
@@ -105,7 +109,8 @@ impl NatsWire {
             Arc::clone(&self.metrics.counters),
             Arc::new(move |report| reports.write(report)),
         );
-        let status = outbox.status();
+        let outbox = outbox.with_aliases(self.aliases.current());
+        let (status, aliases) = (outbox.status(), outbox.aliases());
         let end =
             OutboxEnd { status: status.clone(), known_ends: outbox.known_ends(), log: Arc::clone(&self.log) };
         let sharing = share(self.sharing, &connection, daemon.as_str(), end);
@@ -131,7 +136,9 @@ impl NatsWire {
             () = requests => {}
             () = sharing => {}
             () = show(&self.watch, status) => {}
+            () = self.aliases.follow(aliases.clone()) => {}
         }
+        self.aliases.keep_last(&aliases).await;
         Ok(())
     }
 }
@@ -347,6 +354,12 @@ impl NatsMetrics {
             "newswire_ingestd_nats_epochs_total",
             "Epochs that this daemon began because NATS had lost events, or because the stream was purged; clients were told reset",
             |c| &c.epochs,
+        );
+        add(
+            "newswire_ingestd_nats_alias_runs_dropped_total",
+            "Runs of ids of the log and of the stream of NATS that mean the same, and were forgotten because there were too many; \
+             clients that come with these ids to the other wire are told reset",
+            |c| &c.alias_runs_dropped,
         );
         add(
             "newswire_ingestd_nats_notices_dropped_total",

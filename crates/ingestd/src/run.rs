@@ -50,6 +50,7 @@ use crate::{
         routes,
         wire_log::WireLog,
     },
+    known_aliases::KnownAliases,
     lists::{FeedLists, ListBoard, ListReadRequest},
     messages::Stop,
     nats_wire::{NatsMetrics, NatsThread, NatsWire},
@@ -101,6 +102,7 @@ struct DaemonParts {
     notices: broadcast::Sender<wire::Notice>,
     documents: FetchedDocuments,
     lists: ListBoard,
+    aliases: KnownAliases,
     /// Sources whose snapshot in NATS is older than the store, if several daemons divide the list.
     changed: Option<ChangedSources>,
 }
@@ -131,6 +133,7 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let (head_changed, head) = watch::channel(reader.head());
     let metrics = IngestMetrics::register(&metrics_registry);
     let parts = DaemonParts {
+        aliases: KnownAliases::read(&config.store.path, reader.epoch(), reader.head()).await,
         recording: Recording::new(clock.clone(), metrics.clone()),
         clock,
         reader,
@@ -199,9 +202,8 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     control_loop.run(signals, reload_requests, list_requests).await;
     drop(watched_socket);
     stop(&config, actors, writer_thread, server, nats).await?;
-    let clear = tokio::task::spawn_blocking(move || crash_guard.clear());
     // A disk that hangs does not keep the process from ending.
-    tokio::time::timeout(CLEAR_TIMEOUT, clear).await.ok();
+    tokio::time::timeout(CLEAR_TIMEOUT, tokio::task::spawn_blocking(move || crash_guard.clear())).await.ok();
     Ok(())
 }
 
@@ -373,6 +375,7 @@ impl DaemonParts {
             notices: self.notices.subscribe(),
             recording_pauses: Arc::new(move || recording.pauses()),
             metrics,
+            aliases: self.aliases.clone(),
             watch: watch.clone(),
             sharing,
         };
@@ -394,6 +397,7 @@ impl DaemonParts {
             log: Arc::new(log.clone()),
             head_changed: head,
             notices: self.notices.clone(),
+            aliases: self.aliases.subscribe(),
             heartbeat: HEARTBEAT,
             server: concat!("newswire-ingestd/", env!("CARGO_PKG_VERSION")).into(),
         };

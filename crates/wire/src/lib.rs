@@ -11,6 +11,7 @@
     allow(clippy::disallowed_methods, reason = "tests may block; what they test is checked without them")
 )]
 
+mod aliases;
 mod client;
 mod endpoint;
 mod http;
@@ -19,6 +20,7 @@ mod publish;
 mod resume;
 mod subscribe;
 
+pub use aliases::{AliasRun, IdAlias, IdAliases};
 pub use client::PeerClient;
 pub use endpoint::{ClientError, Endpoint, Refusal};
 pub use http::RequestMethod;

@@ -11,6 +11,7 @@
 //!
 //! Never here: the content of events, the store, feeds.
 
+mod alias_watch;
 mod announcer;
 mod connection;
 mod epoch;
@@ -29,6 +30,7 @@ mod subject_events;
 mod subscribe;
 mod survey;
 
+pub use alias_watch::AliasWatch;
 pub use announcer::Announcer;
 pub use connection::{
     NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
@@ -56,8 +58,8 @@ pub use snapshots::{
 };
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
-    NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox, SurveyedReader,
-    SurveyedServer, SurveyedStream,
+    MonitoredServer, NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox,
+    SurveyedReader, SurveyedServer, SurveyedStream,
 };
 
 /// With it the keys of the bucket begin that say how far a daemon has published; the epoch of its log follows.

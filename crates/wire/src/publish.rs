@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 
+use crate::aliases::IdAliases;
 use crate::resume::{Gap, LogBounds, ResumeDecision, StreamOpened};
 
 /// A log that is read in pages. `page` may block on a disk, and is called on threads for blocking work.
@@ -103,6 +104,8 @@ pub struct Publisher {
     pub head_changed: watch::Receiver<Seq>,
     /// Notices to all subscribers.
     pub notices: broadcast::Sender<Notice>,
+    /// What ids of the stream of NATS mean here; each subscriber is told at its start.
+    pub aliases: watch::Receiver<Arc<[IdAliases]>>,
     /// A stream gets a heartbeat at this interval while it is silent.
     pub heartbeat: Duration,
     /// Why recording is paused; each heartbeat says so.
@@ -124,6 +127,7 @@ impl Publisher {
         let bounds = self.log.bounds();
         let decision = bounds.resolve_cursor(requested);
         let opened = bounds.stream_opened(&decision, requested, &self.server);
+        let opened = StreamOpened { aliases: self.aliases.borrow().to_vec(), ..opened };
         self.stream_from(bounds, &decision, opened, snapshot)
     }
 
@@ -311,6 +315,7 @@ mod tests {
             log: Arc::clone(&log) as Arc<dyn EventLog>,
             head_changed,
             notices: broadcast::channel(4).0,
+            aliases: watch::channel(Arc::default()).1,
             heartbeat: Duration::from_secs(2),
             recording_pauses: Arc::new(Vec::new),
             server: "test".into(),

@@ -3,6 +3,8 @@
 use news::{Cursor, Epoch, Seq};
 use serde::{Deserialize, Serialize};
 
+use crate::aliases::IdAliases;
+
 /// The header in which a reader names the newest event that it has ever seen of the log.
 pub const NEWEST_EVENT_ID: &str = "newest-event-id";
 /// The header with the [`event_hash`] of that event.
@@ -73,6 +75,9 @@ pub struct StreamOpened {
     /// stand for other events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_seen: Option<Cursor>,
+    /// To a gateway: what ids of the stream of NATS mean here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<IdAliases>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -176,6 +181,7 @@ impl LogBounds {
             unknown: Vec::new(),
             older_copy: false,
             newest_seen: None,
+            aliases: Vec::new(),
         }
     }
 }

@@ -121,6 +121,7 @@ async fn read(model: &Arc<Mutex<Model>>, requested: Option<&str>) -> Vec<StreamB
         log: Arc::new(ModelLog(Arc::clone(model))),
         head_changed: model.lock().unwrap().head_changed.subscribe(),
         notices: broadcast::channel(4).0,
+        aliases: tokio::sync::watch::channel(Arc::default()).1,
         heartbeat: Duration::from_secs(3600),
         server: "test".into(),
     };

@@ -236,6 +236,9 @@ table! {
         nats_replicas: u64 = "1", ValueKind::Integer(1, 5), RESTART;
         /// Events that may wait for the server's confirmation, at most one of each source.
         nats_publish_in_flight: u64 = "256", ValueKind::Integer(1, 4_096), RESTART;
+        /// Monitoring addresses of the servers (`http: 8222` in their configuration), such as "http://10.0.0.5:8222", of all of them.
+        /// Only `newswire doctor` asks them: when each server writes to its disk, what it may use, how far its copy of the stream is.
+        nats_monitor_urls: Vec<String> = "", ValueKind::List(ListItem::HttpUrl), LIVE;
     }
 
     /// The HTTP server for clients, newswire-gateway.

@@ -46,6 +46,7 @@ pub(super) enum ListItem {
     Host,
     Origin,
     NatsUrl,
+    HttpUrl,
     Category,
     /// An integer from 1 to 65535, without quotes.
     Port,
@@ -204,6 +205,7 @@ impl ListItem {
             ListItem::Host => shapes::host(text),
             ListItem::Origin => shapes::origin(text),
             ListItem::NatsUrl => shapes::nats_url(text),
+            ListItem::HttpUrl => shapes::http_url(text),
             ListItem::Category => shapes::category(text),
             ListItem::Port => Err(not_a_port(&format!("`{}`", shortened(text)))),
         }

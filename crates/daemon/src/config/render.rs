@@ -65,7 +65,7 @@ pub(super) fn literal(kind: ValueKind, value: &Value) -> String {
         Value::Integer(number) => number.to_string(),
         Value::Boolean(is) => is.to_string(),
         Value::Duration(duration) => quoted(&write_duration(*duration)),
-        Value::List(entries) if matches!(kind, ValueKind::List(ListItem::NatsUrl)) => {
+        Value::List(entries) if matches!(kind, ValueKind::List(ListItem::NatsUrl | ListItem::HttpUrl)) => {
             let entries: Vec<String> = entries.iter().map(|entry| without_password(entry)).collect();
             list(entries.iter().map(String::as_str))
         }

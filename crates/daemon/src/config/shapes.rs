@@ -184,6 +184,21 @@ pub(super) fn nats_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// An address of a page without a query.
+pub(super) fn http_url(text: &str) -> Result<String, String> {
+    let uri = text.parse::<Uri>().ok();
+    let shaped = uri.as_ref().is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.query().is_none()
+    });
+    if shaped && !text.contains('#') {
+        return Ok(text.to_owned());
+    }
+    let text = without_password(text);
+    Err(format!("`{}` is not an address; write it like `http://10.0.0.5:8222`", shortened(&text)))
+}
+
 /// The address of a proxy. What connects reads it once more, and is stricter about hosts.
 pub(super) fn proxy(text: &str) -> Result<(), String> {
     let uri = text.parse::<Uri>().ok().filter(|uri| {

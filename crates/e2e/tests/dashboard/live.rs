@@ -84,10 +84,12 @@ impl Live {
         wrong
     }
 
-    /// The labels that a result of the expression may have.
+    /// The labels that a result of the expression may have. With several daemons, their series have the label `daemon`,
+    /// which the one daemon here does not have.
     pub(crate) fn labels_of(&self, expression: &str) -> BTreeSet<String> {
         let mut labels = BTreeSet::from(["instance".to_owned(), "job".to_owned()]);
         for (name, _) in selectors(expression) {
+            labels.extend(name.starts_with("newswire_ingestd_").then(|| "daemon".to_owned()));
             labels.extend(
                 self.families.get(&name).into_iter().flat_map(|family| family.labels.keys().cloned()),
             );

@@ -189,39 +189,23 @@ impl Daemons {
     {
         self.all_heard().await;
         let mut peers = self.peers();
-        let remembered = self.knowing().and_then(|knowing| knowing.get(id).cloned());
-        if let Some((_, peer)) = remembered
-            .and_then(|name| peers.iter().position(|(known, _)| *known == name))
-            .map(|index| peers.swap_remove(index))
-        {
-            match ask(peer).await {
-                Ok(false) => {}
-                answer => return answer,
-            }
-        } else if peers.is_empty() {
+        if peers.is_empty() {
             return Err(CallbackError::NoDaemon(NoAnswer::NotConnected));
         }
-        let mut asked = JoinSet::new();
-        for (name, peer) in peers {
-            let answer = ask(peer);
-            asked.spawn(async move { (name, answer.await) });
-        }
-        let mut failure = None;
-        while let Some(answer) = asked.join_next().await {
-            match answer {
-                Ok((name, Ok(true))) => {
-                    self.remember(id, name);
-                    return Ok(true);
-                }
-                Ok((_, Ok(false))) => {}
-                Ok((_, Err(error))) => failure = Some(error),
-                Err(_) => failure = Some(CallbackError::NoDaemon(NoAnswer::Unusable)),
+        let remembered = self.knowing().and_then(|knowing| knowing.get(id).cloned());
+        let first = remembered.and_then(|name| peers.iter().position(|(known, _)| *known == name));
+        let first = first.map(|index| peers.swap_remove(index));
+        match first_of(first, peers, ask).await {
+            Ok(Some(name)) => {
+                self.remember(id, name);
+                Ok(true)
             }
+            Ok(None) => {
+                self.forget(id);
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
-        if let Some(mut knowing) = self.knowing() {
-            knowing.remove(id);
-        }
-        failure.map_or(Ok(false), Err)
     }
 
     /// Waits until all daemons can have sent a heartbeat since the start, for a bounded time: the one that is asked for may be
@@ -253,5 +237,70 @@ impl Daemons {
         {
             knowing.insert(id.to_owned(), name);
         }
+    }
+
+    fn forget(&self, id: &str) {
+        if let Some(mut knowing) = self.knowing() {
+            knowing.remove(id);
+        }
+    }
+}
+
+/// Which daemon says yes: `first` is asked alone, then all others at once, also if `first` has refused to answer, because what
+/// it knew may be known by another one now.
+async fn first_of<P, F>(
+    first: Option<(DaemonName, P)>,
+    others: Vec<(DaemonName, P)>,
+    ask: impl Fn(P) -> F,
+) -> Result<Option<DaemonName>, CallbackError>
+where
+    F: Future<Output = Result<bool, CallbackError>> + Send + 'static,
+{
+    let mut failure = None;
+    if let Some((name, peer)) = first {
+        match ask(peer).await {
+            Ok(true) => return Ok(Some(name)),
+            Ok(false) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    let mut asked = JoinSet::new();
+    for (name, peer) in others {
+        let answer = ask(peer);
+        asked.spawn(async move { (name, answer.await) });
+    }
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok((name, Ok(true))) => return Ok(Some(name)),
+            Ok((_, Ok(false))) => {}
+            Ok((_, Err(error))) => failure = Some(error),
+            Err(_) => failure = Some(CallbackError::NoDaemon(NoAnswer::Unusable)),
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_daemon_refuses_that_knew_it_is_asked_of_the_others() {
+        const REFUSED: CallbackError = CallbackError::NoDaemon(NoAnswer::Unusable);
+        type Answer = Result<bool, CallbackError>;
+        let ask = |answer: Answer| std::future::ready(answer);
+        let of = async |first: Option<Answer>, others: &[Answer]| {
+            let named = |(n, answer): (usize, &Answer)| (DaemonName::from(n.to_string().as_str()), *answer);
+            let first = first.map(|answer| (DaemonName::from("first"), answer));
+            let name = first_of(first, others.iter().enumerate().map(named).collect(), ask).await?;
+            Ok(name.map(|name| name.to_string()))
+        };
+        let by = |name: &str| Ok(Some(name.to_owned()));
+        assert_eq!(of(Some(Ok(true)), &[Ok(true)]).await, by("first"));
+        assert_eq!(of(Some(Err(REFUSED)), &[Ok(false), Ok(true)]).await, by("1"));
+        assert_eq!(of(Some(Ok(false)), &[Ok(true)]).await, by("0"));
+        assert_eq!(of(Some(Err(REFUSED)), &[Ok(false)]).await, Err(REFUSED), "it is not unknown");
+        assert_eq!(of(None, &[Err(REFUSED), Ok(false)]).await, Err(REFUSED));
+        assert_eq!(of(Some(Ok(false)), &[Ok(false)]).await, Ok(None));
     }
 }

@@ -12,7 +12,7 @@ use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use wire::{
     Endpoint, Gap, PeerClient, ReceivedEvent, Resume, StreamOpened, SubscriptionEvent, WireHeartbeat,
-    nats::NatsConnection,
+    nats::{AliasWatch, EventStream, NatsConnection},
 };
 
 use super::{
@@ -45,6 +45,8 @@ const METRICS_BYTES_MAX: usize = 4 * 1024 * 1024;
 const ALL_METRICS_BYTES_MAX: usize = 4 * METRICS_BYTES_MAX;
 /// How often the daemon's metrics are read.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often clients that wait for their id to get a place are woken at least.
+const ALIASES_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two reads of the list of sources.
 const SOURCES_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -71,7 +73,7 @@ pub(crate) fn start(
             crate::drill::run_intake_drills();
             let beats = state.watch.send_beats("intake", WatchKind::Wire);
             forwarders.show(&state.watch);
-            let (wire, log, daemons) = match connect(&state, transport, ring_events).await {
+            let Intake { wire, log, daemons, aliases } = match connect(&state, transport, ring_events).await {
                 Ok(connected) => connected,
                 Err(error) => return tracing::error!(%error, "the wire cannot be set up"),
             };
@@ -81,6 +83,7 @@ pub(crate) fn start(
                 () = follow_wire(&state, wire, &catalogue_changed) => {}
                 () = update_sources(&state, &daemons, &catalogue_changed) => {}
                 () = update_metrics(&state, &daemons) => {}
+                () = update_aliases(&state, aliases) => {}
                 () = forwarders.replays.run_sparingly(|start| replay::fetch(log.clone(), start)) => {}
                 () = forwarders.history.run(|request| history::fetch(log.clone(), request)) => {}
                 () = forwarders.refreshes.run(|sources| refresh::send(daemons.clone(), sources)) => {}
@@ -91,27 +94,38 @@ pub(crate) fn start(
     Ok(thread::Builder::new().name("intake".into()).spawn(run)?)
 }
 
+/// What the thread reads from.
+struct Intake {
+    wire: EventSource,
+    log: LogBelowRing,
+    daemons: Daemons,
+    /// `None` where the wire itself tells all.
+    aliases: Option<AliasWatch>,
+}
+
 /// Sets up what the thread reads from; nothing is asked yet.
 async fn connect(
     state: &AppState,
     transport: TransportSettings,
     ring_events: usize,
-) -> anyhow::Result<(EventSource, LogBelowRing, Daemons)> {
+) -> anyhow::Result<Intake> {
     match transport {
         TransportSettings::Local(socket) => {
             let daemon = PeerClient::try_new(Endpoint::Socket(socket.clone()))?;
-            Ok((
-                EventSource::local(socket, ring_events),
-                LogBelowRing::Daemon(daemon.clone()),
-                Daemons::local(daemon),
-            ))
+            Ok(Intake {
+                wire: EventSource::local(socket, ring_events),
+                log: LogBelowRing::Daemon(daemon.clone()),
+                daemons: Daemons::local(daemon),
+                aliases: None,
+            })
         }
         TransportSettings::Nats(settings) => {
             let connection = NatsConnection::open(*settings).await?;
-            let (events, pages, known) = EventSource::nats(connection.clone(), ring_events);
+            let (wire, pages, known) = EventSource::nats(connection.clone(), ring_events);
+            let aliases = Some(AliasWatch::new(EventStream::new(connection.clone())));
             state.newest_events.begin();
             let daemons = Daemons::over_nats(connection, known, state.metrics.daemons.clone());
-            Ok((events, LogBelowRing::Stream(pages), daemons))
+            Ok(Intake { wire, log: LogBelowRing::Stream(pages), daemons, aliases })
         }
     }
 }
@@ -158,6 +172,7 @@ fn on_connected(state: &AppState, hello: &StreamOpened, wire: &EventSource) -> S
         tracing::warn!("the daemon did not report the head of its log");
         return Seq::NONE;
     };
+    wire.show_aliases(hello, head, &state.aliases);
     if matches!(hello.resume, Resume::Live | Resume::Reset) {
         state.ring.reset(head.epoch.clone(), wire.cursor().map(|cursor| cursor.seq));
         state.newest_events.clear();
@@ -252,6 +267,34 @@ fn on_notice(state: &AppState, data: &[u8]) {
 
 fn json(data: &impl Serialize) -> String {
     serde_json::to_string(data).expect("our own types have a JSON form")
+}
+
+/// Takes over what ids of daemons' logs mean in the stream, and wakes the clients that wait for that.
+async fn update_aliases(state: &AppState, watch: Option<AliasWatch>) {
+    let Some(mut watch) = watch else { return std::future::pending().await };
+    let task = state.watch.task("aliases", NO_QUEUE);
+    let mut tick = tokio::time::interval(ALIASES_INTERVAL);
+    let mut is_full = false;
+    loop {
+        let changed = async {
+            tokio::select! {
+                aliases = watch.next() => Some(aliases),
+                _ = tick.tick() => None,
+            }
+        };
+        let aliases = task.idle("what daemons say of their ids", changed).await;
+        if aliases.is_some_and(|aliases| !state.aliases.note(aliases)) {
+            state.metrics.daemons.left_out.get_or_create(&[("what", "ids")]).inc();
+            if !std::mem::replace(&mut is_full, true) {
+                tracing::warn!(
+                    "too many daemons have published to this stream; clients with ids of the logs of others are told `reset`"
+                );
+            }
+        }
+        if state.aliases.take_waited_for() {
+            state.notify_streams();
+        }
+    }
 }
 
 /// Reads the lists of sources of all daemons whenever one has changed.

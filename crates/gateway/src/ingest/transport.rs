@@ -7,14 +7,14 @@ use control::ControlSocket;
 use daemon::config::{Config, WireTransport};
 use news::Cursor;
 use wire::{
-    Coverage, Endpoint, PeerClient, Subscription, SubscriptionEvent, SubscriptionTiming,
+    Coverage, Endpoint, PeerClient, StreamOpened, Subscription, SubscriptionEvent, SubscriptionTiming,
     nats::{
         EventStream, KnownDaemons, NatsConnection, NatsCredentials, NatsError, NatsSettings,
         NatsSubscription, PageProblem, PageStart, StreamLimits, StreamPages, StreamProblem, SubjectNames,
     },
 };
 
-use super::{log_unavailable::LogUnavailable, no_answer::NoAnswer};
+use super::{alias_directory::AliasDirectory, log_unavailable::LogUnavailable, no_answer::NoAnswer};
 
 /// Where the events come from, as it is configured.
 #[derive(Clone, Debug)]
@@ -99,6 +99,14 @@ impl EventSource {
         match self {
             Self::Local(wire) => wire.newest_unknown_to_server(),
             Self::Nats(_) => None,
+        }
+    }
+
+    /// Takes over what ids of the other wire mean here, which must be known before the ring has the epoch.
+    pub(crate) fn show_aliases(&self, hello: &StreamOpened, head: &Cursor, aliases: &AliasDirectory) {
+        match self {
+            Self::Local(_) => aliases.replace(&hello.aliases),
+            Self::Nats(_) => aliases.opened(&head.epoch),
         }
     }
 

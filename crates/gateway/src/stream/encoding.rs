@@ -175,6 +175,7 @@ mod tests {
             unknown: Vec::new(),
             older_copy: false,
             newest_seen: None,
+            aliases: Vec::new(),
         };
         let beat =
             HeartbeatData { head: Some(cursor.clone()), lag: Some(0), time: Timestamp::from_millis(0) };

@@ -25,9 +25,9 @@ use bytes::Bytes;
 use news::{Cursor, Epoch, Seq, Timestamp};
 use tokio::{
     sync::oneshot,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
-use wire::{Gap, LogBounds, Resume, ResumeDecision, StreamOpened};
+use wire::{Gap, IdAlias, LogBounds, Resume, ResumeDecision, StreamOpened};
 
 use super::{
     admission::StreamPermit,
@@ -140,6 +140,8 @@ struct Opening {
     search: Option<SnapshotSearch>,
     /// The daemon's log says that the client's id is above its head: for this generation of the ring.
     above_head: Option<u64>,
+    /// Since when the client waits for its id, which is of another epoch, to get a place in this one.
+    waits_since: Option<Instant>,
 }
 
 /// Where the stream of a client starts, and what it is told about its id.
@@ -226,6 +228,7 @@ impl StreamSubscriber {
             unknown: remarks.unknown,
             older_copy: false,
             newest_seen: None,
+            aliases: Vec::new(),
         };
         self.outgoing.push(format.hello(Some(retry_ms), None, &hello));
     }
@@ -255,18 +258,16 @@ impl StreamSubscriber {
         bounds: LogBounds,
         cx: &mut Context<'_>,
     ) -> Option<StreamStart> {
-        let requested = self.request.requested.as_deref();
         let is_above_head = opening.above_head == Some(ring.generation);
-        let known = requested.and_then(|id| id.parse::<Cursor>().ok());
-        let known = known.filter(|id| {
-            id.epoch == bounds.epoch
-                && ring.contested_until.is_none_or(|until| id.seq > until)
-                && !is_above_head
-        });
+        let requested = self.request.requested.is_some();
+        let id = self.request.requested.as_deref().and_then(|id| id.parse::<Cursor>().ok());
+        let known = self.resolve_epoch(opening, id, &bounds)?;
+        let known =
+            known.filter(|id| ring.contested_until.is_none_or(|until| id.seq > until) && !is_above_head);
         let decision = match (requested, known) {
-            (None, _) => bounds.resolve_cursor(None),
-            (Some(_), None) => ResumeDecision::RESET,
-            (Some(_), Some(id)) => match self.streams.state.ring.missing_after(ring.generation, id.seq) {
+            (false, _) => bounds.resolve_cursor(None),
+            (true, None) => ResumeDecision::RESET,
+            (true, Some(id)) => match self.streams.state.ring.missing_after(ring.generation, id.seq) {
                 Some((missed, total)) => resumed(id.seq, missed, total),
                 None => return self.find_start_in_log(opening, ring, bounds, id, cx),
             },
@@ -287,6 +288,28 @@ impl StreamSubscriber {
             }
         };
         Some(StreamStart { decision, cursor, replay, bounds })
+    }
+
+    /// The client's id in the epoch of the ring, if it has a place there; `None` if that is known later.
+    fn resolve_epoch(
+        &mut self,
+        opening: &mut Opening,
+        id: Option<Cursor>,
+        bounds: &LogBounds,
+    ) -> Option<Option<Cursor>> {
+        let Some(id) = id else { return Some(None) };
+        let waited = opening.waits_since.map_or(Duration::ZERO, |since| since.elapsed());
+        match self.streams.state.aliases.resolve(&id, &bounds.epoch, waited) {
+            IdAlias::At(seq) => Some(Some(Cursor { epoch: bounds.epoch.clone(), seq })),
+            IdAlias::None => Some(None),
+            IdAlias::NotYet => {
+                opening.waits_since.get_or_insert_with(Instant::now);
+                if let Some(retry_ms) = opening.retry_ms.take() {
+                    self.outgoing.push(self.request.form.format.waiting(retry_ms));
+                }
+                None
+            }
+        }
     }
 
     /// The same for an id that the ring does not know: the log tells what became of it, with the first page. Until then

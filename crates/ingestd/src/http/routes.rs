@@ -33,7 +33,7 @@ use crate::{
     messages::{SetPause, TakeTurn, VisitSources},
     queue::limiter::PAUSE_WAIT_MAX,
     websub::{
-        messages::{AcceptPush, CallbackSecret, LookupSecret, PushResult, VerifyIntent},
+        messages::{AcceptPush, CallbackSecret, IntentAnswer, LookupSecret, PushResult, VerifyIntent},
         signature::is_valid_signature,
     },
 };
@@ -383,7 +383,8 @@ async fn verification(state: web::Data<ControlState>, request: web::Json<Verific
     let Some(websub) = &state.websub else { return HttpResponse::Ok().json(json!({ "confirmed": false })) };
     let verify = VerifyIntent { id, mode, topic, lease: lease_seconds.map(Duration::from_secs), reason };
     match websub.verify.send(verify).timeout(ACTOR_TIMEOUT).await {
-        Ok(confirmed) => HttpResponse::Ok().json(json!({ "confirmed": confirmed })),
+        Ok(IntentAnswer::Leaving) => source_leaves(),
+        Ok(answer) => HttpResponse::Ok().json(json!({ "confirmed": answer == IntentAnswer::Confirmed })),
         Err(_) => websub_busy(),
     }
 }
@@ -401,6 +402,9 @@ async fn push(
     };
     state.metrics.websub.pushes.get_or_create(&[("result", result.as_str())]).inc();
     tracing::debug!(status = result.as_str(), "push received");
+    if result == PushResult::Leaving {
+        return source_leaves();
+    }
     HttpResponse::Ok().json(json!({ "known": result != PushResult::Unknown }))
 }
 
@@ -412,16 +416,21 @@ async fn check_push(
     body: &[u8],
 ) -> Result<PushResult, actix::MailboxError> {
     let Some(websub) = &state.websub else { return Ok(PushResult::Unknown) };
-    let Some(CallbackSecret(secret)) =
-        websub.lookup.send(LookupSecret(id.clone())).timeout(ACTOR_TIMEOUT).await?
-    else {
-        return Ok(PushResult::Unknown);
+    let secret = match websub.lookup.send(LookupSecret(id.clone())).timeout(ACTOR_TIMEOUT).await? {
+        CallbackSecret::Known(secret) => secret,
+        CallbackSecret::Leaving => return Ok(PushResult::Leaving),
+        CallbackSecret::Unknown => return Ok(PushResult::Unknown),
     };
     let is_signed = |secret: &str| signature.is_some_and(|header| is_valid_signature(secret, header, body));
     if secret.is_some_and(|secret| !is_signed(secret.reveal())) {
         return Ok(PushResult::BadSignature);
     }
     websub.push.send(AcceptPush(id)).timeout(ACTOR_TIMEOUT).await
+}
+
+/// Another daemon knows the callback id, now or in a moment.
+fn source_leaves() -> HttpResponse {
+    problem(503, "source-leaves", "another daemon visits the source from now on; retry later")
 }
 
 fn websub_busy() -> HttpResponse {

@@ -232,6 +232,7 @@ mod tests {
             log: Arc::new(log),
             head_changed,
             notices: broadcast::channel(4).0,
+            aliases: watch::channel(Arc::default()).1,
             heartbeat: Duration::from_secs(2),
             server: "newswire-ingestd/0.1.0".into(),
         };

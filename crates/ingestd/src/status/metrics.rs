@@ -12,7 +12,11 @@ use prometheus_client::metrics::{
 };
 
 use super::progress::IngestProgress;
-use crate::{lists::ReadResult, queue::memory::MemoryPart, websub::messages::PushResult};
+use crate::{
+    lists::ReadResult,
+    queue::memory::MemoryPart,
+    websub::messages::{IntentAnswer, PushResult},
+};
 
 type Labels = [(&'static str, &'static str); 1];
 type TwoLabels = [(&'static str, &'static str); 2];
@@ -325,7 +329,7 @@ impl WebSubMetrics {
                 "newswire_ingestd_websub_verifications_total",
                 "Verification requests from hubs by our answer",
                 "result",
-                ["confirmed", "refused"],
+                IntentAnswer::ALL.map(IntentAnswer::as_str),
             ),
             pushes: registry.add_by(
                 "newswire_ingestd_websub_pushes_total",

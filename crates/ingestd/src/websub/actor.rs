@@ -25,8 +25,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use super::{
     due::DueDates,
     messages::{
-        AcceptPush, CallbackSecret, LookupSecret, PushResult, ReviewSubscriptions, SourceVisited,
-        VerifyIntent, VisitFindings,
+        AcceptPush, CallbackSecret, IntentAnswer, LookupSecret, PushResult, ReviewSubscriptions,
+        SourceVisited, VerifyIntent, VisitFindings,
     },
     pushes::{PushOutcome, SourcePushes, earliest_visit},
     subscription::{self, HubFailure, LEASE_WANTED},
@@ -55,6 +55,10 @@ const REQUESTS_MAX: usize = 16;
 const MAILBOX: usize = 1024;
 /// Unsubscriptions that wait for the verification of their hub; beyond these, a hub is not notified.
 const UNSUBSCRIBING_MAX: usize = 10_000;
+/// Callback ids of sources that have left for another daemon; those beyond are unknown.
+const LEFT_MAX: usize = 65_536;
+/// How long a hub is told to come again that uses one of them: until the other daemon knows it, which takes seconds.
+const LEFT_FOR: Duration = Duration::from_secs(3600);
 /// How long a hub may take to verify an unsubscription.
 const UNSUBSCRIBING_FOR: Duration = Duration::from_secs(3600);
 
@@ -69,14 +73,14 @@ pub(crate) struct WebSubActor {
     /// Sources with a subscription, by callback id.
     by_callback: HashMap<String, Arc<SourceEntry>>,
     unsubscribing: HashMap<String, Unsubscription>,
+    /// Callback ids of sources that have left for another daemon, and how long they are remembered.
+    left: HashMap<String, Timestamp>,
     /// When which subscription is due; may be out of date, the entry of the source decides.
     due: DueDates,
     /// Sources with a request to their hub in progress.
     requesting: HashSet<SourceId>,
     /// Pushes that are not settled yet.
     pushes: BTreeMap<SourceId, SourcePushes>,
-    /// All sources were reviewed once.
-    is_restored: bool,
     /// Subscriptions that the store does not have yet.
     unsaved: BTreeMap<SourceId, Arc<SourceEntry>>,
     /// A state has changed without a visit, whose notice would have shown it.
@@ -89,6 +93,16 @@ pub(crate) struct WebSubActor {
 struct Unsubscription {
     topic: SecretText,
     until: Timestamp,
+}
+
+/// Whose callback id it is.
+enum CallbackOwner {
+    /// Of this source.
+    Here(Arc<SourceEntry>),
+    /// Of a source that leaves for another daemon, or has left.
+    Leaving,
+    /// Of none.
+    Unknown,
 }
 
 /// `hub.mode` of a request.
@@ -123,10 +137,10 @@ impl WebSubActor {
             public_url,
             by_callback: HashMap::new(),
             unsubscribing: HashMap::new(),
+            left: HashMap::new(),
             due: DueDates::default(),
             requesting: HashSet::new(),
             pushes: BTreeMap::new(),
-            is_restored: false,
             unsaved: BTreeMap::new(),
             has_unannounced: false,
             last_announced: None,
@@ -149,44 +163,48 @@ impl WebSubActor {
     fn review(&mut self, actor_ctx: &mut Context<Self>) {
         let mut states = [0_i64; PushState::ALL.len()];
         let mut removed = std::mem::take(&mut self.by_callback);
-        let entries = self.registry.entries();
-        let is_restored = self.is_restored || !entries.is_empty();
-        for entry in entries {
+        for entry in self.registry.entries() {
             let state = self.review_source(&entry, actor_ctx);
             states[state as usize] += 1;
             if let Some(id) = entry.websub().and_then(|w| w.subscription).map(|s| s.id) {
                 removed.remove(id.reveal());
             }
         }
-        self.is_restored = is_restored;
-        for entry in removed.into_values() {
-            // The subscription has ended already, or its source is no longer in the catalogue.
-            if self.registry.get(entry.source.id.as_str()).is_none() {
+        let now = self.ctx.now();
+        for (id, entry) in removed {
+            if entry.is_leaving() {
+                // The subscription is the other daemon's.
+                self.remember_left(id, now);
+            } else if self.registry.get(entry.source.id.as_str()).is_none() {
+                // The subscription has ended already, or its source is no longer in the catalogue.
                 self.unsubscribe(&entry, actor_ctx);
             }
         }
         for (state, count) in PushState::ALL.into_iter().zip(states) {
             self.ctx.metrics.websub.subscriptions.get_or_create(&[("state", state.as_str())]).set(count);
         }
-        let now = self.ctx.now();
         self.unsubscribing.retain(|_, unsubscription| unsubscription.until > now);
+        self.left.retain(|_, until| *until > now);
         self.review_pushes(now);
     }
 
     fn review_source(&mut self, entry: &Arc<SourceEntry>, actor_ctx: &mut Context<Self>) -> PushState {
         let Some(websub) = entry.websub() else { return PushState::None };
-        if !entry.source.enabled {
+        let stays = !entry.is_leaving();
+        if stays && !entry.source.enabled {
             self.unsubscribe(entry, actor_ctx);
             return PushState::None;
         }
-        if !subscription::matches_feed(&websub) {
+        if stays && !subscription::matches_feed(&websub) {
             self.unsubscribe(entry, actor_ctx);
             self.subscribe(entry, &websub);
         }
         let Some(subscription) = entry.websub().and_then(|w| w.subscription) else { return PushState::None };
-        self.by_callback.insert(subscription.id.reveal().to_owned(), Arc::clone(entry));
-        self.due.set(&entry.source.id, subscription::next_due(&subscription));
-        if !self.is_restored {
+        let id = subscription.id.reveal();
+        self.by_callback.insert(id.to_owned(), Arc::clone(entry));
+        if stays {
+            self.left.remove(id);
+            self.due.set(&entry.source.id, subscription::next_due(&subscription));
             self.restore_push(entry, &subscription, self.ctx.now());
         }
         subscription.state
@@ -231,7 +249,8 @@ impl WebSubActor {
 
     fn tick(&mut self, actor_ctx: &mut Context<Self>) {
         if !self.unsaved.is_empty() {
-            let entries = self.unsaved.values().cloned().collect();
+            // What has left is saved by then, and may have come back since.
+            let entries = self.unsaved.values().filter(|entry| !entry.is_leaving()).cloned().collect();
             // With a full mailbox, the next tick tries again.
             if self.recorder.try_send(RecordSubscriptions(entries)).is_ok() {
                 self.unsaved.clear();
@@ -257,9 +276,8 @@ impl WebSubActor {
 
     /// This subscription is due, or was when it was scheduled.
     fn process_due(&mut self, source: &SourceId, now: Timestamp, actor_ctx: &mut Context<Self>) {
-        let Some(entry) = self.registry.get(source.as_str()).filter(|entry| entry.source.enabled) else {
-            return;
-        };
+        let has_requests = |entry: &Arc<SourceEntry>| entry.source.enabled && !entry.is_leaving();
+        let Some(entry) = self.registry.get(source.as_str()).filter(has_requests) else { return };
         let is_requesting = self.requesting.contains(source);
         let processed = entry.update_subscription(|subscription| {
             let before = subscription.clone();
@@ -366,20 +384,42 @@ impl WebSubActor {
         self.mark_unsaved(&entry);
     }
 
-    /// The source that a callback belongs to, as the registry has it now.
-    fn entry(&self, id: &str) -> Option<Arc<SourceEntry>> {
-        let entry = self.registry.get(self.by_callback.get(id)?.source.id.as_str())?;
-        let is_current = |websub: Box<WebSubState>| websub.subscription.is_some_and(|s| s.id.reveal() == id);
-        entry.websub().is_some_and(is_current).then_some(entry)
+    fn remember_left(&mut self, id: String, now: Timestamp) {
+        if self.left.len() < LEFT_MAX {
+            self.left.insert(id, now.plus(LEFT_FOR));
+        }
     }
 
-    fn verify(&mut self, verify: &VerifyIntent) -> bool {
+    /// The source that a callback belongs to, as the registry has it now.
+    fn owner(&self, id: &str) -> CallbackOwner {
+        let known = self.by_callback.get(id);
+        let is_current = |entry: &Arc<SourceEntry>| {
+            entry.websub().and_then(|websub| websub.subscription).is_some_and(|s| s.id.reveal() == id)
+        };
+        let entry = known.and_then(|known| self.registry.get(known.source.id.as_str())).filter(is_current);
+        match entry.as_ref().or(known) {
+            Some(entry) if entry.is_leaving() => CallbackOwner::Leaving,
+            None if self.left.contains_key(id) => CallbackOwner::Leaving,
+            _ => entry.map_or(CallbackOwner::Unknown, CallbackOwner::Here),
+        }
+    }
+
+    fn verify(&mut self, verify: &VerifyIntent) -> IntentAnswer {
+        let entry = match self.owner(&verify.id) {
+            CallbackOwner::Leaving => return IntentAnswer::Leaving,
+            CallbackOwner::Unknown => None,
+            CallbackOwner::Here(entry) => Some(entry),
+        };
+        if self.is_wanted(verify, entry) { IntentAnswer::Confirmed } else { IntentAnswer::Refused }
+    }
+
+    fn is_wanted(&mut self, verify: &VerifyIntent, entry: Option<Arc<SourceEntry>>) -> bool {
         if verify.mode == HubMode::Unsubscribe.as_str() {
             let now = self.ctx.now();
             let unsubscription = self.unsubscribing.get(&verify.id);
             return unsubscription.is_some_and(|l| l.until > now && l.topic.reveal() == verify.topic);
         }
-        let Some(entry) = self.entry(&verify.id) else { return false };
+        let Some(entry) = entry else { return false };
         let now = self.ctx.now();
         let answer = entry.update_subscription(|subscription| {
             let before = subscription.state;
@@ -407,7 +447,11 @@ impl WebSubActor {
 
     /// Schedules a visit for a push with a valid signature.
     fn accept_push(&mut self, id: &str) -> PushResult {
-        let Some(entry) = self.entry(id) else { return PushResult::Unknown };
+        let entry = match self.owner(id) {
+            CallbackOwner::Here(entry) => entry,
+            CallbackOwner::Leaving => return PushResult::Leaving,
+            CallbackOwner::Unknown => return PushResult::Unknown,
+        };
         let (now, bounds) = (self.ctx.now(), self.ctx.interval_bounds.get());
         let last_visit = entry.state().last_visit;
         let planned = entry.update_subscription(|subscription| {
@@ -447,7 +491,7 @@ impl WebSubActor {
             }
             return;
         };
-        if entry.activity() != Activity::Idle {
+        if entry.activity() != Activity::Idle || entry.is_leaving() {
             return;
         }
         // A visit may have ended since the push came.
@@ -528,8 +572,11 @@ impl WebSubActor {
         }
     }
 
-    /// At the start: what was unsettled at the last stop still is.
+    /// What was unsettled at the last stop still is, and what was when another daemon has left the source.
     fn restore_push(&mut self, entry: &Arc<SourceEntry>, subscription: &HubSubscription, now: Timestamp) {
+        if self.pushes.contains_key(&entry.source.id) {
+            return;
+        }
         let Some(came) = subscription.last_push else { return };
         let (last_visit, bounds) = (entry.state().last_visit, self.ctx.interval_bounds.get());
         let earliest = earliest_visit(subscription, &entry.source, last_visit, bounds, now);
@@ -596,8 +643,7 @@ impl Handler<VerifyIntent> for WebSubActor {
 
     fn handle(&mut self, verify: VerifyIntent, _: &mut Self::Context) -> Self::Result {
         let answer = self.verify(&verify);
-        let result = if answer { "confirmed" } else { "refused" };
-        self.ctx.metrics.websub.verifications.get_or_create(&[("result", result)]).inc();
+        self.ctx.metrics.websub.verifications.get_or_create(&[("result", answer.as_str())]).inc();
         MessageResult(answer)
     }
 }
@@ -606,10 +652,14 @@ impl Handler<LookupSecret> for WebSubActor {
     type Result = MessageResult<LookupSecret>;
 
     fn handle(&mut self, LookupSecret(id): LookupSecret, _: &mut Self::Context) -> Self::Result {
-        let websub = self.entry(&id).and_then(|entry| entry.websub());
-        MessageResult(
-            websub.and_then(|w| w.subscription).map(|subscription| CallbackSecret(subscription.secret)),
-        )
+        let secret_of = |entry: Arc<SourceEntry>| entry.websub()?.subscription.map(|known| known.secret);
+        MessageResult(match self.owner(&id) {
+            CallbackOwner::Here(entry) => {
+                secret_of(entry).map_or(CallbackSecret::Unknown, CallbackSecret::Known)
+            }
+            CallbackOwner::Leaving => CallbackSecret::Leaving,
+            CallbackOwner::Unknown => CallbackSecret::Unknown,
+        })
     }
 }
 

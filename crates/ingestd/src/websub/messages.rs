@@ -29,9 +29,9 @@ pub(crate) struct VisitFindings {
     pub(crate) is_healthy: bool,
 }
 
-/// A hub asks whether we want this subscription, or denies it. The answer is yes or no.
+/// A hub asks whether we want this subscription, or denies it.
 #[derive(Debug, Message)]
-#[rtype(result = "bool")]
+#[rtype(result = "IntentAnswer")]
 pub(crate) struct VerifyIntent {
     pub(crate) id: String,
     pub(crate) mode: String,
@@ -40,14 +40,46 @@ pub(crate) struct VerifyIntent {
     pub(crate) reason: String,
 }
 
-/// Looks up the signing secret of a callback id; `None` if the id is unknown.
+/// What a hub is answered that verifies a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IntentAnswer {
+    /// Yes.
+    Confirmed,
+    /// No.
+    Refused,
+    /// It must ask again: another daemon visits the source from now on, and knows.
+    Leaving,
+}
+
+impl IntentAnswer {
+    /// All variants.
+    pub(crate) const ALL: [Self; 3] = [Self::Confirmed, Self::Refused, Self::Leaving];
+
+    /// The label in the metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Refused => "refused",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+/// Looks up the signing secret of a callback id.
 #[derive(Debug, Message)]
-#[rtype(result = "Option<CallbackSecret>")]
+#[rtype(result = "CallbackSecret")]
 pub(crate) struct LookupSecret(pub(crate) String);
 
-/// The secret that the hub signs with, if it was given one.
+/// The secret of a callback id.
 #[derive(Debug)]
-pub(crate) struct CallbackSecret(pub(crate) Option<SecretText>);
+pub(crate) enum CallbackSecret {
+    /// The callback id is unknown.
+    Unknown,
+    /// Another daemon visits its source from now on, and knows it.
+    Leaving,
+    /// What the hub signs with, if it was given something.
+    Known(Option<SecretText>),
+}
 
 /// A push with a valid signature arrived at this callback id.
 #[derive(Debug, Message)]
@@ -67,14 +99,23 @@ pub(crate) enum PushResult {
     Unverified,
     /// The callback id is unknown.
     Unknown,
+    /// Another daemon visits the source from now on: the hub must push again.
+    Leaving,
     /// The signature is missing or invalid.
     BadSignature,
 }
 
 impl PushResult {
     /// All variants.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Taken, Self::Coalesced, Self::Held, Self::Unverified, Self::Unknown, Self::BadSignature];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Taken,
+        Self::Coalesced,
+        Self::Held,
+        Self::Unverified,
+        Self::Unknown,
+        Self::Leaving,
+        Self::BadSignature,
+    ];
 
     /// The label in the metrics.
     pub(crate) fn as_str(self) -> &'static str {
@@ -84,6 +125,7 @@ impl PushResult {
             Self::Held => "held",
             Self::Unverified => "unverified",
             Self::Unknown => "unknown",
+            Self::Leaving => "leaving",
             Self::BadSignature => "bad_signature",
         }
     }

@@ -68,7 +68,7 @@ pub(super) fn collect(loaded: &Loaded) -> KnownSecrets {
         }
         secrets.values.push(text);
     }
-    for url in &config.wire.nats_urls {
+    for url in config.wire.nats_urls.iter().chain(&config.wire.nats_monitor_urls) {
         if let Ok(url) = url.parse::<url::Url>() {
             push_url_secrets(&url, &mut secrets.values);
         }

@@ -21,7 +21,12 @@ pub(super) async fn examine(options: &GatherOptions, config: &ConfigInPart) -> P
     if !is_wire(config) || options.quick || options.target != DoctorTarget::Both {
         return Part::not_asked();
     }
-    match tokio::time::timeout(NATS_WITHIN, NatsSurvey::take(&settings(config))).await {
+    match tokio::time::timeout(
+        NATS_WITHIN,
+        NatsSurvey::take(&settings(config), &config.wire.nats_monitor_urls),
+    )
+    .await
+    {
         Ok(survey) => Part::from_result(survey),
         Err(_) => Part::timed_out(http::no_answer_within(NATS_WITHIN)),
     }

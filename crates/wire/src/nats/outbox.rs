@@ -12,6 +12,7 @@
 
 mod deliver;
 mod known_ends;
+mod ledger;
 mod published;
 mod status;
 mod window;
@@ -39,9 +40,10 @@ pub use self::known_ends::KnownEnds;
 pub use self::status::{OutboxCounters, OutboxReport, OutboxReports, OutboxStatus};
 use self::{
     deliver::{Delivery, Session, SessionEnd, delay, look_again},
+    ledger::{AliasLedger, NumberRead},
     published::{PublishedMessage, PublishedThrough},
     status::Told,
-    window::{OutgoingEvent, Window, WindowBounds},
+    window::{OutgoingEvent, SendOrder, Window, WindowBounds},
 };
 use super::{
     epoch::{EpochChange, EpochRecord},
@@ -50,7 +52,10 @@ use super::{
     notices::NewestSeen,
     seen::newest_seen,
 };
-use crate::publish::{EventLog, LogError, LogEvent, LogPage};
+use crate::{
+    aliases::IdAliases,
+    publish::{EventLog, LogError, LogEvent, LogPage},
+};
 
 /// Events of one page of the log.
 const PAGE_EVENTS: usize = 500;
@@ -62,6 +67,13 @@ const WINDOW_EVENTS: usize = 16 * 1024;
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// About the bytes of events in flight.
 const IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
+/// Events that wait, up to which they are sent in the order of the log, if ids of the log and the stream can mean the same. More
+/// are a backlog, which is to be published soon; unless the stream is filled from the start.
+const ORDERED_WAITING_MAX: usize = 1000;
+/// Epochs of the stream whose aliases are kept.
+const ALIASED_EPOCHS_MAX: usize = 4;
+/// Numbers of the stream that are read at the same time.
+const READS_IN_FLIGHT_MAX: usize = 16;
 /// How often it is written down how far the outbox has come.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take to write it down at the end.
@@ -90,6 +102,8 @@ pub struct Outbox {
     differences: Vec<String>,
     /// Whether the last session got as far as publishing.
     is_open: bool,
+    /// Which ids of the log and of the stream mean the same, under each epoch of the stream.
+    aliases: watch::Sender<Arc<[IdAliases]>>,
 }
 
 /// How far the outbox has come, over all sessions with servers.
@@ -100,6 +114,29 @@ struct Progress {
     newest: Option<PublishedMessage>,
     refill: Option<Refill>,
     saved: Option<PublishedThrough>,
+    /// `None` if the stream had events before this outbox published.
+    ledger: Option<AliasLedger>,
+}
+
+impl Progress {
+    /// Whether all that the stream has are events of this log whose numbers are known.
+    fn is_alone(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| !ledger.has_ended())
+    }
+
+    /// The stream has an event of the log at this number.
+    fn confirm(&mut self, sequence: u64, origin: Seq) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.confirm(sequence, origin);
+        }
+    }
+
+    /// The log does not have these events, or they are not published.
+    fn leave_out(&mut self, first: Seq, last: Seq) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.leave_out(first.0..=last.0);
+        }
+    }
 }
 
 /// The outbox goes through the whole log.
@@ -108,10 +145,11 @@ struct Refill {
     since: Instant,
 }
 
-type DeliveryResult = (u64, Result<Delivery, SessionEnd>);
+type DeliveryResult = (u64, Seq, Result<Delivery, SessionEnd>);
 type Deliveries = FuturesUnordered<Pin<Box<dyn Future<Output = DeliveryResult> + Send>>>;
 
 /// What a session does besides deliveries; one of each at a time.
+#[derive(Default)]
 struct Chores {
     page: Option<JoinHandle<Result<LogPage, LogError>>>,
     /// Where the page begins, and the bounds of the log before it was read.
@@ -119,11 +157,16 @@ struct Chores {
     save: Option<JoinHandle<Option<PublishedThrough>>>,
     check: Option<JoinHandle<Result<(), SessionEnd>>>,
     epoch: Option<JoinHandle<Result<(), StreamProblem>>>,
+    /// Reads what the stream has at numbers of which no confirmation tells.
+    read: Option<JoinHandle<Vec<NumberRead>>>,
+    /// What was not known at the last tick.
+    unknown: Option<u64>,
 }
 
 impl Drop for Chores {
     fn drop(&mut self) {
-        let Self { page: _, page_after: _, save, check, epoch } = self;
+        let Self { page: _, page_after: _, save, check, epoch, read, unknown: _ } = self;
+        read.iter().for_each(JoinHandle::abort);
         save.iter().for_each(JoinHandle::abort);
         check.iter().for_each(JoinHandle::abort);
         epoch.iter().for_each(JoinHandle::abort);
@@ -160,7 +203,22 @@ impl Outbox {
             change: None,
             differences: Vec::new(),
             is_open: false,
+            aliases: watch::Sender::new(Arc::default()),
         }
+    }
+
+    /// With the aliases that were known before the start.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Arc<[IdAliases]>) -> Self {
+        self.aliases.send_replace(aliases);
+        self
+    }
+
+    /// Which ids of the log and of the stream mean the same, under the newest epochs of the stream; brought up to date once a
+    /// second, and at the end.
+    #[must_use]
+    pub fn aliases(&self) -> watch::Receiver<Arc<[IdAliases]>> {
+        self.aliases.subscribe()
     }
 
     /// What it says about itself.
@@ -242,7 +300,10 @@ impl Outbox {
         }
         self.check_age(&record)?;
         let bucket = self.stream.bucket().await?.ok_or(SessionEnd::LookAgain)?;
-        self.continue_or_refill(&record, &bucket).await?;
+        self.continue_or_refill(&record, &state, &bucket).await?;
+        if let Some(ledger) = &mut self.progress.ledger {
+            ledger.note_last(state.last);
+        }
         self.ask_others(&record, &state).await?;
         let handle = self.stream.handle().await?;
         let session = Session {
@@ -251,6 +312,7 @@ impl Outbox {
             epoch: record.epoch.clone(),
             log_epoch: self.log.bounds().epoch,
             known: self.known.clone(),
+            order: tokio::sync::Mutex::default(),
             last: AtomicU64::new(state.last),
             failing: AtomicUsize::new(0),
             told: self.told.clone(),
@@ -294,9 +356,21 @@ impl Outbox {
     }
 
     /// Under an epoch that is known, all stays as it is; under another one, the bucket may know how far the log is published.
-    async fn continue_or_refill(&mut self, record: &EpochRecord, bucket: &Store) -> Result<(), SessionEnd> {
+    async fn continue_or_refill(
+        &mut self,
+        record: &EpochRecord,
+        state: &StreamState,
+        bucket: &Store,
+    ) -> Result<(), SessionEnd> {
         if self.progress.record.as_ref().is_some_and(|known| known.epoch == record.epoch) {
             return Ok(());
+        }
+        self.show_aliases();
+        if record.reason == EpochChange::SequenceWentBack {
+            // What was confirmed before was lost, and numbers may have been used for other events.
+            self.aliases.send_modify(|aliases| {
+                *aliases = aliases.iter().filter(|aliases| aliases.stream == record.epoch).cloned().collect();
+            });
         }
         let bounds = self.log.bounds();
         let saved = published::read(bucket, &bounds.epoch).await?.filter(|saved| saved.epoch == record.epoch);
@@ -313,6 +387,7 @@ impl Outbox {
                 record: Some(record.clone()),
                 through: saved.through,
                 newest: saved.newest,
+                ledger: saved.ledger.clone(),
                 saved: Some(saved),
                 ..Progress::default()
             },
@@ -320,6 +395,10 @@ impl Outbox {
                 record: Some(record.clone()),
                 through: bounds.oldest.previous(),
                 refill: Some(Refill { until: bounds.head, since: Instant::now() }),
+                ledger: (state.messages == 0).then(|| {
+                    let (epoch, before) = (record.epoch.clone(), bounds.oldest.previous());
+                    AliasLedger::new(epoch, bounds.epoch.clone(), state.last, before)
+                }),
                 ..Progress::default()
             },
         };
@@ -390,7 +469,7 @@ impl Outbox {
     ) -> SessionEnd {
         let mut window = Window::new(self.bounds, self.progress.through);
         let mut deliveries = Deliveries::new();
-        let mut chores = Chores { page: None, page_after: Seq::NONE, save: None, check: None, epoch: None };
+        let mut chores = Chores::default();
         let mut connections = self.stream.connection().connections();
         let (mut save, mut check) = (ticks(SAVE_INTERVAL), ticks(CHECK_INTERVAL));
         let mut stop_at = None;
@@ -410,7 +489,8 @@ impl Outbox {
                 // Without a watch, the check notices a new epoch, some seconds later.
                 changed = join(&mut chores.epoch) => changed.map_or(Ok(()), |changed| changed.map_or(Ok(()), |()| Err(SessionEnd::LookAgain))),
                 Ok(()) = connections.changed() => self.is_same_connection(connected),
-                _ = save.tick() => { self.save(bucket, &mut chores); Ok(()) }
+                read = join(&mut chores.read) => { self.take_read(read.unwrap_or_default()); Ok(()) }
+                _ = save.tick() => { self.read_unknown(&session, &mut chores); self.save(bucket, &mut chores); Ok(()) }
                 _ = check.tick() => { start_check(&session, &mut chores); Ok(()) }
                 () = stop.cancelled(), if stop_at.is_none() => { stop_at = Some(Instant::now() + OUTBOX_STOP_MAX); Ok(()) }
                 () = until(stop_at) => Err(SessionEnd::Stopped),
@@ -423,9 +503,33 @@ impl Outbox {
 
     /// Sends what may be sent.
     fn launch(&mut self, session: &Arc<Session>, window: &mut Window, deliveries: &mut Deliveries) {
-        while let Some((number, outgoing)) = window.next() {
-            let session = Arc::clone(session);
-            deliveries.push(Box::pin(async move { (number, session.deliver(outgoing).await) }));
+        let is_backlog = self.progress.refill.is_none() && window.waiting() > ORDERED_WAITING_MAX;
+        let is_ordered = self.progress.is_alone() && !is_backlog;
+        let order = if is_ordered { SendOrder::OfLog } else { SendOrder::OfSource };
+        while let Some((number, outgoing)) = window.next(order, Instant::now()) {
+            let (session, seq) = (Arc::clone(session), outgoing.seq);
+            deliveries.push(Box::pin(async move { (number, seq, session.deliver(outgoing, order).await) }));
+        }
+    }
+
+    /// Begins to read what the stream has where no confirmation tells, if that was so at the last tick, too.
+    fn read_unknown(&self, session: &Arc<Session>, chores: &mut Chores) {
+        let unknown = self.progress.ledger.as_ref().and_then(AliasLedger::unknown);
+        let first = unknown.as_ref().map(|numbers| *numbers.start());
+        let is_stuck = first.is_some() && std::mem::replace(&mut chores.unknown, first) == first;
+        let Some(numbers) = unknown.filter(|_| is_stuck && chores.read.is_none()) else { return };
+        let session = Arc::clone(session);
+        chores.read = Some(tokio::spawn(async move {
+            let read = futures_util::stream::iter(numbers).map(|number| session.origin_at(number));
+            // Up to the first one that is not answered.
+            let read = read.buffered(READS_IN_FLIGHT_MAX).take_while(|read| future::ready(read.is_some()));
+            read.filter_map(future::ready).collect().await
+        }));
+    }
+
+    fn take_read(&mut self, read: Vec<NumberRead>) {
+        if let Some(ledger) = &mut self.progress.ledger {
+            ledger.take_read(read);
         }
     }
 
@@ -458,9 +562,14 @@ impl Outbox {
             self.told.report(OutboxReport::Missed { first: after.next(), events: lost });
         }
         if page.events.is_empty() {
-            window.skip_to(Seq(after.0.saturating_add(page.missed)));
+            let end = Seq(after.0.saturating_add(page.missed));
+            window.skip_to(end);
+            self.progress.leave_out(after.next(), end);
         }
+        let mut before = after;
         for LogEvent { seq, kind, json } in page.events {
+            self.progress.leave_out(before.next(), seq.previous());
+            before = seq;
             let origin = Cursor { epoch: bounds.epoch.clone(), seq };
             let message = EventMessage::from_log(origin.clone(), kind, &json);
             match message.and_then(|message| Ok((message.place()?, message))) {
@@ -473,6 +582,7 @@ impl Outbox {
                     OutboxCounters::add(&self.told.counters.refused, 1);
                     self.told.report(OutboxReport::Refused { origin, reason: error.to_string() });
                     window.skip_to(seq);
+                    self.progress.leave_out(seq, seq);
                 }
             }
         }
@@ -500,7 +610,7 @@ impl Outbox {
         window: &mut Window,
         result: DeliveryResult,
     ) -> Result<(), SessionEnd> {
-        let (number, delivery) = result;
+        let (number, seq, delivery) = result;
         let counters = &self.told.counters;
         let end = match delivery? {
             Delivery::Published(end) => {
@@ -518,6 +628,11 @@ impl Outbox {
             Delivery::Refused => None,
         };
         window.settle(number);
+        match end.map(|end| (end.sequence, end.origin)) {
+            Some((sequence, Some(origin))) => self.progress.confirm(sequence, origin),
+            Some((_, None)) => {}
+            None => self.progress.leave_out(seq, seq),
+        }
         let newest = self.progress.newest.map_or(0, |newest| newest.stream_seq);
         if let Some(end) = end.filter(|end| end.sequence > newest)
             && let Some(origin) = end.origin
@@ -583,11 +698,31 @@ impl Outbox {
     fn unsaved(&self) -> Option<PublishedThrough> {
         let record = self.progress.record.as_ref()?;
         let (through, newest) = (self.progress.through, self.progress.newest);
-        let published = PublishedThrough { epoch: record.epoch.clone(), through, newest };
+        let ledger = self.progress.ledger.clone();
+        let published = PublishedThrough { epoch: record.epoch.clone(), through, newest, ledger };
         (self.progress.saved.as_ref() != Some(&published)).then_some(published)
     }
 
-    fn save(&self, bucket: &Store, chores: &mut Chores) {
+    /// Shows the aliases as they are now.
+    fn show_aliases(&mut self) {
+        let Some(ledger) = &mut self.progress.ledger else { return };
+        ledger.note_head(self.log.bounds().head);
+        OutboxCounters::add(&self.told.counters.alias_runs_dropped, ledger.take_dropped());
+        let now = ledger.aliases();
+        self.aliases.send_if_modified(|all| {
+            if all.last() == Some(now) {
+                return false;
+            }
+            let others = all.iter().filter(|aliases| aliases.stream != now.stream);
+            let mut kept: Vec<_> = others.chain([now]).cloned().collect();
+            kept.drain(..kept.len().saturating_sub(ALIASED_EPOCHS_MAX));
+            *all = kept.into();
+            true
+        });
+    }
+
+    fn save(&mut self, bucket: &Store, chores: &mut Chores) {
+        self.show_aliases();
         let Some(published) = self.unsaved().filter(|_| chores.save.is_none()) else { return };
         let (bucket, log_epoch) = (bucket.clone(), self.log.bounds().epoch);
         chores.save = Some(tokio::spawn(async move {
@@ -596,7 +731,8 @@ impl Outbox {
     }
 
     /// One that is not written costs the next start some questions.
-    async fn save_at_end(&self, bucket: &Store) {
+    async fn save_at_end(&mut self, bucket: &Store) {
+        self.show_aliases();
         if let Some(published) = self.unsaved() {
             let log_epoch = self.log.bounds().epoch;
             timeout(SAVE_AT_END_MAX, published::write(bucket, &log_epoch, &published)).await.ok();

@@ -1,5 +1,7 @@
 //! What NATS says of an installation at one moment, for the operator's tools. It changes nothing.
 
+mod monitor;
+
 use std::time::Duration;
 
 use async_nats::jetstream::{consumer::Info as ConsumerInfo, stream::Info};
@@ -13,6 +15,8 @@ use super::{
     event_stream::{EventStream, StreamProblem},
 };
 
+pub use monitor::MonitoredServer;
+
 /// How long one server may take to answer.
 const SERVER_MAX: Duration = Duration::from_secs(2);
 /// Readers that are listed.
@@ -25,6 +29,8 @@ const OUTBOXES_MAX: usize = 256;
 pub struct NatsSurvey {
     /// The servers of `wire.nats_urls`, in their order.
     pub servers: Vec<SurveyedServer>,
+    /// What the addresses of `wire.nats_monitor_urls` say, in their order.
+    pub monitored: Vec<MonitoredServer>,
     /// The stream of events, if a server has told of it.
     pub stream: Option<SurveyedStream>,
     /// Why the stream cannot be used.
@@ -144,15 +150,19 @@ pub struct SurveyedReader {
 }
 
 impl NatsSurvey {
-    /// Asks all servers, then the stream. Takes a few seconds at most.
+    /// Asks all servers, also at their monitoring addresses `monitors`, and the stream. Takes a few seconds at most.
     ///
     /// # Errors
     /// [`NatsError`] if the configuration cannot be used.
-    pub async fn take(settings: &NatsSettings) -> Result<Self, NatsError> {
-        let servers = join_all(settings.urls.iter().map(|url| server(settings, url))).await;
+    pub async fn take(settings: &NatsSettings, monitors: &[String]) -> Result<Self, NatsError> {
+        let (servers, monitored) = tokio::join!(
+            join_all(settings.urls.iter().map(|url| server(settings, url))),
+            monitor::monitored(monitors, settings.ca_file.as_deref(), settings.names.stream()),
+        );
         let servers = servers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut survey = Self {
             servers,
+            monitored,
             stream: None,
             problem: None,
             epoch: None,

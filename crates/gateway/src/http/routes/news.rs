@@ -1,6 +1,6 @@
 //! `GET /news`, `/news/{id}`: the events of the log in pages, the newest first.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -10,7 +10,7 @@ use actix_web::{
 use bytes::Bytes;
 use news::{Cursor, Seq};
 use serde::Serialize;
-use wire::LogBounds;
+use wire::{IdAlias, LogBounds};
 
 use crate::{
     auth::{authenticator::AuthorisedReader, scope::CategoryScope},
@@ -43,16 +43,18 @@ pub(super) async fn list(
     let remarks = query.remarks(&state.catalogue_labels, reader.scope.as_deref());
     let ring = state.ring.state();
     let bounds = ring.log_bounds.filter(|_| ring.filled).ok_or_else(HttpProblem::not_filled)?;
-    let parse_cursor = |name: &str, id: &Option<String>| -> Result<Option<Seq>, HttpProblem> {
-        let Some(id) = id else { return Ok(None) };
-        match id.parse::<Cursor>() {
-            Ok(cursor) if cursor.epoch != bounds.epoch => Err(HttpProblem::other_log()),
-            Ok(cursor) if cursor.seq > bounds.head => Err(HttpProblem::beyond_the_log()),
-            Ok(cursor) => Ok(Some(cursor.seq)),
-            Err(_) => Err(HttpProblem::bad_parameter(name, EXPECTED_ID)),
-        }
-    };
-    let (after, before) = (parse_cursor("after", &query.after)?, parse_cursor("before", &query.before)?);
+    let parse_cursor =
+        |name: &str, id: &Option<String>, place: PlaceOf| -> Result<Option<Seq>, HttpProblem> {
+            let Some(id) = id else { return Ok(None) };
+            let cursor = id.parse::<Cursor>().map_err(|_| HttpProblem::bad_parameter(name, EXPECTED_ID))?;
+            let is_own = cursor.epoch == bounds.epoch;
+            match place(&state, cursor, &bounds).ok_or_else(HttpProblem::other_log)? {
+                seq if is_own && seq > bounds.head => Err(HttpProblem::beyond_the_log()),
+                seq => Ok(Some(seq)),
+            }
+        };
+    let after = parse_cursor("after", &query.after, place_after)?;
+    let before = parse_cursor("before", &query.before, place_before)?;
     let scope = scope_tag(reader.scope.as_deref());
     let remarks_tag = remarks.tag();
     let etag = format!("W/\"{}-{}-{}{scope}{remarks_tag}\"", bounds.epoch, bounds.oldest, bounds.head);
@@ -95,6 +97,26 @@ pub(super) async fn list(
         response.headers_mut().remove(header::ETAG);
     }
     Ok(response)
+}
+
+/// Finds the number that an id stands for in the epoch of the ring.
+type PlaceOf = fn(&AppState, Cursor, &LogBounds) -> Option<Seq>;
+
+/// The number up to which a client with this id has everything.
+fn place_after(state: &AppState, id: Cursor, bounds: &LogBounds) -> Option<Seq> {
+    // A page does not wait.
+    match state.aliases.resolve(&id, &bounds.epoch, Duration::MAX) {
+        IdAlias::At(seq) => Some(seq),
+        IdAlias::NotYet | IdAlias::None => None,
+    }
+}
+
+/// The number of the event before which a page ends: it follows the one before.
+fn place_before(state: &AppState, id: Cursor, bounds: &LogBounds) -> Option<Seq> {
+    if id.epoch == bounds.epoch {
+        return Some(id.seq);
+    }
+    place_after(state, Cursor { seq: id.seq.previous(), ..id }, bounds).map(Seq::next)
 }
 
 /// The page as JSON; the events are the bytes that all clients share.

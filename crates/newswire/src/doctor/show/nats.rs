@@ -1,14 +1,16 @@
 //! The section about NATS.
 
-use wire::nats::SurveyedStream;
+use wire::nats::{MonitoredServer, NatsSurvey, SurveyedStream};
 
-use super::{ReportWriter, bytes};
+use super::{ReportWriter, bytes, duration};
 use crate::{
     doctor::{evidence::Evidence, part::Part},
     out::safe,
 };
 
-/// Readers and outboxes that are listed.
+/// A single server that writes to its disk less often is a problem, in milliseconds.
+const SYNC_MS_MAX: u64 = 5_000;
+/// Servers, readers and outboxes that are listed.
 const LISTED_MAX: usize = 8;
 
 pub(super) fn show(page: &mut ReportWriter, evidence: &Evidence) {
@@ -32,11 +34,15 @@ pub(super) fn show(page: &mut ReportWriter, evidence: &Evidence) {
             }
         }
     }
+    for server in survey.monitored.iter().take(LISTED_MAX) {
+        show_monitored(page, survey, server);
+    }
     if let Some(problem) = &survey.problem {
         page.problem("stream", &safe(&problem.text));
     }
     if let Some(stream) = &survey.stream {
         show_stream(page, stream);
+        show_durability(page, survey, stream);
     }
     if let Some(epoch) = &survey.epoch {
         let text = format!("{} since {} ({})", epoch.epoch, safe(&epoch.began), epoch.reason.as_str());
@@ -83,11 +89,62 @@ fn show_stream(page: &mut ReportWriter, stream: &SurveyedStream) {
     for difference in &stream.differences {
         page.normal("differs", &safe(difference));
     }
-    if stream.replicas == 1 {
-        page.normal(
+}
+
+/// What a server says of itself at its monitoring address.
+fn show_monitored(page: &mut ReportWriter, survey: &NatsSurvey, server: &MonitoredServer) {
+    if let Some(error) = &server.error {
+        page.problem("monitor", &format!("{}: {}", safe(&server.url), safe(error)));
+    }
+    let Some(name) = &server.name else { return };
+    let written = match server.sync_interval_ms {
+        Some(0) => "confirms what is on its disk".to_owned(),
+        Some(ms) => format!("writes to its disk every {}", duration(ms)),
+        None => "does not say when it writes to its disk".to_owned(),
+    };
+    let of = |used: Option<u64>, max: Option<u64>| Some(format!("{} of {}", bytes(used?), bytes(max?)));
+    let disk = of(server.disk_bytes, server.disk_bytes_max).unwrap_or_else(|| "unknown".to_owned());
+    let reserved =
+        server.disk_bytes_reserved.map_or_else(String::new, |b| format!(", {} reserved", bytes(b)));
+    let copy = match (server.last, &survey.stream) {
+        (Some(last), Some(stream)) if stream.last > last => {
+            format!("; its copy ends at {last}, {} events behind", stream.last - last)
+        }
+        (Some(last), _) => format!("; its copy ends at {last}"),
+        (None, _) => "; it has no copy of the stream".to_owned(),
+    };
+    page.normal("monitor", &format!("{} {written}; disk {disk}{reserved}{copy}", safe(name)));
+}
+
+/// What a cut of power may cost.
+fn show_durability(page: &mut ReportWriter, survey: &NatsSurvey, stream: &SurveyedStream) {
+    let longest = survey.monitored.iter().filter_map(|server| server.sync_interval_ms).max();
+    let Some(ms) = longest else {
+        return page.normal(
             "durability",
-            "one replica: set `sync_interval: always` on the server, or it may lose \
-            acknowledged events with its power",
+            "when the servers write to their disks was not asked: set wire.nats_monitor_urls to their monitoring addresses",
         );
+    };
+    let lost = "clients would be told reset, and daemons publish again what their logs have";
+    match stream.replicas {
+        _ if ms == 0 => page.normal("durability", "a cut of power loses no confirmed event"),
+        1 => page.line(
+            ms > SYNC_MS_MAX,
+            "durability",
+            &format!(
+                "one replica: a cut of power loses up to {} of confirmed events; {lost}. Set `sync_interval: always` in the \
+                 section jetstream of nats-server",
+                duration(ms)
+            ),
+        ),
+        replicas => page.normal(
+            "durability",
+            &format!(
+                "{replicas} replicas: a cut of power loses up to {} of confirmed events if it takes {} servers at once; \
+                 {lost}. If they have one power supply, set `sync_interval: always`",
+                duration(ms),
+                replicas / 2 + 1
+            ),
+        ),
     }
 }

@@ -25,11 +25,13 @@ use async_nats::jetstream::{
     stream::{LastRawMessageErrorKind, Stream},
 };
 use news::{Epoch, Event};
+use tokio::sync::MutexGuard;
 
 use super::{
     known_ends::{KnownEnds, ReadEvent, Standing, SubjectEnd},
+    ledger::NumberRead,
     status::{OutboxCounters, OutboxReport, Told},
-    window::OutgoingEvent,
+    window::{OutgoingEvent, SendOrder},
 };
 use crate::nats::{
     epoch::EpochChange,
@@ -41,6 +43,8 @@ use crate::nats::{
 
 /// First and longest delay between two attempts to publish one event; it doubles, with jitter in the upper half.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long an event waits until those before it in the log were sent.
+const TURN_MAX: Duration = Duration::from_millis(250);
 /// What an event says that was too large to be published with its content.
 const SHORTENED: &str =
     "the content was left out: the event is larger than the NATS servers allow (max_payload)";
@@ -96,6 +100,8 @@ pub(super) struct Session {
     pub(super) log_epoch: Epoch,
     /// What is known of the subjects.
     pub(super) known: KnownEnds,
+    /// Held by the event that is sent next in the order of the log, while the server is asked what is before it.
+    pub(super) order: tokio::sync::Mutex<()>,
     /// Deliveries whose last attempt failed.
     pub(super) failing: AtomicUsize,
     /// A message that is published from now on has a greater number.
@@ -119,7 +125,13 @@ impl Session {
     pub(super) async fn deliver(
         self: Arc<Self>,
         mut outgoing: OutgoingEvent,
+        order: SendOrder,
     ) -> Result<Delivery, SessionEnd> {
+        // The lock goes round in the order in which it was asked for, which is that of the log.
+        let mut turn = match order {
+            SendOrder::OfLog => tokio::time::timeout(TURN_MAX, self.order.lock()).await.ok(),
+            SendOrder::OfSource => None,
+        };
         let (mut tries, mut is_failing, mut is_shortened) = (0_u32, false, false);
         let mut doubt = None;
         let delivery = loop {
@@ -129,7 +141,7 @@ impl Session {
                     break Delivery::Refused;
                 }
             }
-            match self.attempt(&outgoing, doubt).await? {
+            match self.attempt(&outgoing, doubt, turn.take()).await? {
                 Attempt::Done(delivery) => break delivery,
                 Attempt::TooLarge if self.shorten(&mut outgoing, is_shortened) => is_shortened = true,
                 Attempt::TooLarge => break Delivery::Refused,
@@ -155,9 +167,16 @@ impl Session {
         Ok(delivery)
     }
 
-    async fn attempt(&self, outgoing: &OutgoingEvent, doubt: Option<Doubt>) -> Result<Attempt, SessionEnd> {
+    async fn attempt(
+        &self,
+        outgoing: &OutgoingEvent,
+        doubt: Option<Doubt>,
+        turn: Option<MutexGuard<'_, ()>>,
+    ) -> Result<Attempt, SessionEnd> {
         let known = if doubt.is_none() { self.known.standing(outgoing) } else { None };
-        let standing = match known {
+        // In the order of the log, all that the stream has is from here: a subject that is not known has no event.
+        let is_first = turn.is_some() && doubt.is_none() && self.known.is_complete();
+        let standing = match known.or_else(|| is_first.then(|| self.known.first_of(outgoing)).flatten()) {
             Some(standing) => standing,
             None => match self.look(outgoing, doubt).await? {
                 Ok(Some(standing)) => standing,
@@ -178,7 +197,10 @@ impl Session {
         let message = outgoing.message.to_publish(&self.epoch, end.sequence, end.other);
         let before = self.last.load(Relaxed);
         let published = match self.context().send_publish(outgoing.subject.to_string(), message).await {
-            Ok(confirmation) => confirmation.await,
+            Ok(confirmation) => {
+                drop(turn);
+                confirmation.await
+            }
             Err(error) => Err(error),
         };
         match published {
@@ -327,6 +349,17 @@ impl Session {
                 kind if is_gone(&kind) => Err(SessionEnd::LookAgain),
                 _ => Ok(Err(format!("NATS did not return an event: {}", chain(&error)))),
             },
+        }
+    }
+
+    /// A number of the stream, and the origin of the event there, if there is one; `None` without an answer.
+    pub(super) async fn origin_at(&self, sequence: u64) -> Option<NumberRead> {
+        match self.handle.get_raw_message(sequence).await {
+            Ok(message) => Some((sequence, EventMessage::origin_of(&message.headers))),
+            Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
+                Some((sequence, None))
+            }
+            Err(_) => None,
         }
     }
 

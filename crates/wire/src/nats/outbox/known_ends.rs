@@ -143,6 +143,12 @@ impl KnownEnds {
         subjects.others = subjects.others + now - before;
     }
 
+    /// What is to be done with the first event of a subject that has none.
+    pub(super) fn first_of(&self, outgoing: &OutgoingEvent) -> Option<Standing> {
+        self.learn(outgoing, SubjectEnd::default(), 0, &[], None);
+        self.standing(outgoing)
+    }
+
     /// An event of our log is in the stream, after `before`.
     pub(super) fn published(
         &self,

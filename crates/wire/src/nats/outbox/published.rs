@@ -7,6 +7,7 @@ use async_nats::jetstream::kv::{Operation, Store};
 use news::{Epoch, Seq};
 use serde::{Deserialize, Serialize};
 
+use super::ledger::AliasLedger;
 use crate::nats::{OUTBOX_KEY_PREFIX, event_stream::StreamProblem};
 
 /// How far a daemon has published under one epoch of the stream.
@@ -18,6 +19,9 @@ pub(super) struct PublishedThrough {
     pub(super) through: Seq,
     /// The newest message of the stream that it published.
     pub(super) newest: Option<PublishedMessage>,
+    /// Which ids of the log and of the stream mean the same; gateways read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ledger: Option<AliasLedger>,
 }
 
 /// A message of the stream, and the event of the log that it is.

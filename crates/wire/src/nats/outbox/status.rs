@@ -59,6 +59,8 @@ pub struct OutboxCounters {
     pub refills: AtomicU64,
     /// Epochs that it began.
     pub epochs: AtomicU64,
+    /// Runs of ids of the log and of the stream that mean the same, and were forgotten because there were too many.
+    pub alias_runs_dropped: AtomicU64,
     /// Notices that were not published, because too many waited.
     pub notices_dropped: AtomicU64,
 }

@@ -1,17 +1,34 @@
 //! The events of the log that are read and not yet confirmed, in the order of the log: which one may be sent next, and up to
 //! which one all are confirmed.
 //!
-//! At most one event of a source is in flight, so the order of a source holds although many are. A source that is slow
-//! holds up the others only when the window is full.
+//! At most one event of a source is in flight, so the order of a source holds although many are. While ids of the log and of
+//! the stream are to mean the same, the next event waits for its source, and all after it wait, too, so that the stream has
+//! them in the order of the log; but not for long. Otherwise a source that is slow holds up the others only when the window
+//! is full.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use news::Seq;
+use tokio::time::Instant;
 
 use crate::nats::message::EventMessage;
+
+/// How long the events after it wait for an event whose source has another one in flight. Without an answer in this time, order
+/// is not what is missing.
+const ORDER_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// Which events may be sent before others of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SendOrder {
+    /// None, as long as an event is not in flight for long.
+    OfLog,
+    /// Those of other sources.
+    OfSource,
+}
 
 /// An event on its way.
 #[derive(Clone, Debug)]
@@ -45,7 +62,7 @@ struct Slot {
 #[derive(Debug)]
 enum SlotState {
     Waiting(OutgoingEvent),
-    InFlight,
+    InFlight(Instant),
     Done,
 }
 
@@ -60,8 +77,10 @@ pub(super) struct Window {
     first: u64,
     /// The slots of each source that wait or are in flight, in order.
     queues: HashMap<Arc<str>, VecDeque<u64>>,
-    /// Sources of which none is in flight and one waits.
-    ready: VecDeque<Arc<str>>,
+    /// The first slot of each source of which none is in flight.
+    ready: BTreeSet<u64>,
+    /// All slots before this one were sent.
+    sent: u64,
     waiting: usize,
     bytes: usize,
     in_flight: usize,
@@ -77,7 +96,8 @@ impl Window {
             slots: VecDeque::new(),
             first: 0,
             queues: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: BTreeSet::new(),
+            sent: 0,
             waiting: 0,
             bytes: 0,
             in_flight: 0,
@@ -123,29 +143,49 @@ impl Window {
         self.bytes += bytes;
         let queue = self.queues.entry(Arc::clone(&source)).or_default();
         if queue.is_empty() {
-            self.ready.push_back(Arc::clone(&source));
+            self.ready.insert(number);
         }
         queue.push_back(number);
         self.slots.push_back(Slot { seq: outgoing.seq, source, bytes, state: SlotState::Waiting(outgoing) });
     }
 
     /// The next event that may be sent, which is in flight from now on, and the number to [`Window::settle`] it by.
-    pub(super) fn next(&mut self) -> Option<(u64, OutgoingEvent)> {
+    pub(super) fn next(&mut self, order: SendOrder, now: Instant) -> Option<(u64, OutgoingEvent)> {
         let has_room =
             self.in_flight < self.bounds.in_flight && self.in_flight_bytes < self.bounds.in_flight_bytes;
         if !has_room {
             return None;
         }
-        let source = self.ready.pop_front()?;
-        let number = *self.queues.get(&source)?.front()?;
+        let number = *self.ready.first()?;
+        if order == SendOrder::OfLog && self.is_early(number, now) {
+            return None;
+        }
+        self.ready.remove(&number);
         let slot = self.slot(number)?;
         let bytes = slot.bytes;
-        let SlotState::Waiting(outgoing) = std::mem::replace(&mut slot.state, SlotState::InFlight) else {
+        let SlotState::Waiting(outgoing) = std::mem::replace(&mut slot.state, SlotState::InFlight(now))
+        else {
             return None;
         };
         self.in_flight += 1;
         self.in_flight_bytes += bytes;
         Some((number, outgoing))
+    }
+
+    /// Whether an event before it was not sent, because its source has another one in flight, and not for long.
+    fn is_early(&mut self, number: u64, now: Instant) -> bool {
+        self.sent = self.sent.max(self.first);
+        let is_waiting = |slot: &Slot| matches!(slot.state, SlotState::Waiting(_));
+        while self.sent < number && !self.slot(self.sent).is_some_and(|slot| is_waiting(slot)) {
+            self.sent += 1;
+        }
+        if self.sent == number {
+            return false;
+        }
+        let source = self.slot(self.sent).map(|slot| Arc::clone(&slot.source));
+        let in_flight = source.and_then(|source| self.queues.get(&source)?.front().copied());
+        let state = in_flight.and_then(|number| self.slot(number)).map(|slot| &slot.state);
+        matches!(state, Some(SlotState::InFlight(since)) if now.duration_since(*since) < ORDER_WAIT_MAX)
     }
 
     /// An event that was in flight is done.
@@ -159,10 +199,9 @@ impl Window {
         self.in_flight_bytes -= bytes;
         if let Some(queue) = self.queues.get_mut(&source) {
             queue.pop_front();
-            if queue.is_empty() {
-                self.queues.remove(&source);
-            } else {
-                self.ready.push_back(source);
+            match queue.front() {
+                Some(next) => _ = self.ready.insert(*next),
+                None => _ = self.queues.remove(&source),
             }
         }
         while self.slots.front().is_some_and(|slot| matches!(slot.state, SlotState::Done)) {
@@ -196,7 +235,12 @@ mod tests {
     }
 
     fn taken(window: &mut Window) -> Vec<(u64, u64)> {
-        std::iter::from_fn(|| window.next().map(|(number, outgoing)| (number, outgoing.seq.0))).collect()
+        taken_in(window, SendOrder::OfSource, Instant::now())
+    }
+
+    fn taken_in(window: &mut Window, order: SendOrder, now: Instant) -> Vec<(u64, u64)> {
+        let next = || window.next(order, now).map(|(number, outgoing)| (number, outgoing.seq.0));
+        std::iter::from_fn(next).collect()
     }
 
     #[test]
@@ -216,7 +260,7 @@ mod tests {
         assert!(!window.has_room(), "six events since the oldest that is not done");
         window.settle(0);
         assert_eq!(window.through(), Seq(11));
-        assert_eq!(taken(&mut window), [(5, 17), (1, 12)]);
+        assert_eq!(taken(&mut window), [(1, 12), (5, 17)]);
         window.settle(1);
         assert_eq!(window.through(), Seq(14), "13 is not in the log, 14 was done before");
         assert_eq!(taken(&mut window), [(3, 15)]);
@@ -224,6 +268,32 @@ mod tests {
         window.settle(5);
         window.skip_to(Seq(19));
         assert_eq!((window.through(), window.waiting(), window.in_flight()), (Seq(19), 0, 0));
+    }
+
+    #[test]
+    fn in_the_order_of_the_log_an_event_waits_for_its_source_and_so_do_those_after_it_but_not_for_long() {
+        let bounds = WindowBounds { in_flight: 9, in_flight_bytes: 9999, ..BOUNDS };
+        let mut window = Window::new(bounds, Seq(10));
+        for (seq, source) in [(11, "a"), (12, "b"), (13, "a"), (14, "c"), (15, "b")] {
+            push(&mut window, seq, source);
+        }
+        let now = Instant::now();
+        let taken = |window: &mut Window, now| taken_in(window, SendOrder::OfLog, now);
+        assert_eq!(taken(&mut window, now), [(0, 11), (1, 12)]);
+        window.settle(1);
+        assert_eq!(taken(&mut window, now), [], "12 is confirmed, and 13 waits for 11");
+        window.settle(0);
+        assert_eq!(taken(&mut window, now), [(2, 13), (3, 14), (4, 15)]);
+        window.settle(2);
+        for (seq, source) in [(16, "b"), (17, "a")] {
+            push(&mut window, seq, source);
+        }
+        assert_eq!(taken(&mut window, now), []);
+        assert_eq!(
+            taken(&mut window, now + ORDER_WAIT_MAX),
+            [(6, 17)],
+            "a source that hangs holds up no other"
+        );
     }
 
     #[test]

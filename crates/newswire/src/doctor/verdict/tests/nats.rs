@@ -24,6 +24,7 @@ fn server(url: &str, error: Option<&str>) -> SurveyedServer {
 fn survey() -> NatsSurvey {
     NatsSurvey {
         servers: vec![server("nats://a:4222", None), server("nats://b:4222", None)],
+        monitored: Vec::new(),
         stream: Some(SurveyedStream {
             name: "newswire".into(),
             replicas: 3,
