@@ -288,7 +288,9 @@ async fn of_a_subject_with_very_many_events_the_newest_are_read_and_the_rest_is_
     let server = NatsServer::start(&program, "").await.unwrap();
     let (old, new) = (MemoryLog::new("old"), MemoryLog::new("new"));
     let item = |n: u32| recorded("s", EventKind::Item, &format!("k{n}"), &n.to_string());
-    old.record((0..6000).map(item).collect());
+    let rare = |n: u32| recorded("rare", EventKind::Item, &format!("k{n}"), &n.to_string());
+    let all = (0..6000).flat_map(|n| [Some(item(n)), (n % 1000 == 500).then(|| rare(n))]);
+    old.record(all.flatten().collect());
     Running::start(&server, &old).await.published().await;
     // The oldest one, and some of the newest.
     new.record([0, 3000, 5000, 5999, 6000].map(item).to_vec());
@@ -298,5 +300,30 @@ async fn of_a_subject_with_very_many_events_the_newest_are_read_and_the_rest_is_
     assert!((4096..=2 * 4096).contains(&read), "{read}");
     assert_eq!(outbox.counters.unread.load(Relaxed), 1);
     assert_eq!(outbox.counters.same_as_another.load(Relaxed), 3);
-    assert_eq!(titles(&told(&stored(&server).await))[6000..], ["0", "6000"]);
+    // Few events among many others: all are read.
+    new.record([500, 2500, 5500, 6000].map(rare).to_vec());
+    outbox.published().await;
+    assert_eq!(outbox.counters.others_read.load(Relaxed), read + 6);
+    assert_eq!((outbox.counters.unread.load(Relaxed), outbox.counters.same_as_another.load(Relaxed)), (1, 6));
+    assert_eq!(titles(&told(&stored(&server).await))[6006..], ["0", "6000", "6000"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures: --run-ignored only --no-capture prints events per second that are passed over or published by one of two"]
+async fn how_fast_a_daemon_passes_over_what_another_one_has_published() {
+    let Some(program) = nats_server_program() else { return };
+    let server = NatsServer::start(&program, "").await.unwrap();
+    let logs = [MemoryLog::new("log1"), MemoryLog::new("log2"), MemoryLog::new("late")];
+    let text = "x".repeat(1200);
+    let item = |n: u32| recorded(&format!("s{}", n % 200), EventKind::Item, &format!("k{n}"), &text);
+    logs.iter().for_each(|log| log.record((0..20_000).map(item).collect()));
+    let begun = tokio::time::Instant::now();
+    let (mut one, mut two) =
+        tokio::join!(Running::start(&server, &logs[0]), Running::start(&server, &logs[1]));
+    tokio::join!(one.published(), two.published());
+    println!("two daemons at once: {:.0}/s", 20_000.0 / begun.elapsed().as_secs_f64());
+    let begun = tokio::time::Instant::now();
+    Running::start(&server, &logs[2]).await.published().await;
+    println!("passed over: {:.0}/s", 20_000.0 / begun.elapsed().as_secs_f64());
+    assert_eq!(told(&stored(&server).await).len(), 20_000);
 }

@@ -362,3 +362,137 @@ impl KnownSubject {
         unknown.filter(|unknown| *unknown > seed).min().map_or(self.end.sequence, |first| first - 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outgoing(seq: u64, kind: EventKind, key: &str, title: &str) -> OutgoingEvent {
+        let json =
+            format!("{{\"key\":\"{key}\",\"title\":\"{title}\",\"summary\":\"\",\"content_html\":null}}");
+        let origin = Cursor { epoch: Epoch::try_new("ours").unwrap(), seq: Seq(seq) };
+        let message = EventMessage { origin, kind, json_without_id: json.into() };
+        OutgoingEvent { seq: Seq(seq), message, subject: "subject".into() }
+    }
+
+    fn item(seq: u64, key: &str) -> OutgoingEvent {
+        outgoing(seq, EventKind::Item, key, "0")
+    }
+
+    fn read(sequence: u64, origin: Option<u64>, kind: EventKind, key: &str, title: &str) -> ReadEvent {
+        let identity =
+            EventIdentity::of(&outgoing(0, kind, key, title).message.json_without_id).expect("an event");
+        ReadEvent { sequence, origin: origin.map(Seq), kind, identity }
+    }
+
+    fn other(sequence: u64, key: &str) -> ReadEvent {
+        read(sequence, None, EventKind::Item, key, "0")
+    }
+
+    fn last_other(sequence: u64) -> SubjectEnd {
+        SubjectEnd { sequence, origin: None, other: sequence }
+    }
+
+    fn known() -> KnownEnds {
+        let known = KnownEnds::default();
+        known.begin_epoch(&Epoch::try_new("stream").unwrap(), true);
+        known
+    }
+
+    fn at(seq: u64) -> Cursor {
+        Cursor { epoch: Epoch::try_new("stream").unwrap(), seq: Seq(seq) }
+    }
+
+    #[test]
+    fn an_event_is_the_same_as_an_item_of_its_key_and_as_an_update_that_came_after_our_last_one() {
+        let known = known();
+        let update = |seq, title| outgoing(seq, EventKind::Update, "k", title);
+        assert_eq!(known.unread(&item(1, "k"), last_other(9)), Some(0));
+        let others = [
+            other(3, "k"),
+            read(4, None, EventKind::Update, "k", "1"),
+            read(5, None, EventKind::Update, "k", "2"),
+            read(9, None, EventKind::Update, "gone", "1"),
+        ];
+        known.learn(&item(1, "k"), last_other(9), 0, &others, None);
+        assert_eq!(known.standing(&item(1, "k")), Some(Standing::Same));
+        assert_eq!(known.standing(&item(1, "k")), Some(Standing::Done(last_other(9))), "asked again");
+        assert_eq!(known.standing(&update(2, "2")), Some(Standing::Same));
+        assert_eq!(known.standing(&update(3, "1")), Some(Standing::Due(last_other(9))), "changed back");
+        assert_eq!(known.standing(&item(4, "new")), Some(Standing::Due(last_other(9))));
+        // The item itself was removed by retention.
+        assert_eq!(known.standing(&item(5, "gone")), Some(Standing::Same));
+        assert_eq!(known.standing(&outgoing(6, EventKind::Update, "gone", "1")), Some(Standing::Same));
+        let end = known.published(&item(7, "new"), last_other(9), 10);
+        assert_eq!(end, SubjectEnd { sequence: 10, origin: Some(Seq(7)), other: 9 });
+        assert_eq!(known.unread(&item(8, "more"), end), None);
+        assert_eq!(known.unread(&item(8, "more"), last_other(12)), Some(10));
+    }
+
+    #[test]
+    fn what_the_store_knew_when_it_recorded_an_event_says_nothing_of_an_earlier_one() {
+        let known = known();
+        known.know("subject", &at(9), Seq(5));
+        assert_eq!(known.unread(&item(6, "k"), last_other(9)), None);
+        known.learn(&item(6, "k"), last_other(9), 0, &[], None);
+        assert_eq!(known.standing(&item(6, "k")), Some(Standing::Due(last_other(9))));
+        // The session with the server has ended, and earlier ones come again.
+        assert_eq!(known.standing(&item(5, "k")), None);
+        assert_eq!(known.unread(&item(5, "k"), last_other(9)), Some(0), "all is read");
+        known.learn(&item(5, "k"), last_other(9), 0, &[other(9, "k")], None);
+        assert_eq!(known.standing(&item(5, "k")), Some(Standing::Same));
+        assert_eq!(known.standing(&item(6, "k")), Some(Standing::Due(last_other(9))));
+    }
+
+    #[test]
+    fn what_is_forgotten_while_a_subject_is_read_is_read_again() {
+        let known = known();
+        known.learn(&item(1, "k"), last_other(3), 0, &[other(3, "k")], None);
+        known.subjects().forget("subject");
+        known.learn(&item(1, "k"), last_other(5), 3, &[other(5, "more")], None);
+        assert_eq!(known.standing(&item(1, "k")), None, "3 would be missing");
+        assert_eq!(known.unread(&item(1, "k"), last_other(5)), Some(0));
+        // Nor is what is before our own event known after it was forgotten.
+        known.published(&item(1, "k"), last_other(5), 6);
+        assert_eq!(known.standing(&item(2, "more")), None);
+        assert!(!known.is_complete());
+    }
+
+    #[test]
+    fn a_store_knows_a_subject_up_to_what_it_has_not_recorded_or_what_was_left_unread() {
+        let known = known();
+        assert_eq!(known.last_of("subject", Seq(9)), None);
+        known.learn(&item(1, "k"), last_other(8), 0, &[other(4, "a"), other(8, "b")], None);
+        assert_eq!(known.last_of("subject", Seq(9)), Some(at(3)));
+        assert_eq!(known.standing(&item(2, "a")), Some(Standing::Same));
+        assert_eq!(known.last_of("subject", Seq(9)), Some(at(7)));
+        assert_eq!(known.last_of("subject", Seq(1)), None, "the exported state does not have the event 2");
+        known.know("subject", &at(8), Seq(2));
+        assert_eq!(known.last_of("subject", Seq(9)), Some(at(8)));
+        known.learn(&item(3, "k"), last_other(20), 8, &[other(20, "d")], Some(12));
+        assert_eq!(known.last_of("subject", Seq(9)), Some(at(11)));
+        known.know("subject", &at(20), Seq(2));
+        assert_eq!(known.last_of("subject", Seq(9)), Some(at(20)));
+        known.begin_epoch(&Epoch::try_new("next").unwrap(), true);
+        assert_eq!(known.last_of("subject", Seq(9)), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_subjects_and_in_events() {
+        let known = known();
+        for n in 0..=SUBJECTS_MAX {
+            let outgoing = OutgoingEvent { subject: n.to_string().into(), ..item(1, "k") };
+            known.learn(&outgoing, last_other(1), 0, &[other(1, "k")], None);
+        }
+        let counts = |subjects: &KnownSubjects| (subjects.by_name.len(), subjects.others);
+        assert_eq!(counts(&known.subjects()), (1, 1));
+        let many: Vec<_> = (1..=2 * SUBJECT_MESSAGES_MAX as u64).map(|n| other(n, "k")).collect();
+        for n in 0..=OTHERS_MAX / SUBJECT_MESSAGES_MAX {
+            let outgoing = OutgoingEvent { subject: n.to_string().into(), ..item(1, "k") };
+            known.learn(&outgoing, last_other(many.len() as u64), 0, &many, None);
+            assert!(known.subjects().others <= OTHERS_MAX);
+        }
+        let subjects = known.subjects();
+        assert_eq!(subjects.others, subjects.by_name.values().map(|known| known.others.len()).sum::<usize>());
+    }
+}
