@@ -88,7 +88,11 @@ pub(crate) async fn apply_own_part(
     Ok(())
 }
 
-async fn run_sources(
+/// Has the supervisor run the sources of the catalogue, but not those that another daemon visits.
+///
+/// # Errors
+/// If the stored states cannot be read.
+pub(crate) async fn run_sources(
     CatalogueEnds { supervisor, credentials, reader }: CatalogueEnds<'_>,
     catalogue: Catalogue,
     elsewhere: HashSet<SourceId>,

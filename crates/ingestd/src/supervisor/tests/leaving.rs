@@ -1,7 +1,10 @@
 //! Sources that another daemon visits from now on, and those that come from there.
 
 use super::*;
-use crate::messages::{LeaveSources, OwnSources};
+use crate::{
+    catalogue::{CatalogueEnds, run_sources},
+    messages::{LeaveSources, OwnSources},
+};
 
 fn id(id: &str) -> SourceId {
     SourceId::try_new(id).unwrap()
@@ -15,9 +18,8 @@ impl Harness {
         let catalogue = Catalogue { sources, ..Catalogue::default() };
         let elsewhere = elsewhere.iter().copied().map(id).collect();
         let credentials = CredentialFiles::default();
-        crate::catalogue::apply_catalogue(&supervisor, catalogue, &credentials, &self.reader, elsewhere)
-            .await
-            .unwrap()
+        let ends = CatalogueEnds { supervisor: &supervisor, credentials: &credentials, reader: &self.reader };
+        run_sources(ends, catalogue, elsewhere).await.unwrap()
     }
 
     /// Asks for it now; the answer comes when they have left.
