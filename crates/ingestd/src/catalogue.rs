@@ -88,7 +88,7 @@ pub(crate) async fn apply_own_part(
     Ok(())
 }
 
-/// Has the supervisor run the sources of the catalogue, but not those that another daemon visits.
+/// Has the supervisor run these sources but for those that other daemons visit.
 ///
 /// # Errors
 /// If the stored states cannot be read.

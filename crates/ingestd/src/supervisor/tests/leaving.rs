@@ -1,10 +1,7 @@
 //! Sources that another daemon visits from now on, and those that come from there.
 
 use super::*;
-use crate::{
-    catalogue::{CatalogueEnds, run_sources},
-    messages::{LeaveSources, OwnSources},
-};
+use crate::messages::{LeaveSources, OwnSources};
 
 fn id(id: &str) -> SourceId {
     SourceId::try_new(id).unwrap()
@@ -18,8 +15,12 @@ impl Harness {
         let catalogue = Catalogue { sources, ..Catalogue::default() };
         let elsewhere = elsewhere.iter().copied().map(id).collect();
         let credentials = CredentialFiles::default();
-        let ends = CatalogueEnds { supervisor: &supervisor, credentials: &credentials, reader: &self.reader };
-        run_sources(ends, catalogue, elsewhere).await.unwrap()
+        let ends = crate::catalogue::CatalogueEnds {
+            supervisor: &supervisor,
+            credentials: &credentials,
+            reader: &self.reader,
+        };
+        crate::catalogue::run_sources(ends, catalogue, elsewhere).await.unwrap()
     }
 
     /// Asks for it now; the answer comes when they have left.
