@@ -66,7 +66,11 @@ fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-        if path.is_dir() { copy_folder(&path, &to) } else { drop(fs::copy(&path, to).unwrap()) }
+        if path.is_dir() {
+            copy_folder(&path, &to);
+        } else {
+            fs::copy(&path, to).unwrap();
+        }
     }
 }
 
@@ -228,6 +232,10 @@ fn an_adopted_source_outlives_a_crash_and_is_made_again_from_the_journal() {
     append(&mut to, &source, Vec::new(), 200);
     let new = Event { item: item("d", 1), kind: EventKind::Item, ..events(&reader).remove(0) };
     adopt(&mut to, AdoptedSource { events: vec![new], ..whole(exported(&from, &source)) });
+    let rebuilt = dir.path().join("rebuilt");
+    copy_folder(&store, &rebuilt);
+    fs::remove_dir_all(rebuilt.join("log.sled")).unwrap();
+    assert_eq!(exported(&open(&rebuilt).0, &source).seen, exported(&to, &source).seen);
     let update = Event { item: item("a", 2), kind: EventKind::Update, ..events(&reader).remove(0) };
     adopt(&mut to, recorded(&source, vec![update]));
     let (state, seen) = (reader.state(&source.id).unwrap(), exported(&to, &source).seen);
