@@ -29,6 +29,8 @@ use crate::{DocumentFormat, Hops, NatsCluster, Origin, TestSource, TestSubscribe
 
 /// The name of the stream.
 const STREAM: &str = "newswire";
+/// Hosts of the sources: all sources of one are visited by one daemon.
+const HOSTS: u8 = 100;
 /// Categories, over which the sources are spread.
 const CATEGORIES: usize = 20;
 /// Deadline for the gateways to be ready and for every client to have all items, counted from the end of a fault.
@@ -37,7 +39,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(240);
 /// How large a run is.
 #[derive(Clone, Debug)]
 pub struct NatsRunSize {
-    /// Daemons, between which the sources are divided.
+    /// Daemons, which divide one list of sources among them (`ingestd.share_group`).
     pub daemons: usize,
     /// Gateways.
     pub gateways: usize,
@@ -53,6 +55,8 @@ pub struct NatsRunSize {
     pub hold: Duration,
     /// How long a server is down in [`NatsFault::NodeDownForLong`].
     pub hold_long: Duration,
+    /// How long a daemon is gone until others visit its sources: longer than its lease.
+    pub hold_lease: Duration,
     /// Events that a gateway has in memory: fewer than a run publishes, so that it reads older ones from NATS.
     pub ring_events: u32,
     /// How long a client stays with a gateway.
@@ -64,7 +68,7 @@ impl NatsRunSize {
     #[must_use]
     pub fn whole() -> Self {
         Self {
-            daemons: 1,
+            daemons: 2,
             gateways: 3,
             sources: 2_000,
             clients: 3_000,
@@ -72,6 +76,7 @@ impl NatsRunSize {
             publish_every: Duration::from_millis(100),
             hold: Duration::from_secs(15),
             hold_long: Duration::from_secs(90),
+            hold_lease: Duration::from_secs(40),
             ring_events: 2_000,
             stay: Duration::from_secs(10)..Duration::from_secs(60),
         }
@@ -87,6 +92,7 @@ impl NatsRunSize {
             visit_every: "1s".to_owned(),
             hold: Duration::from_secs(2),
             hold_long: Duration::from_secs(4),
+            hold_lease: Duration::from_secs(16),
             ring_events: 100,
             stay: Duration::from_secs(1)..Duration::from_secs(8),
             ..Self::whole()
@@ -162,8 +168,11 @@ pub struct NatsRun {
     gateways: Vec<Member>,
     cluster: NatsCluster,
     origin: Arc<Origin>,
+    sources: Vec<TestSource>,
     /// Items that were published and counted in a row.
     counted: usize,
+    /// As [`Origin::asked_anew`], at the end of the row before.
+    asked_anew: usize,
     before: HopCounts,
 }
 
@@ -175,18 +184,17 @@ impl NatsRun {
     pub async fn start(size: NatsRunSize) -> anyhow::Result<Self> {
         let program = crate::nats_server_program().context("nats-server is needed")?;
         let cluster = NatsCluster::start(&program).await?;
-        let origin = Arc::new(Origin::start().await?);
+        let origin = Arc::new(Origin::start_on_hosts(HOSTS).await?);
         let sources: Vec<_> = (0..size.sources).map(|number| source(&origin, number, &size)).collect();
         let (mut daemons, mut gateways) = (Vec::new(), Vec::new());
-        for number in 0..size.daemons {
-            let own: Vec<_> = sources.iter().skip(number).step_by(size.daemons).cloned().collect();
-            daemons.push(Member::start(MemberRole::Daemon, &own, &cluster, size.ring_events).await?);
+        for _ in 0..size.daemons {
+            daemons.push(Member::start(MemberRole::Daemon, &sources, &cluster, size.ring_events).await?);
         }
         for _ in 0..size.gateways {
             gateways.push(Member::start(MemberRole::Gateway, &[], &cluster, size.ring_events).await?);
         }
         let publisher = SteadyPublisher::start(Arc::clone(&origin), size.sources, size.publish_every);
-        let (counted, before) = Default::default();
+        let (counted, asked_anew, before) = Default::default();
         let mut run = Self {
             size,
             clients: Vec::new(),
@@ -195,7 +203,9 @@ impl NatsRun {
             gateways,
             cluster,
             origin,
+            sources,
             counted,
+            asked_anew,
             before,
         };
         run.wait_ready().await?;
@@ -257,6 +267,12 @@ impl NatsRun {
         row.published = total - self.counted;
         self.counted = total;
         row.faults.extend([ready, complete].into_iter().filter_map(Result::err).map(|e| format!("{e:#}")));
+        let asked_anew = self.origin.asked_anew();
+        let again = asked_anew - std::mem::replace(&mut self.asked_anew, asked_anew);
+        if again > 0 {
+            row.faults
+                .push(format!("{again} feeds were asked for without the validators that are known of them"));
+        }
         if fault.resets() && row.resets == 0 {
             row.faults.push("no client was told of a reset".to_owned());
         }
@@ -360,7 +376,8 @@ fn numbers_by_category(published: &crate::Published) -> Numbers {
 
 fn source(origin: &Origin, number: usize, size: &NatsRunSize) -> TestSource {
     let name = format!("feed-{number}");
-    let url = origin.add_feed(&name, DocumentFormat::of(number));
+    let host = u8::try_from(number % usize::from(HOSTS)).unwrap_or_default() + 1;
+    let url = origin.add_feed_on(host, &name, DocumentFormat::of(number));
     TestSource {
         category: Some(format!("c{}", number % CATEGORIES)),
         every: size.visit_every.clone(),

@@ -175,6 +175,12 @@ impl Origin {
         self.add_shaped_feed(name, format, FeedShape::default())
     }
 
+    /// The same on another host, of those on which it was started: 1 is the one of [`Origin::url`].
+    pub fn add_feed_on(&self, host: u8, name: &str, format: DocumentFormat) -> String {
+        self.add_feed(name, format);
+        format!("http://127.0.0.{host}:{}{}", self.address.port(), path_of(name))
+    }
+
     /// The same, with a document of that shape.
     pub fn add_shaped_feed(&self, name: &str, format: DocumentFormat, shape: FeedShape) -> String {
         let content = Content::Feed { name: name.to_owned(), format, shape, entries: Vec::new() };
@@ -338,6 +344,20 @@ impl Origin {
         self.state().requests.iter().filter(|r| r.path == path).cloned().collect()
     }
 
+    /// How many requests of feeds had no validators, beyond the first one of each feed.
+    #[must_use]
+    pub fn asked_anew(&self) -> usize {
+        let state = self.state();
+        let is_bare = |request: &&Request| {
+            request.header("if-none-match").is_none() && request.header("if-modified-since").is_none()
+        };
+        let mut bare = BTreeMap::<&str, usize>::new();
+        for request in state.requests.iter().filter(is_bare) {
+            *bare.entry(request.path.as_str()).or_default() += 1;
+        }
+        bare.values().map(|count| count - 1).sum()
+    }
+
     /// The address it listens on.
     #[must_use]
     pub fn address(&self) -> crate::http::Address {
@@ -348,12 +368,6 @@ impl Origin {
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
-    }
-
-    /// The same on another host: 1 is that of [`Origin::url`].
-    #[must_use]
-    pub fn url_on(&self, host: u8, path: &str) -> String {
-        format!("http://127.0.0.{host}:{}{path}", self.address.port())
     }
 }
 

@@ -29,10 +29,8 @@ pub fn feeds_on_hosts(origin: &Origin, count: usize, hosts: u8) -> Vec<TestSourc
     (0..count)
         .map(|number| {
             let name = format!("feed-{number}");
-            let url = origin.add_feed(&name, DocumentFormat::of(number));
-            let path = url.splitn(4, '/').nth(3).unwrap_or_default();
             let host = u8::try_from(number % usize::from(hosts)).unwrap_or_default() + 1;
-            TestSource::new(&name, origin.url_on(host, &format!("/{path}")))
+            TestSource::new(&name, origin.add_feed_on(host, &name, DocumentFormat::of(number)))
         })
         .collect()
 }

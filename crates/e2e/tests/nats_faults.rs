@@ -1,4 +1,4 @@
-//! Every fault of `scripts/torture --nats` once, on a small scale, in two tests that run side by side; and cables that are pulled out.
+//! Every fault of `scripts/torture --nats` once, on a small scale, in three tests that run side by side; and cables that are pulled out.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -41,7 +41,13 @@ async fn whatever_happens_to_servers_of_nats_no_client_loses_or_doubles_an_item(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_to_the_stream_the_network_or_our_programs_resets_come_where_promised_and_nothing_is_lost()
  {
-    strike(|fault| !fault.is_of_servers()).await;
+    strike(|fault| !fault.is_of_servers() && !fault.moves_sources()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_daemon_is_gone_asleep_or_new_its_sources_are_visited_by_another_one_politely_and_published_once()
+ {
+    strike(NatsFault::moves_sources).await;
 }
 
 /// One network for the daemon, one for the gateway; each loses all packets for longer than a connection is silent.

@@ -6,8 +6,8 @@
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use e2e::{
-    Binary, NatsServer, Origin, TestStack, TestSubscriber, Transport, http, nats_server_program, scenario,
-    wait_for,
+    Binary, DocumentFormat, NatsServer, Origin, TestSource, TestStack, TestSubscriber, Transport, http,
+    nats_server_program, wait_for,
 };
 use serde_json::Value;
 
@@ -17,9 +17,13 @@ const SOON: Duration = Duration::from_secs(120);
 /// Feeds whose items come in turn.
 const FEEDS: usize = 5;
 
-/// An installation on the local wire that knows of a NATS server.
-fn installation(server: &NatsServer, origin: &Origin) -> TestStack {
-    let mut stack = TestStack::with_transport(&scenario::feeds(origin, FEEDS), &Transport::Local).unwrap();
+/// An installation on the local wire that knows of a NATS server; its sources are `NAME-0` and up.
+fn installation(server: &NatsServer, origin: &Origin, name: &str) -> TestStack {
+    let sources = (0..FEEDS).map(|number| {
+        let id = format!("{name}-{number}");
+        TestSource::new(&id, origin.add_feed(&id, DocumentFormat::of(number)))
+    });
+    let mut stack = TestStack::with_transport(&sources.collect::<Vec<_>>(), &Transport::Local).unwrap();
     stack.set("wire.transport", "\"local\"");
     stack.set("wire.nats_urls", &format!("[\"{}\"]", server.url()));
     stack.set("store.retention_bytes", "67108864");
@@ -28,19 +32,27 @@ fn installation(server: &NatsServer, origin: &Origin) -> TestStack {
 
 /// As an operator does it: stop, change the key, start.
 async fn switch(stack: &mut TestStack, transport: &str) {
+    stop(stack).await;
+    start_on(stack, transport).await;
+}
+
+async fn stop(stack: &mut TestStack) {
     for program in [Binary::Gateway, Binary::Ingestd] {
         let (status, _) = stack.terminate(program, SOON).await.unwrap();
         assert!(status.success(), "{status}");
     }
+}
+
+async fn start_on(stack: &mut TestStack, transport: &str) {
     stack.set("wire.transport", &format!("\"{transport}\""));
     stack.start_both().await.unwrap();
 }
 
 /// Publishes items and waits until a client has them.
-async fn publish(origin: &Origin, client: &TestSubscriber, count: usize) {
+async fn publish(origin: &Origin, name: &str, client: &TestSubscriber, count: usize) {
     let expected = client.count("item") + count;
     for n in 0..count {
-        origin.publish(&format!("feed-{}", n % FEEDS), &format!("item {n}"));
+        origin.publish(&format!("{name}-{}", n % FEEDS), &format!("item {n}"));
     }
     wait_items(client, expected).await;
 }
@@ -106,26 +118,27 @@ async fn an_installation_goes_to_nats_and_back_and_no_client_misses_an_item_or_g
     let Some(program) = nats_server_program() else { return };
     let mut server = NatsServer::start(&program, "").await.unwrap();
     let origin = Origin::start().await.unwrap();
-    let mut stack = installation(&server, &origin);
+    let mut stack = installation(&server, &origin, "feed");
     stack.start_both().await.unwrap();
     let clients: Vec<_> = (0..4).map(|_| stack.subscribe("/news/stream?snapshot=0")).collect();
     for client in &clients {
         client.wait_event("live", SOON, |_| true).await.unwrap();
     }
-    publish(&origin, &clients[0], 200).await;
+    publish(&origin, "feed", &clients[0], 200).await;
     let mut told = 1;
     for (transport, more) in [("nats", 100), ("local", 30), ("nats", 30), ("local", 10)] {
         let all = items(&clients[0]);
         for client in &clients {
             wait_items(client, all.len()).await;
         }
+        stop(&mut stack).await;
         if transport == "local" {
             // It is not needed any more.
             server.kill();
         } else if told > 1 {
             server.restart().await.unwrap();
         }
-        switch(&mut stack, transport).await;
+        start_on(&mut stack, transport).await;
         told += 1;
         for client in &clients {
             wait_for("the client is back", SOON, async || (client.count("stream") >= told).then_some(()))
@@ -136,7 +149,7 @@ async fn an_installation_goes_to_nats_and_back_and_no_client_misses_an_item_or_g
         let with_old_ids = come_with_each(&stack, &all, &every_tenth(&all)).await;
         assert_most(with_old_ids, &format!("old ids on {transport}"));
         check_page(&stack, &all).await;
-        publish(&origin, &clients[0], more).await;
+        publish(&origin, "feed", &clients[0], more).await;
     }
     let published: BTreeSet<_> = origin.published().into_values().flatten().collect();
     for client in &clients {
@@ -163,13 +176,14 @@ async fn where_another_daemon_has_published_or_the_ids_are_lost_a_client_is_told
     let Some(program) = nats_server_program() else { return };
     let server = NatsServer::start(&program, "").await.unwrap();
     let (origin, other_origin) = (Origin::start().await.unwrap(), Origin::start().await.unwrap());
-    let (mut stack, mut other) = (installation(&server, &origin), installation(&server, &other_origin));
+    let mut stack = installation(&server, &origin, "feed");
+    let mut other = installation(&server, &other_origin, "other");
     let mut histories = Vec::new();
-    for (stack, origin) in [(&mut stack, &origin), (&mut other, &other_origin)] {
+    for (stack, origin, name) in [(&mut stack, &origin, "feed"), (&mut other, &other_origin, "other")] {
         stack.start_both().await.unwrap();
         let client = stack.subscribe("/news/stream?snapshot=0");
         client.wait_event("live", SOON, |_| true).await.unwrap();
-        publish(origin, &client, 20).await;
+        publish(origin, name, &client, 20).await;
         histories.push(items(&client));
     }
     switch(&mut stack, "nats").await;
@@ -178,7 +192,7 @@ async fn where_another_daemon_has_published_or_the_ids_are_lost_a_client_is_told
     assert_eq!(resumes(&client), ["exact"]);
     switch(&mut other, "nats").await;
     wait_items(&client, 39).await;
-    publish(&origin, &client, 10).await;
+    publish(&origin, "feed", &client, 10).await;
 
     let (resume, guids) = come_with(&stack, &histories[0][4].0).await;
     assert_eq!((resume.as_str(), guids.len()), ("exact", 15 + 20 + 10), "nothing of others was before it");
@@ -195,8 +209,7 @@ async fn where_another_daemon_has_published_or_the_ids_are_lost_a_client_is_told
     assert_eq!(resume, "reset", "events of the other daemon are up to it");
     let (resume, guids) = come_with(&stack, before_the_other).await;
     assert_eq!((resume.as_str(), guids.len()), ("exact", 15 + 10), "what follows in the log");
-    stack.terminate(Binary::Gateway, SOON).await.unwrap();
-    stack.terminate(Binary::Ingestd, SOON).await.unwrap();
+    stop(&mut stack).await;
     fs::remove_file(stack.path("data/nats-ids")).unwrap();
     stack.start_both().await.unwrap();
     let (resume, _) = come_with(&stack, before_the_other).await;
@@ -208,11 +221,11 @@ async fn after_a_purge_ids_of_the_stream_are_reset_and_those_of_the_log_are_exac
     let Some(program) = nats_server_program() else { return };
     let server = NatsServer::start(&program, "").await.unwrap();
     let origin = Origin::start().await.unwrap();
-    let mut stack = installation(&server, &origin);
+    let mut stack = installation(&server, &origin, "feed");
     stack.start_both().await.unwrap();
     let client = stack.subscribe("/news/stream?snapshot=0");
     client.wait_event("live", SOON, |_| true).await.unwrap();
-    publish(&origin, &client, 20).await;
+    publish(&origin, "feed", &client, 20).await;
     let local = items(&client);
     drop(client);
     switch(&mut stack, "nats").await;

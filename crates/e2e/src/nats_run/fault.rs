@@ -2,10 +2,11 @@
 
 use std::{fmt, time::Duration};
 
+use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::{Member, MemberRole, NatsRun, STREAM};
-use crate::PathState;
+use crate::{Binary, PathState};
 
 /// A fault of NATS, of the network, or of our programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +45,19 @@ pub enum NatsFault {
     GatewayKilled,
     /// SIGKILL to a daemon.
     DaemonKilled,
+    /// SIGKILL to a daemon, for so long that others visit its sources.
+    DaemonGone,
+    /// SIGSTOP to a daemon, for so long.
+    DaemonAsleep,
+    /// No bytes pass between a daemon and NATS, for so long.
+    DaemonStalledForLong,
+    /// Another daemon joins, and leaves again.
+    DaemonJoined,
 }
 
 impl NatsFault {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::None,
         Self::LeaderKilled,
         Self::LeaderPaused,
@@ -66,6 +75,10 @@ impl NatsFault {
         Self::GatewayCut,
         Self::GatewayKilled,
         Self::DaemonKilled,
+        Self::DaemonGone,
+        Self::DaemonAsleep,
+        Self::DaemonStalledForLong,
+        Self::DaemonJoined,
     ];
 
     /// Whether it strikes the servers of NATS, not the stream, the network or our programs.
@@ -80,6 +93,15 @@ impl NatsFault {
                 | Self::SlowDisk
                 | Self::NodeDataLost
                 | Self::AllDataLost
+        )
+    }
+
+    /// Whether sources go from one daemon to another by it.
+    #[must_use]
+    pub fn moves_sources(self) -> bool {
+        matches!(
+            self,
+            Self::DaemonGone | Self::DaemonAsleep | Self::DaemonStalledForLong | Self::DaemonJoined
         )
     }
 
@@ -110,6 +132,10 @@ impl fmt::Display for NatsFault {
             Self::GatewayCut => "a gateway cut off from NATS",
             Self::GatewayKilled => "a gateway killed",
             Self::DaemonKilled => "a daemon killed",
+            Self::DaemonGone => "a daemon gone for longer than its lease",
+            Self::DaemonAsleep => "a daemon asleep for longer than its lease",
+            Self::DaemonStalledForLong => "a lost route between a daemon and NATS for longer than its lease",
+            Self::DaemonJoined => "another daemon comes and goes",
         })
     }
 }
@@ -128,6 +154,27 @@ impl NatsRun {
             NatsFault::GatewayCut => cut(&any(&self.gateways).path, PathState::Cut, hold).await,
             NatsFault::GatewayKilled => kill(&mut self.gateways, MemberRole::Gateway, hold).await?,
             NatsFault::DaemonKilled => kill(&mut self.daemons, MemberRole::Daemon, hold).await?,
+            NatsFault::DaemonGone => {
+                kill(&mut self.daemons, MemberRole::Daemon, self.size.hold_lease).await?
+            }
+            NatsFault::DaemonAsleep => {
+                let number = fastrand::usize(0..self.daemons.len());
+                let daemon = self.daemons[number].stack.process(Binary::Ingestd)?;
+                daemon.signal(Signal::STOP)?;
+                sleep(self.size.hold_lease).await;
+                daemon.signal(Signal::CONT)?;
+            }
+            NatsFault::DaemonStalledForLong => {
+                cut(&any(&self.daemons).path, PathState::Stalled, self.size.hold_lease).await;
+            }
+            NatsFault::DaemonJoined => {
+                let sources = &self.sources;
+                let ring_events = self.size.ring_events;
+                let guest = Member::start(MemberRole::Daemon, sources, &self.cluster, ring_events).await?;
+                sleep(self.size.hold_lease).await;
+                drop(guest);
+                sleep(self.size.hold_lease).await;
+            }
             _ => self.strike_servers(fault, hold).await?,
         }
         self.cluster.wait_leader().await

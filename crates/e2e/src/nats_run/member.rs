@@ -46,6 +46,9 @@ impl Member {
             stack.set(key, value);
         }
         stack.set("gateway.ring_events", &ring_events.to_string());
+        if role == MemberRole::Daemon {
+            stack.set("ingestd.share_group", "\"all\"");
+        }
         stack.start(role.program())?;
         Ok(Self { stack, path })
     }

@@ -1,5 +1,7 @@
 //! The supervisor over a real store and a local server.
 
+mod leaving;
+
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
@@ -154,9 +156,9 @@ impl Harness {
     pub(crate) async fn reload(&self, sources: Vec<Source>, credentials: &CredentialFiles) -> CatalogueDiff {
         let supervisor = self.supervisor.clone().recipient();
         let catalogue = Catalogue { sources, ..Catalogue::default() };
-        crate::catalogue::apply_catalogue(&supervisor, catalogue, credentials, &self.reader, HashSet::new())
-            .await
-            .unwrap()
+        let ends =
+            crate::catalogue::CatalogueEnds { supervisor: &supervisor, credentials, reader: &self.reader };
+        crate::catalogue::apply_catalogue(ends, catalogue, None).await.unwrap()
     }
 
     /// The next report of a visit.

@@ -240,6 +240,8 @@ impl Outbox {
             self.is_open = false;
             let end = self.session(&stop).await;
             self.told.status.send_modify(|status| status.in_flight = 0);
+            // Also where the bucket cannot be written: the daemon keeps them, too.
+            self.show_aliases();
             match end {
                 SessionEnd::Stopped => break,
                 SessionEnd::Disconnected => self.told.stopped_working(self.stream.connection().trouble()),
@@ -732,7 +734,6 @@ impl Outbox {
 
     /// One that is not written costs the next start some questions.
     async fn save_at_end(&mut self, bucket: &Store) {
-        self.show_aliases();
         if let Some(published) = self.unsaved() {
             let log_epoch = self.log.bounds().epoch;
             timeout(SAVE_AT_END_MAX, published::write(bucket, &log_epoch, &published)).await.ok();
