@@ -15,9 +15,12 @@ impl Harness {
         let catalogue = Catalogue { sources, ..Catalogue::default() };
         let elsewhere = elsewhere.iter().copied().map(id).collect();
         let credentials = CredentialFiles::default();
-        crate::catalogue::apply_catalogue(&supervisor, catalogue, &credentials, &self.reader, elsewhere)
-            .await
-            .unwrap()
+        let ends = crate::catalogue::CatalogueEnds {
+            supervisor: &supervisor,
+            credentials: &credentials,
+            reader: &self.reader,
+        };
+        crate::catalogue::run_sources(ends, catalogue, elsewhere).await.unwrap()
     }
 
     /// Asks for it now; the answer comes when they have left.
