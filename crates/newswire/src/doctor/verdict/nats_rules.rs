@@ -86,7 +86,8 @@ pub(super) fn publishing_behind(evidence: &Evidence) -> Option<DoctorVerdict> {
             .iter()
             .any(|task| is_outbox(task) && task.queued.is_some_and(|queued| queued > 0))
     };
-    if !stuck && !(behind > BEHIND_EVENTS && daemon.reports().all(has_queue)) {
+    let lags = behind > BEHIND_EVENTS && daemon.reports().all(has_queue);
+    if !stuck && !lags {
         return None;
     }
     let who = name_and_pid(daemon);
