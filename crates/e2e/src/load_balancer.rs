@@ -4,7 +4,9 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::SocketAddr,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -126,6 +128,20 @@ impl LoadBalancer {
             self.running.signal(Signal::HUP)?;
         }
         Ok(())
+    }
+
+    /// What HAProxy thinks of a server, such as `UP` of `newswire/a`; `None` if it does not say.
+    #[must_use]
+    pub fn state_of(&self, server: &str) -> Option<String> {
+        let mut socket = UnixStream::connect(self.folder.join("admin.sock")).ok()?;
+        socket.set_read_timeout(Some(STARTED_WITHIN)).ok()?;
+        socket.write_all(b"show stat\n").ok()?;
+        let mut table = String::new();
+        socket.read_to_string(&mut table).ok()?;
+        // pxname,svname, and the status is the 18th column.
+        let line =
+            table.lines().find(|line| line.replacen(',', "/", 1).starts_with(&format!("{server},")))?;
+        line.split(',').nth(17).map(str::to_owned)
     }
 
     /// What it has written.

@@ -181,6 +181,47 @@ async fn check_while_down(balancer: &LoadBalancer) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Without the daemon no gateway is ready; those that are alive go on taking clients.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_haproxy_gateways_that_are_all_not_ready_take_clients_all_the_same() {
+    let origin = Arc::new(Origin::start().await.unwrap());
+    let mut stack = TestStack::new(&scenario::feeds(&origin, 1)).unwrap();
+    stack.set("gateway.hosts", &format!("[{HOST:?}]"));
+    origin.publish("feed-0", "Something");
+    stack.start_both().await.unwrap();
+    let second = Second { listen: free_address().unwrap() };
+    let mut second_process = second.start(&stack).unwrap();
+    wait_ready(&second.listen.into()).await.unwrap();
+    let Address::Tcp(first) = stack.gateway() else { unreachable!("it listens on TCP") };
+    let gateways = [first, second.listen];
+    let started =
+        LoadBalancer::start(BalancerKind::HaProxy, stack.path("balancer"), gateways, READER).await.unwrap();
+    let Some(balancer) = started else { return };
+    stack.kill(Binary::Ingestd).unwrap();
+    let is = |server: &str, state: &str| balancer.state_of(server).is_some_and(|now| now.starts_with(state));
+    wait_for("HAProxy to notice that no gateway is ready", SOON, async || {
+        let ready = ["newswire/a", "newswire/b", "newswire_streams/a", "newswire_streams/b"];
+        let alive = ["alive/a", "newswire/a-alive", "newswire_streams/b-alive"];
+        (ready.iter().all(|server| is(server, "DOWN")) && alive.iter().all(|server| is(server, "UP")))
+            .then_some(())
+    })
+    .await
+    .unwrap();
+    let clients = subscribe(&balancer, 4);
+    wait_cursors(&clients).await.unwrap();
+    let (status, _) = http::fetch(&balancer.plain().into(), "/news", SOON).await.unwrap();
+    assert_eq!(status, 200, "{}", balancer.logs());
+    drop(clients);
+    second_process.kill();
+    stack.kill(Binary::Gateway).unwrap();
+    wait_for("HAProxy to notice that no gateway is left", SOON, async || {
+        ["alive/a", "alive/b"].iter().all(|server| is(server, "DOWN")).then_some(())
+    })
+    .await
+    .unwrap();
+    check_while_down(&balancer).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_nginx_a_gateway_is_taken_out_and_its_clients_move_and_lose_nothing() {
     check_balancer(BalancerKind::Nginx).await.unwrap();

@@ -235,6 +235,10 @@ async fn a_survey_tells_each_server_the_stream_its_readers_and_how_far_daemons_h
     jetstream.get_stream("newswire").await.unwrap().create_consumer(config).await.unwrap();
     let bucket = jetstream.get_key_value("newswire-state").await.unwrap();
     bucket.put("outbox.k3v9q2", r#"{"through":17}"#.into()).await.unwrap();
+    let record = r#"{"daemon":"k3v9q2","machine":"a","since":"s","list":"1f","listed":9,"visited":4}"#;
+    bucket.put("member.main.k3v9q2", record.into()).await.unwrap();
+    let table = r#"{"members":["k3v9q2"],"owners":{"k3v9q2":"0-999","gone":"1000-1499"}}"#;
+    bucket.put("shards.main", table.into()).await.unwrap();
     let survey = NatsSurvey::take(&settings, &monitors).await.unwrap();
     assert!(survey.problem.is_none(), "{:?}", survey.problem);
     assert_eq!(survey.epoch, Some(epoch));
@@ -248,6 +252,10 @@ async fn a_survey_tells_each_server_the_stream_its_readers_and_how_far_daemons_h
     assert_eq!((reader.behind, reader.description.as_deref()), (3, Some("a gateway")));
     let [outbox] = &survey.outboxes[..] else { panic!("{:?}", survey.outboxes) };
     assert_eq!((outbox.daemon.as_str(), outbox.through), ("k3v9q2", 17));
+    let [group] = &survey.groups[..] else { panic!("{:?}", survey.groups) };
+    assert_eq!((group.name.as_str(), group.free), ("main", 2596));
+    let members: Vec<_> = group.members.iter().map(|m| (m.daemon.as_str(), m.shards, m.is_live())).collect();
+    assert_eq!(members, [("k3v9q2", 1000, true), ("gone", 500, false)]);
     let [monitored, silent] = &survey.monitored[..] else { panic!("{:?}", survey.monitored) };
     assert_eq!((monitored.sync_interval_ms, monitored.last), (Some(120_000), Some(3)), "{monitored:?}");
     assert_eq!(monitored.version, alive.version);

@@ -88,7 +88,11 @@ pub(crate) async fn apply_own_part(
     Ok(())
 }
 
-async fn run_sources(
+/// Has the supervisor run these sources but for those that other daemons visit.
+///
+/// # Errors
+/// If the stored states cannot be read.
+pub(crate) async fn run_sources(
     CatalogueEnds { supervisor, credentials, reader }: CatalogueEnds<'_>,
     catalogue: Catalogue,
     elsewhere: HashSet<SourceId>,

@@ -192,21 +192,25 @@ fn is_passed_on(method: RequestMethod, path: &str) -> bool {
     }
 }
 
-/// Says in `/watch` what the outbox waits for, until that ends.
+/// Says in `/watch` what the outbox waits for, until that ends: since when is how long it has made no progress.
 async fn show(watch: &Watch, mut status: watch::Receiver<OutboxStatus>) {
     let queued = status.clone();
     let queue = move || QueueLength { queued: queued.borrow().waiting, capacity: SHOWN_CAPACITY };
     let task = watch.task("outbox", Some(queue));
+    let mut shown = None;
     loop {
-        let (connected, in_flight) = {
+        let (connected, waits, through) = {
             let status = status.borrow_and_update();
-            (status.connected, status.in_flight)
+            (status.connected, status.in_flight > 0, status.through)
         };
-        match (connected, in_flight) {
+        match (connected, waits) {
+            // An attempt that is made again is no progress.
+            _ if shown == Some((connected, waits, through)) => {}
             (false, _) => task.idles_until("NATS"),
-            (true, 0) => task.idles_until("an event"),
-            (true, _) => task.waits_for("a confirmation of NATS"),
+            (true, false) => task.idles_until("an event"),
+            (true, true) => task.waits_for("a confirmation of NATS"),
         }
+        shown = Some((connected, waits, through));
         if status.changed().await.is_err() {
             // The outbox has ended, and so does what polls this.
             std::future::pending::<()>().await;

@@ -631,6 +631,42 @@ mod tests {
         });
     }
 
+    #[test]
+    fn what_leaves_and_what_comes_is_done_between_the_visits_before_and_after_it() {
+        let item = |title: &str| {
+            let item = Item { key: title.to_owned(), title: title.to_owned(), ..Item::default() };
+            Item { evidence: feed::evidence_of(&item), ..item }
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer_loop = writer_loop(folder.path(), &StoreOptions::default());
+        let (first, _first) = visit_job(0, vec![item("one")], None);
+        let (second, mut answer) = visit_job(0, ["one", "elsewhere", "two"].map(item).to_vec(), None);
+        let Job::Visit(recorded, _) = &first else { panic!("it is a visit") };
+        let source = Arc::clone(&recorded.visit.source);
+        let id = news::Cursor { epoch: writer_loop.reader.epoch().clone(), seq: Seq(9) };
+        let first_seen = Timestamp::from_millis(0);
+        // As it is read from its JSON.
+        let without_evidence = Item { evidence: news::ItemEvidence::default(), ..item("elsewhere") };
+        let event = news::Event::new(id, news::EventKind::Item, &source, first_seen, without_evidence);
+        let adopted =
+            AdoptedSource { source: source.id.clone(), state: None, seen: None, events: vec![event] };
+        let (jobs, queue) = mpsc::channel(QUEUE_VISITS);
+        let ((reply, mut exported), (done, mut bad)) = (oneshot::channel(), oneshot::channel());
+        let export = Job::Export(vec![source.id.clone()], reply);
+        for job in [first, export, Job::Adopt(vec![adopted], done), second] {
+            assert!(jobs.try_send(job).is_ok());
+        }
+        drop(jobs);
+        writer_loop.run(queue, no_length, &OnceLock::new()).unwrap();
+        let exported = exported.try_recv().unwrap();
+        assert_eq!(
+            exported.iter().map(|export| (&export.source, export.head)).collect::<Vec<_>>(),
+            [(&source.id, Seq(1))]
+        );
+        assert_eq!((bad.try_recv().unwrap(), answer.try_recv().unwrap().new), (Vec::new(), 1));
+        assert_eq!(writer_loop.metrics.appends.get(), 2, "the visits are not committed together");
+    }
+
     const STEP: u64 = LogWriter::REMOVED_MAX as u64;
 
     /// A writer whose log has three and a half steps of retention too many events.

@@ -4,6 +4,7 @@
 //! The clock advances whenever the runtime is idle. The recorder's thread is not a task of the runtime, so the clock is
 //! held from a response to the report of its visit: otherwise hours would pass during a write to the disk.
 
+mod handovers;
 mod held;
 mod hostile;
 mod hour;
@@ -251,6 +252,11 @@ impl SimulatedDaemon {
 
     /// Applies a catalogue with the stored states of its sources, as a start and a reload do.
     async fn apply(&self, sources: Vec<Source>) -> CatalogueDiff {
+        self.apply_shared(sources, HashSet::new()).await
+    }
+
+    /// The same, with the sources that another daemon visits.
+    async fn apply_shared(&self, sources: Vec<Source>, elsewhere: HashSet<SourceId>) -> CatalogueDiff {
         let mut stored_states = HashMap::new();
         for source in &sources {
             if let Some(state) = self.reader.state(&source.id).unwrap() {
@@ -262,10 +268,18 @@ impl SimulatedDaemon {
                 catalogue: Catalogue { sources, ..Catalogue::default() },
                 stored_states,
                 request_hashes: HashMap::new(),
-                elsewhere: HashSet::new(),
+                elsewhere,
             })
             .await
             .unwrap()
+    }
+
+    /// Awaits what needs the writer thread, which the paused clock does not know.
+    async fn held<T>(&self, answer: impl Future<Output = T>) -> T {
+        self.hold.begin("this test");
+        let answer = answer.await;
+        self.hold.end("this test");
+        answer
     }
 
     async fn stop(self) {

@@ -152,8 +152,8 @@ impl Supervisor {
         let supervised = self.sources.remove(id)?;
         self.registry.remove(id);
         if let Some(actor) = supervised.actor {
-            // Also with a full mailbox.
-            actor.do_send(Stop);
+            // With a full mailbox the actor stops when its address, the last one, is dropped here.
+            actor.try_send(Stop).ok();
         }
         Some(supervised.entry.state())
     }

@@ -58,8 +58,8 @@ pub use snapshots::{
 };
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{
-    MonitoredServer, NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedOutbox,
-    SurveyedReader, SurveyedServer, SurveyedStream,
+    MonitoredServer, NatsSurvey, SurveyProblem, SurveyProblemKind, SurveyedFollower, SurveyedGroup,
+    SurveyedMember, SurveyedOutbox, SurveyedReader, SurveyedServer, SurveyedStream,
 };
 
 /// With it the keys of the bucket begin that say how far a daemon has published; the epoch of its log follows.

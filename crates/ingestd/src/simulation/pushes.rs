@@ -19,7 +19,9 @@ use super::{
     pacing::{RecordingServers, gaps, sources},
     simulate, source,
 };
-use crate::websub::messages::{AcceptPush, IntentAnswer, PushResult, VerifyIntent};
+use crate::websub::messages::{
+    AcceptPush, CallbackSecret, IntentAnswer, LookupSecret, PushResult, VerifyIntent,
+};
 
 const HOUR_MS: i64 = 3_600_000;
 /// When the pushes to a feed begin.
@@ -569,4 +571,105 @@ fn another_address_without_a_topic_of_its_own_is_subscribed_by_its_own_url() {
         assert_eq!((old.hub, feed.servers.requests(HUB).len()), (new.hub, asked + 2), "one ends, one begins");
         feed.daemon.stop().await;
     });
+}
+
+#[test]
+fn a_subscription_moves_with_its_source_and_only_its_new_daemon_renews_it() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (requests, hub_before, results) = simulate(async {
+        let feed = PushedFeed::start(|_| {}, |_| 200).await;
+        assert!(feed.verify(7200).await);
+        let before = feed.subscription();
+        let list = || sources("feed", 0..1);
+        let ids = [list()[0].id.clone()];
+        let directory = directory();
+        let other = start(directory.path(), &feed.clock, &feed.servers).await;
+        other.share(list(), &ids).await;
+        // Between the two daemons, the hub must come again, and it is told nothing.
+        feed.daemon.leave(&ids, false).await;
+        let push = async |daemon: &SimulatedDaemon| {
+            let id = before.id.reveal().to_owned();
+            daemon.websub.as_ref().unwrap().send(AcceptPush(id)).await.unwrap()
+        };
+        let mut results = vec![push(&feed.daemon).await, push(&other).await];
+        // Also after the reviews that find no source any more.
+        sleep(Duration::from_secs(20)).await;
+        results.extend([push(&feed.daemon).await, push(&other).await]);
+        assert!(feed.daemon.registry.get("feed-0").is_none());
+        let secret = LookupSecret(before.id.reveal().to_owned());
+        let secret = feed.daemon.websub.as_ref().unwrap().send(secret).await.unwrap();
+        assert!(matches!(secret, CallbackSecret::Leaving));
+        let hub_requests = || feed.servers.requests(HUB).into_iter().map(|(at, _)| at).collect::<Vec<_>>();
+        let hub_before = hub_requests().len();
+        other.adopt(feed.daemon.export(&ids).await).await;
+        feed.daemon.share(list(), &ids).await;
+        other.share(list(), &[]).await;
+        results.extend([push(&feed.daemon).await, push(&other).await]);
+        let entry = other.registry.get("feed-0").unwrap();
+        let adopted = entry.websub().unwrap().subscription.unwrap();
+        assert_eq!((&adopted.id, &adopted.secret), (&before.id, &before.secret));
+        assert_eq!(adopted.lease_end, before.lease_end);
+        // Two thirds of two hours.
+        sleep(MINUTE * 70).await;
+        assert_eq!(hub_requests().len(), hub_before, "nothing was asked");
+        sleep(MINUTE * 20).await;
+        // And back.
+        other.leave(&ids, false).await;
+        feed.daemon.adopt(other.export(&ids).await).await;
+        other.share(list(), &ids).await;
+        feed.daemon.share(list(), &[]).await;
+        results.extend([push(&other).await, push(&feed.daemon).await]);
+        sleep(MINUTE * 65).await;
+        results.push(push(&other).await);
+        let requests = hub_requests();
+        other.stop().await;
+        feed.daemon.stop().await;
+        (requests, hub_before, results)
+    });
+    use PushResult::{Leaving, Taken, Unknown};
+    assert_eq!(results[..4], [Leaving, Unknown, Leaving, Unknown]);
+    assert_eq!(results[4..], [Leaving, Taken, Leaving, Taken, Unknown], "an id is remembered for an hour");
+    // None verifies it: it is asked again ten minutes later, and then less and less often.
+    let asked = &requests[hub_before..];
+    assert!(
+        asked.len() >= 2 && asked.windows(2).all(|two| two[1] - two[0] >= 590_000),
+        "one asks: {requests:?}"
+    );
+}
+
+#[test]
+fn a_push_that_no_visit_has_begun_for_moves_with_its_source() {
+    const SIX_HOURS: i64 = 6 * 3600;
+    let every = Duration::from_secs(6 * 3600);
+    let (visits, recorded) = simulate(async {
+        let feed = PushedFeed::start(|source| source.every = Some(every), |_| 200).await;
+        feed.publish();
+        assert_eq!(feed.push().await, PushResult::Taken);
+        feed.sleep_until(600).await;
+        feed.publish();
+        assert_eq!(feed.push().await, PushResult::Taken, "it waits for the end of the pause");
+        let mut list = sources("feed", 0..1);
+        list[0].every = Some(every);
+        let ids = [list[0].id.clone()];
+        let directory = directory();
+        let other = start(directory.path(), &feed.clock, &feed.servers).await;
+        other.share(list.clone(), &ids).await;
+        feed.daemon.leave(&ids, false).await;
+        other.adopt(feed.daemon.export(&ids).await).await;
+        other.share(list, &[]).await;
+        let waiting = || {
+            let entry = other.registry.get("feed-0").unwrap();
+            entry.websub().unwrap().subscription.unwrap().unsettled.waiting
+        };
+        assert!(waiting().is_some());
+        feed.sleep_until(SIX_HOURS + 60).await;
+        assert_eq!(waiting(), None, "a visit has begun for it");
+        let visits = feed.visits();
+        let recorded = other.registry.get("feed-0").unwrap().state().counts.items;
+        other.stop().await;
+        feed.daemon.stop().await;
+        (visits, recorded)
+    });
+    assert_eq!(recorded, 3);
+    assert!(visits.len() == 2 && (SIX_HOURS - 120..SIX_HOURS + 5).contains(&visits[1]), "{visits:?}");
 }

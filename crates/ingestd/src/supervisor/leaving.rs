@@ -27,21 +27,22 @@ impl Handler<LeaveSources> for Supervisor {
 impl Supervisor {
     /// Ends the visits of these sources, and forgets them. From now on none of them begins.
     pub(super) fn leave(&mut self, ids: Vec<SourceId>, at_once: bool) -> ResponseActFuture<Self, ()> {
-        let (mut leaving, mut actors) = (Vec::new(), Vec::new());
+        let (mut leaving, mut actors, mut crowded) = (Vec::new(), Vec::new(), Vec::new());
         for id in ids {
             let Some(supervised) = self.sources.get(&id) else { continue };
             supervised.entry.set_leaving();
             leaving.push(Arc::clone(&supervised.entry));
             actors.extend(supervised.actor.clone());
             if at_once || !self.stop_after_visit(&id) {
-                supervised.actor.iter().for_each(|actor| actor.do_send(Stop));
+                let has_no_room = |actor: &&Addr<SourceActor>| actor.try_send(Stop).is_err();
+                crowded.extend(supervised.actor.as_ref().filter(has_no_room).cloned());
             }
             // It does not start again when the visit has ended.
             let changed = self.replacements.remove(&id);
             let source = changed.unwrap_or_else(|| Source::clone(&supervised.entry.source));
             self.elsewhere.entry(id).or_insert(source);
         }
-        let ended = end_actors(actors).into_actor(self);
+        let ended = end_actors(actors, crowded).into_actor(self);
         Box::pin(ended.then(|(), supervisor, _| {
             // What a hub was asked or has said since the last visit moves with the source.
             let subscribed = leaving.iter().filter(|entry| entry.has_websub()).cloned().collect();
@@ -76,18 +77,26 @@ impl Supervisor {
     }
 }
 
-/// Waits until the actors have ended; cancels the visits that take too long.
-async fn end_actors(actors: Vec<Addr<SourceActor>>) {
+/// Waits until the actors have ended; cancels the visits that take too long, and at once those of actors that had no room for
+/// the message that does.
+async fn end_actors(actors: Vec<Addr<SourceActor>>, crowded: Vec<Addr<SourceActor>>) {
+    stop(&crowded).await;
     // The answer is that there is none.
     let mut ended = Box::pin(join_all(actors.iter().map(|actor| actor.send(AwaitEnd))));
     if tokio::time::timeout(LEAVING_VISIT_MAX, &mut ended).await.is_ok() {
         return;
     }
-    let late: Vec<_> = actors.iter().filter(|actor| actor.connected()).collect();
+    let late: Vec<_> = actors.iter().filter(|actor| actor.connected()).cloned().collect();
     tracing::warn!(
         sources = late.len(),
         "visits of sources that leave for another daemon took too long, and were cancelled"
     );
-    late.into_iter().for_each(|actor| actor.do_send(Stop));
+    stop(&late).await;
     ended.await;
+}
+
+/// Cancels visits in progress, as soon as the mailboxes have room.
+async fn stop(actors: &[Addr<SourceActor>]) {
+    // One that has ended does not answer.
+    join_all(actors.iter().map(|actor| actor.send(Stop))).await;
 }

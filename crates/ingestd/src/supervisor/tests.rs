@@ -1,5 +1,7 @@
 //! The supervisor over a real store and a local server.
 
+mod leaving;
+
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,

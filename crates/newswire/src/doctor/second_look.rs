@@ -59,8 +59,11 @@ pub(crate) fn is_barred(listener: &ListenerProbe) -> bool {
         && !listener.missing
 }
 
-/// A task that waits although something is queued for it, or longer than any deadline.
+/// A task that waits although something is queued for it, or longer than any deadline. For NATS it waits as long as it takes.
 pub(crate) fn is_held_up(task: &TaskWait) -> bool {
+    if task.waits_for.as_deref().is_some_and(|what| what.ends_with("NATS")) {
+        return false;
+    }
     let has_queued = task.queued.is_some_and(|queued| queued > 0);
     let is_late = !task.idle && task.since_ms_ago > TASK_LATE_MS;
     task.waits_for.is_some() && (is_late || has_queued && task.since_ms_ago > TASK_WAITS_MS)

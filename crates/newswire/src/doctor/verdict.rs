@@ -66,6 +66,9 @@ pub(crate) enum VerdictCode {
     NatsUnreachable,
     NatsUnusable,
     NatsDegraded,
+    PublishingBehind,
+    ShardsUnvisited,
+    ListsDiffer,
     Unknown,
 }
 
@@ -106,6 +109,9 @@ impl VerdictCode {
             Self::NatsUnreachable => "nats-unreachable",
             Self::NatsUnusable => "nats-unusable",
             Self::NatsDegraded => "nats-degraded",
+            Self::PublishingBehind => "publishing-behind",
+            Self::ShardsUnvisited => "shards-unvisited",
+            Self::ListsDiffer => "lists-differ",
             Self::Unknown => "unknown",
         }
     }
@@ -200,7 +206,10 @@ const RULES: &[Rule] = &[
     progress_rules::wire_cut,
     progress_rules::daemon_stale,
     log_rules::log_blocked,
+    nats_rules::publishing_behind,
+    nats_rules::shards_unvisited,
     nats_rules::nats_degraded,
+    nats_rules::lists_differ,
     feed_rules::feeds_failing,
     resource_rules::elsewhere,
     resource_rules::other_gateway,

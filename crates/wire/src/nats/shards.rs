@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub(in crate::nats) use membership::{MEMBER_KEY_PREFIX, TABLE_KEY_PREFIX};
 pub use membership::{Membership, StoredTable};
 pub use shard_set::{BadShardSet, ShardSet};
 

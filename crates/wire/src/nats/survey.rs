@@ -1,6 +1,7 @@
 //! What NATS says of an installation at one moment, for the operator's tools. It changes nothing.
 
 mod monitor;
+mod sharing;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::{
 };
 
 pub use monitor::MonitoredServer;
+pub use sharing::{SurveyedGroup, SurveyedMember};
 
 /// How long one server may take to answer.
 const SERVER_MAX: Duration = Duration::from_secs(2);
@@ -39,6 +41,8 @@ pub struct NatsSurvey {
     pub epoch: Option<EpochRecord>,
     /// How far each daemon has published.
     pub outboxes: Vec<SurveyedOutbox>,
+    /// The groups of daemons that share a list of sources.
+    pub groups: Vec<SurveyedGroup>,
     /// Who reads the stream.
     pub readers: Vec<SurveyedReader>,
 }
@@ -167,6 +171,7 @@ impl NatsSurvey {
             problem: None,
             epoch: None,
             outboxes: Vec::new(),
+            groups: Vec::new(),
             readers: Vec::new(),
         };
         let connection = NatsConnection::open(settings.clone()).await?;
@@ -184,6 +189,8 @@ impl NatsSurvey {
         }
         survey.readers = readers(&stream).await.unwrap_or_default();
         survey.outboxes = outboxes(&stream).await.unwrap_or_default();
+        survey.groups =
+            timeout(SERVER_MAX, sharing::groups(&stream)).await.ok().and_then(Result::ok).unwrap_or_default();
         Ok(survey)
     }
 }

@@ -1,6 +1,6 @@
 //! The section about NATS.
 
-use wire::nats::{MonitoredServer, NatsSurvey, SurveyedStream};
+use wire::nats::{MonitoredServer, NatsSurvey, SHARDS, SurveyedGroup, SurveyedStream};
 
 use super::{ReportWriter, bytes, duration};
 use crate::{
@@ -54,6 +54,9 @@ pub(super) fn show(page: &mut ReportWriter, evidence: &Evidence) {
             &format!("{} has published its events up to {}", safe(&outbox.daemon), outbox.through),
         );
     }
+    for group in survey.groups.iter().take(LISTED_MAX) {
+        show_group(page, group);
+    }
     for reader in survey.readers.iter().take(LISTED_MAX) {
         let description = reader.description.as_deref().unwrap_or(&reader.name);
         page.normal("reader", &format!("{}: {} events behind", safe(description), reader.behind));
@@ -88,6 +91,35 @@ fn show_stream(page: &mut ReportWriter, stream: &SurveyedStream) {
     }
     for difference in &stream.differences {
         page.normal("differs", &safe(difference));
+    }
+}
+
+/// Who visits which part of a shared list.
+fn show_group(page: &mut ReportWriter, group: &SurveyedGroup) {
+    let (live, unvisited) = (group.live().count(), group.unvisited());
+    let differ = if group.lists_differ() { ", whose lists of sources differ" } else { "" };
+    let text = format!(
+        "{}: {live} daemons share {SHARDS} shards{differ}; {} free, {unvisited} that no daemon visits",
+        safe(&group.name),
+        group.free
+    );
+    page.line(unvisited > 0 || group.lists_differ(), "group", &text);
+    for member in group.members.iter().take(LISTED_MAX) {
+        let lease = match member.renewed_ms_ago {
+            Some(ms) if member.is_live() => format!("lease renewed {} ago", duration(ms)),
+            Some(ms) => format!("no lease: it was renewed {} ago", duration(ms)),
+            None => "no lease".to_owned(),
+        };
+        let text = format!(
+            "{} on {}: {lease}, {} shards, visits {} of {} sources, list {}",
+            safe(&member.daemon),
+            safe(member.machine.as_deref().unwrap_or("an unknown machine")),
+            member.shards,
+            member.visited,
+            member.listed,
+            safe(member.list.as_deref().unwrap_or("unknown"))
+        );
+        page.line(!member.is_live(), "member", &text);
     }
 }
 

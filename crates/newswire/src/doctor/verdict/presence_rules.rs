@@ -23,6 +23,8 @@ use daemon::Exit;
 
 /// A process that has run for less may still be starting.
 const STARTING_MS: u64 = 10_000;
+/// The reason of a pause of a daemon whose lease NATS does not confirm.
+const NO_LEASE: &str = "no-lease";
 /// So many processes of other configurations are named.
 const OTHERS_MAX: usize = 3;
 /// With less free disk space nothing can be recorded safely: the size of a segment of the store, and a reserve.
@@ -263,6 +265,12 @@ pub(super) fn recording_paused(evidence: &Evidence) -> Option<DoctorVerdict> {
     // A pause that was over at the second look is over.
     let vitals = evidence.ingestd.ingest_vitals()?;
     let first = vitals.recording_paused.first()?;
+    // A lease that NATS does not confirm has its cause there.
+    if vitals.recording_paused.iter().all(|pause| pause.reason == NO_LEASE)
+        && evidence.nats.get().is_some_and(|survey| survey.problem.is_some())
+    {
+        return None;
+    }
     let since = duration(first.since_ms_ago);
     let line = format!(
         "recording has been paused for {since}: {}; what is recorded is still served",

@@ -15,9 +15,9 @@ use super::{MemberRecord, ShardTable};
 use crate::nats::event_stream::{EventStream, StreamProblem, chain};
 
 /// With it the keys of the tables begin; the name of the group follows.
-const TABLE_KEY_PREFIX: &str = "shards.";
+pub(in crate::nats) const TABLE_KEY_PREFIX: &str = "shards.";
 /// With it the keys of the members begin; the names of the group and of the daemon follow.
-const MEMBER_KEY_PREFIX: &str = "member.";
+pub(in crate::nats) const MEMBER_KEY_PREFIX: &str = "member.";
 /// Records of members that are read at once.
 const READS_MAX: usize = 32;
 

@@ -3,17 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
+mod scaled;
+
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use e2e::{Binary, ChildProcess, Origin, StartOptions, TestStack, scenario};
 use serde_json::Value;
 
-const DOCKERFILE: &str = include_str!("../../../deploy/container/Dockerfile");
-const COMPOSE: &str = include_str!("../../../deploy/container/compose.yml");
-const MANIFEST: &str = include_str!("../../../deploy/kubernetes/newswire.yaml");
-const IGNORED: &str = include_str!("../../../.dockerignore");
-const DEFAULTS: &str = include_str!("../../../deploy/newswire.toml");
-const OPENAPI: &str = include_str!("../../gateway/src/openapi.json");
+const DOCKERFILE: &str = include_str!("../../../../deploy/container/Dockerfile");
+const COMPOSE: &str = include_str!("../../../../deploy/container/compose.yml");
+const MANIFEST: &str = include_str!("../../../../deploy/kubernetes/newswire.yaml");
+const IGNORED: &str = include_str!("../../../../.dockerignore");
+const DEFAULTS: &str = include_str!("../../../../deploy/newswire.toml");
+const OPENAPI: &str = include_str!("../../../gateway/src/openapi.json");
 
 const PROGRAMS: [&str; 3] = ["newswire", "newswire-ingestd", "newswire-gateway"];
 const HEALTHCHECK: [&str; 5] = ["newswire", "doctor", "--quick", "--pid", "1"];
@@ -33,13 +35,16 @@ fn instructions() -> Vec<String> {
         .collect()
 }
 
-fn documents() -> Vec<Value> {
+fn documents(manifest: &str) -> Vec<Value> {
     let part = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
-    MANIFEST.split("\n---\n").map(part).collect()
+    manifest.split("\n---\n").map(part).collect()
 }
 
 fn document(kind: &str) -> Value {
-    documents().into_iter().find(|document| document["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+    documents(MANIFEST)
+        .into_iter()
+        .find(|document| document["kind"] == kind)
+        .unwrap_or_else(|| panic!("no {kind}"))
 }
 
 /// A default of the configuration: `key = value`.
@@ -78,8 +83,10 @@ fn the_image_has_what_it_copies_and_runs_as_nonroot() {
         assert!(built.contains(&format!("-p {program} ")), "{program} is not built");
         assert!(copied.contains(&format!("/out/bin/{program} ")), "{program} is not in the image");
     }
-    let version =
-        include_str!("../../../Cargo.toml").lines().find_map(|l| l.strip_prefix("rust-version = ")).unwrap();
+    let version = include_str!("../../../../Cargo.toml")
+        .lines()
+        .find_map(|l| l.strip_prefix("rust-version = "))
+        .unwrap();
     assert!(
         all[0].starts_with(&format!("FROM docker.io/library/rust:{}-bookworm", version.trim_matches('"')))
     );
@@ -186,11 +193,17 @@ fn the_pod_has_both_daemons_and_probes_existing_routes() {
 
 #[tokio::test]
 async fn the_pods_configuration_is_valid_for_both_daemons() {
-    let folder = tempfile::tempdir().unwrap();
     let data = &document("ConfigMap")["data"];
-    let [config, sources] = ["newswire.toml", "sources.toml"].map(|name| {
+    check_configuration(data["newswire.toml"].as_str().unwrap(), data["sources.toml"].as_str().unwrap())
+        .await;
+}
+
+/// `newswire config check` must accept it.
+async fn check_configuration(config: &str, sources: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let [config, sources] = [("newswire.toml", config), ("sources.toml", sources)].map(|(name, text)| {
         let path = folder.path().join(name);
-        fs::write(&path, data[name].as_str().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
         path.display().to_string()
     });
     let arguments = ["config", "check", "--config", &config, "--sources", &sources];
