@@ -361,8 +361,7 @@ impl NatsMetrics {
         );
         add(
             "newswire_ingestd_nats_alias_runs_dropped_total",
-            "Runs of ids of the log and of the stream of NATS that mean the same, and were forgotten because there were too many; \
-             clients that come with these ids to the other wire are told reset",
+            "Rows of ids of the log and of the stream of NATS that mean the same, and were forgotten because there were too many; clients with these are told reset",
             |c| &c.alias_runs_dropped,
         );
         add(
