@@ -176,7 +176,8 @@ async fn answer_requests(
 /// Never completes: what ends the thread is the outbox.
 async fn share(sharing: Option<Sharing>, connection: &NatsConnection, daemon: &str, outbox: OutboxEnd) {
     if let Some(sharing) = sharing {
-        sharing.run(EventStream::new(connection.clone()), daemon, outbox).await;
+        // It is large, and lives as long as the thread.
+        Box::pin(sharing.run(EventStream::new(connection.clone()), daemon, outbox)).await;
     }
     std::future::pending().await
 }
@@ -304,8 +305,16 @@ impl NatsMetrics {
         head: impl Fn() -> Seq + Send + Sync + 'static,
     ) -> Self {
         let metrics = Self::default();
+        metrics.register_events(registry);
+        metrics.register_requests(registry);
+        let of_gauges = metrics.clone();
+        registry.register_collector(move |sink| of_gauges.write_gauges(sink, head()));
+        metrics
+    }
+
+    fn register_events(&self, registry: &MetricsRegistry) {
         let add = |name: &str, help: &str, read: fn(&OutboxCounters) -> &AtomicU64| {
-            let counters = Arc::clone(&metrics.counters);
+            let counters = Arc::clone(&self.counters);
             registry.register_counter(name, help, move || read(&counters).load(Relaxed));
         };
         add("newswire_ingestd_nats_published_total", "Events that NATS has confirmed", |c| &c.published);
@@ -369,10 +378,6 @@ impl NatsMetrics {
             "Notices of visits that were not published to NATS, because too many waited; gateways read the list of sources again",
             |c| &c.notices_dropped,
         );
-        metrics.register_requests(registry);
-        let of_gauges = metrics.clone();
-        registry.register_collector(move |sink| of_gauges.write_gauges(sink, head()));
-        metrics
     }
 
     fn register_requests(&self, registry: &MetricsRegistry) {

@@ -128,23 +128,8 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
     let catalogue = read_catalogue(&config.ingestd.sources).await?;
     let (writer, reader, held) = open_store(&config, loss).await?;
     let wire_socket = bind_unix(&config.socket(ControlSocket::Ingestd), SOCKET_MODE)?;
-    let metrics_registry = MetricsRegistry::new();
-    metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, &logs);
     let (head_changed, head) = watch::channel(reader.head());
-    let metrics = IngestMetrics::register(&metrics_registry);
-    let parts = DaemonParts {
-        aliases: KnownAliases::read(&config.store.path, reader.epoch(), reader.head()).await,
-        recording: Recording::new(clock.clone(), metrics.clone()),
-        clock,
-        reader,
-        registry: SourceRegistry::default(),
-        metrics,
-        metrics_registry,
-        notices: broadcast::channel(NOTICES).0,
-        documents: FetchedDocuments::default(),
-        lists: ListBoard::default(),
-        changed: (!config.ingestd.share_group.is_empty()).then(ChangedSources::default),
-    };
+    let parts = DaemonParts::new(&config, clock, reader, &logs).await;
     parts.pause_copy(&config);
     let space_bounds = parts.watch_disk(&config).await;
     let failed = signals.stop.clone();
@@ -208,6 +193,25 @@ pub async fn run(start: DaemonContext, loss: LossOfLog) -> Result<(), IngestErro
 }
 
 impl DaemonParts {
+    async fn new(config: &Config, clock: Clock, reader: LogReader, logs: &Logs) -> Self {
+        let metrics_registry = MetricsRegistry::new();
+        metrics_registry.register_process("ingestd", env!("CARGO_PKG_VERSION"), &clock, logs);
+        let metrics = IngestMetrics::register(&metrics_registry);
+        Self {
+            aliases: KnownAliases::read(&config.store.path, reader.epoch(), reader.head()).await,
+            recording: Recording::new(clock.clone(), metrics.clone()),
+            clock,
+            reader,
+            registry: SourceRegistry::default(),
+            metrics,
+            metrics_registry,
+            notices: broadcast::channel(NOTICES).0,
+            documents: FetchedDocuments::default(),
+            lists: ListBoard::default(),
+            changed: (!config.ingestd.share_group.is_empty()).then(ChangedSources::default),
+        }
+    }
+
     /// Pauses recording if the store is a copy: what is recorded now would have numbers that the original has given to other
     /// events, and no client could tell.
     fn pause_copy(&self, config: &Config) {
