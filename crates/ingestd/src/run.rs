@@ -103,7 +103,7 @@ struct DaemonParts {
     documents: FetchedDocuments,
     lists: ListBoard,
     aliases: KnownAliases,
-    /// Sources whose snapshot in NATS is older than the store, if several daemons divide the list.
+    /// Sources whose checkpoint in NATS is older than the store, if several daemons divide the list.
     changed: Option<ChangedSources>,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! keeper      renews the lease ─► `lease`, without which no visit begins
 //! assignment  the table of shards ─► which sources this daemon takes over, and which it hands over
-//! snapshots   what the store has of a source ─► NATS, after the events that it knows
+//! checkpoints   what the store has of a source ─► NATS, after the events that it knows
 //!                                               ─► the daemon that takes the source over
 //! ```
 //!
@@ -12,18 +12,18 @@
 
 mod assignment;
 mod changed;
+mod checkpoints;
 mod ends;
 mod keeper;
 mod list;
 mod metrics;
-mod snapshots;
 
 use std::sync::Arc;
 
 use news::Timestamp;
-use wire::nats::{EventStream, Membership, Snapshots};
+use wire::nats::{Checkpoints, EventStream, Membership};
 
-use self::{assignment::Assignment, keeper::LeaseKeeper, list::ListEnds, snapshots::SnapshotPublisher};
+use self::{assignment::Assignment, checkpoints::CheckpointPublisher, keeper::LeaseKeeper, list::ListEnds};
 pub(crate) use self::{
     changed::ChangedSources,
     ends::{OutboxEnd, SharingActors},
@@ -69,8 +69,8 @@ impl Sharing {
             keeper::member(daemon, self.since),
             (self.ends.list.clone(), self.ends.visited.subscribe()),
         );
-        let publisher = SnapshotPublisher::new(
-            Snapshots::new(stream, daemon, Arc::clone(&self.metrics.counts().snapshots)),
+        let publisher = CheckpointPublisher::new(
+            Checkpoints::new(stream, daemon, Arc::clone(&self.metrics.counts().checkpoints)),
             daemon,
             self.actors.clone(),
             outbox,

@@ -13,6 +13,7 @@
 
 mod alias_watch;
 mod announcer;
+mod checkpoints;
 mod connection;
 mod epoch;
 mod event_stream;
@@ -25,13 +26,16 @@ mod pages;
 pub(crate) mod requests;
 mod seen;
 mod shards;
-mod snapshots;
 mod subject_events;
 mod subscribe;
 mod survey;
 
 pub use alias_watch::AliasWatch;
 pub use announcer::Announcer;
+pub use checkpoints::{
+    CheckpointCounters, CheckpointOutcome, CheckpointPart, Checkpoints, LaterEvent, NewCheckpoint,
+    Predecessor,
+};
 pub use connection::{
     NatsConnection, NatsCredentials, NatsError, NatsSettings, ServerIdentity, StreamLimits,
 };
@@ -52,9 +56,6 @@ pub use seen::{answer_seen, newest_seen};
 pub use shards::{
     BadShardSet, LEASE_EXPIRES_AFTER, LEASE_RENEWED_EVERY, LEASE_TRUSTED_FOR, MemberRecord, MemberState,
     MemberStates, Membership, SHARDS, ShardPlan, ShardSet, ShardTable, StoredTable, shard_of,
-};
-pub use snapshots::{
-    LaterEvent, NewSnapshot, Predecessor, SnapshotCounters, SnapshotOutcome, SnapshotPart, Snapshots,
 };
 pub use subscribe::{KnownDaemons, NatsSubscription};
 pub use survey::{

@@ -20,11 +20,11 @@ use wire::nats::{
 };
 
 use super::{
+    checkpoints::CheckpointPublisher,
     ends::SharingActors,
     keeper::LeaseKeeper,
     list::{ListEnds, SharedSource, VisitedSources},
     metrics::{Counts, SharingMetrics},
-    snapshots::SnapshotPublisher,
 };
 use crate::messages::LeaveSources;
 
@@ -36,7 +36,7 @@ const LOOK_GAP_MAX: Duration = Duration::from_secs(3);
 const HANDED_OVER_MAX: usize = 256;
 /// Sources that are taken over at once; the next ones follow.
 const TAKEN_OVER_MAX: usize = 4096;
-/// How long one hand-over may take, until the shards are visited again by this daemon.
+/// How long one handover may take, until the shards are visited again by this daemon.
 const HAND_OVER_MAX: Duration = Duration::from_secs(60);
 /// How long the supervisor may take to start what was taken over, or to stop what is left.
 const APPLIED_MAX: Duration = Duration::from_secs(30);
@@ -55,14 +55,14 @@ struct SeenLease {
 
 /// The leases of the other members, as they are seen from here.
 #[derive(Debug)]
-struct Sightings {
+struct SeenLeases {
     leases: BTreeMap<String, SeenLease>,
     /// Since when they are looked at without a gap.
     since: Instant,
     last: Instant,
 }
 
-impl Sightings {
+impl SeenLeases {
     fn new(now: Instant) -> Self {
         Self { leases: BTreeMap::new(), since: now, last: now }
     }
@@ -117,11 +117,11 @@ pub(super) struct Assignment<'a> {
     me: &'a str,
     membership: Membership,
     keeper: &'a LeaseKeeper,
-    publisher: &'a SnapshotPublisher,
+    publisher: &'a CheckpointPublisher,
     actors: SharingActors,
     ends: ListEnds,
     metrics: SharingMetrics,
-    sightings: Sightings,
+    seen_leases: SeenLeases,
     /// Shards that this process has owned, according to the table.
     owned: ShardSet,
     visited: HashSet<SourceId>,
@@ -146,7 +146,7 @@ impl<'a> Assignment<'a> {
         me: &'a str,
         membership: Membership,
         keeper: &'a LeaseKeeper,
-        publisher: &'a SnapshotPublisher,
+        publisher: &'a CheckpointPublisher,
         actors: SharingActors,
         ends: ListEnds,
         metrics: SharingMetrics,
@@ -159,7 +159,7 @@ impl<'a> Assignment<'a> {
             actors,
             ends,
             metrics,
-            sightings: Sightings::new(Instant::now()),
+            seen_leases: SeenLeases::new(Instant::now()),
             owned: ShardSet::default(),
             visited: HashSet::new(),
             version: 0,
@@ -198,7 +198,7 @@ impl<'a> Assignment<'a> {
         let leases = self.membership.leases(stored.table.members.iter().filter(|m| *m != self.me)).await?;
         let now = Instant::now();
         let others: BTreeSet<_> = stored.table.members.iter().filter(|m| *m != self.me).cloned().collect();
-        self.sightings.look(now, &others, &leases);
+        self.seen_leases.look(now, &others, &leases);
         if !self.keeper.is_valid() {
             return Ok(());
         }
@@ -210,15 +210,15 @@ impl<'a> Assignment<'a> {
 
     /// Claims what has no live owner, and hands over what another member should have.
     async fn change_table(&mut self, stored: &StoredTable, now: Instant) -> Result<(), StepEnd> {
-        let plan = stored.table.plan(self.me, &self.sightings.states(now));
+        let plan = stored.table.plan(self.me, &self.seen_leases.states(now));
         let mut claimed = plan.taken;
         let mut free = plan.free;
-        if !self.sightings.may_claim_free(now) {
+        if !self.seen_leases.may_claim_free(now) {
             // Only what this process had: the other members come back for theirs.
             free.keep_common(&self.owned);
         }
         claimed.add_all(&free);
-        let forgotten = self.sightings.forgotten(now, &stored.table);
+        let forgotten = self.seen_leases.forgotten(now, &stored.table);
         if !claimed.is_empty() || !forgotten.is_empty() {
             let mut table = stored.table.clone().with(&claimed, self.me);
             forgotten.iter().for_each(|member| {
@@ -230,11 +230,11 @@ impl<'a> Assignment<'a> {
             // The next step sees what has become of it.
             return Ok(());
         }
-        let Some((heir, shards)) = plan.handed_over.into_iter().next() else { return Ok(()) };
-        self.hand_over(&shards.first(HANDED_OVER_MAX), &heir).await
+        let Some((successor, shards)) = plan.handed_over.into_iter().next() else { return Ok(()) };
+        self.hand_over(&shards.first(HANDED_OVER_MAX), &successor).await
     }
 
-    /// Leaves at once, without a snapshot, what another member has taken.
+    /// Leaves at once, without a checkpoint, what another member has taken.
     async fn leave_lost(&mut self, table: &ShardTable) -> Result<(), StepEnd> {
         let mine = table.of(self.me);
         let mut lost = self.owned.clone();
@@ -289,7 +289,7 @@ impl<'a> Assignment<'a> {
         if taken.len() < missing.len() {
             tracing::debug!(
                 missing = missing.len() - taken.len(),
-                "snapshots could not be read; they are read again"
+                "checkpoints could not be read; they are read again"
             );
         }
         tracing::info!(sources = taken.len(), "sources of the shared list are visited by this daemon now");
@@ -299,7 +299,7 @@ impl<'a> Assignment<'a> {
         Ok(())
     }
 
-    async fn hand_over(&mut self, shards: &ShardSet, heir: &str) -> Result<(), StepEnd> {
+    async fn hand_over(&mut self, shards: &ShardSet, successor: &str) -> Result<(), StepEnd> {
         let ids = self.visited_of(|source| shards.contains(source.shard));
         let sources = ids.len();
         self.leave(ids.clone(), false).await?;
@@ -307,8 +307,8 @@ impl<'a> Assignment<'a> {
         if !published.is_ok_and(|left| left.is_empty()) {
             tracing::warn!(
                 sources,
-                heir,
-                "sources are not handed over to another daemon, because NATS did not confirm their snapshots in time; this \
+                successor,
+                "sources are not handed over to another daemon, because NATS did not confirm their checkpoints in time; this \
                  daemon goes on with them"
             );
             // The next step takes them over from itself.
@@ -317,11 +317,16 @@ impl<'a> Assignment<'a> {
         let stored = self.membership.table().await?;
         let mut still_mine = stored.table.of(self.me);
         still_mine.keep_common(shards);
-        let table = stored.table.clone().with(&still_mine, heir);
+        let table = stored.table.clone().with(&still_mine, successor);
         if self.membership.change(&stored, table).await?.is_some() {
             self.owned.remove_all(shards);
             Counts::add(&self.metrics.counts().given_up, still_mine.len());
-            tracing::info!(shards = still_mine.len(), sources, heir, "shards of the shared list handed over");
+            tracing::info!(
+                shards = still_mine.len(),
+                sources,
+                successor,
+                "shards of the shared list handed over"
+            );
         }
         Ok(())
     }

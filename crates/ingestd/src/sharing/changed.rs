@@ -1,4 +1,4 @@
-//! The sources of which the store has something newer than their snapshot in NATS.
+//! The sources of which the store has something newer than their checkpoint in NATS.
 
 use std::{
     collections::BTreeSet,

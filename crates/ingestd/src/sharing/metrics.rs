@@ -9,7 +9,7 @@ use std::{
 };
 
 use daemon::metrics::{MetricsRegistry, MetricsSink};
-use wire::nats::SnapshotCounters;
+use wire::nats::CheckpointCounters;
 
 use crate::lease::Lease;
 
@@ -28,12 +28,12 @@ pub(super) struct Counts {
     pub(super) taken: AtomicU64,
     /// Shards that it handed over, or has lost.
     pub(super) given_up: AtomicU64,
-    pub(super) snapshots_published: AtomicU64,
+    pub(super) checkpoints_published: AtomicU64,
     /// Attempts that NATS did not confirm, or that another daemon was ahead of.
-    pub(super) snapshots_failed: AtomicU64,
-    /// Sources whose snapshot waits.
-    pub(super) snapshots_waiting: AtomicU64,
-    pub(super) snapshots: Arc<SnapshotCounters>,
+    pub(super) checkpoints_failed: AtomicU64,
+    /// Sources whose checkpoint waits.
+    pub(super) checkpoints_waiting: AtomicU64,
+    pub(super) checkpoints: Arc<CheckpointCounters>,
 }
 
 impl SharingMetrics {
@@ -54,43 +54,43 @@ impl SharingMetrics {
             |c| &c.given_up,
         );
         add(
-            "newswire_ingestd_snapshots_published_total",
-            "Snapshots of sources that NATS has confirmed, for the daemon that visits the source next",
-            |c| &c.snapshots_published,
+            "newswire_ingestd_checkpoints_published_total",
+            "Checkpoints of sources that NATS has confirmed, for the daemon that visits the source next",
+            |c| &c.checkpoints_published,
         );
         add(
-            "newswire_ingestd_snapshots_failed_total",
-            "Snapshots of sources that NATS did not confirm, or that another daemon was ahead of; they are published again",
-            |c| &c.snapshots_failed,
+            "newswire_ingestd_checkpoints_failed_total",
+            "Checkpoints of sources that NATS did not confirm, or that another daemon was ahead of; they are published again",
+            |c| &c.checkpoints_failed,
         );
-        metrics.register_snapshots(registry);
+        metrics.register_checkpoints(registry);
         let of_gauges = metrics.clone();
         registry.register_collector(move |sink| of_gauges.write_gauges(sink));
         metrics
     }
 
-    fn register_snapshots(&self, registry: &MetricsRegistry) {
-        let add = |name: &str, help: &str, read: fn(&SnapshotCounters) -> &AtomicU64| {
-            let counters = Arc::clone(&self.0.snapshots);
+    fn register_checkpoints(&self, registry: &MetricsRegistry) {
+        let add = |name: &str, help: &str, read: fn(&CheckpointCounters) -> &AtomicU64| {
+            let counters = Arc::clone(&self.0.checkpoints);
             registry.register_counter(name, help, move || read(&counters).load(Relaxed));
         };
         add(
-            "newswire_ingestd_snapshots_fenced_total",
-            "Snapshots of sources that NATS refused, because another daemon has published one of the source since",
+            "newswire_ingestd_checkpoints_fenced_total",
+            "Checkpoints of sources that NATS refused, because another daemon has published one of the source since",
             |c| &c.fenced,
         );
         add(
-            "newswire_ingestd_snapshots_too_large_total",
+            "newswire_ingestd_checkpoints_too_large_total",
             "States and seen sets that are larger than max_payload of the NATS servers; the daemon that takes the source over uses older ones",
             |c| &c.too_large,
         );
         add(
-            "newswire_ingestd_snapshots_events_read_total",
-            "Events of the stream that were read when sources were taken over, because their snapshots did not know them",
+            "newswire_ingestd_checkpoints_events_read_total",
+            "Events of the stream that were read when sources were taken over, because their checkpoints did not know them",
             |c| &c.events_read,
         );
         add(
-            "newswire_ingestd_snapshots_unread_total",
+            "newswire_ingestd_checkpoints_unread_total",
             "Times that a source was taken over with more than 4096 such events, and the oldest were not read; those may be in the stream twice",
             |c| &c.unread,
         );
@@ -124,9 +124,9 @@ impl SharingMetrics {
             read(&self.0.elsewhere),
         )?;
         sink.gauge(
-            "newswire_ingestd_snapshots_waiting",
-            "Sources whose newest snapshot is not in NATS yet",
-            read(&self.0.snapshots_waiting),
+            "newswire_ingestd_checkpoints_waiting",
+            "Sources whose newest checkpoint is not in NATS yet",
+            read(&self.0.checkpoints_waiting),
         )
     }
 }

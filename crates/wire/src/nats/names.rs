@@ -42,28 +42,28 @@ impl SubjectNames {
         format!("{}.events.>", self.name)
     }
 
-    /// The stream of snapshots: what a daemon that takes over a source needs of it.
+    /// The stream of checkpoints: what a daemon that takes over a source needs of it.
     #[must_use]
-    pub fn snapshots_stream(&self) -> String {
-        format!("{}-snapshots", self.name)
+    pub fn checkpoints_stream(&self) -> String {
+        format!("{}-checkpoints", self.name)
     }
 
-    /// The subjects of all snapshots.
+    /// The subjects of all checkpoints.
     #[must_use]
-    pub fn snapshots(&self) -> String {
-        format!("{}.snapshots.>", self.name)
+    pub fn checkpoints(&self) -> String {
+        format!("{}.checkpoints.>", self.name)
     }
 
-    /// The subject of the state of a source, `NAME.snapshots.SOURCE.state`.
+    /// The subject of the state of a source, `NAME.checkpoints.SOURCE.state`.
     #[must_use]
-    pub fn snapshot_state(&self, source: &str) -> String {
-        format!("{}.snapshots.{}.state", self.name, escaped(source))
+    pub fn checkpoint_state(&self, source: &str) -> String {
+        format!("{}.checkpoints.{}.state", self.name, escaped(source))
     }
 
-    /// The subject of the seen set of a source, `NAME.snapshots.SOURCE.seen`.
+    /// The subject of the seen set of a source, `NAME.checkpoints.SOURCE.seen`.
     #[must_use]
-    pub fn snapshot_seen(&self, source: &str) -> String {
-        format!("{}.snapshots.{}.seen", self.name, escaped(source))
+    pub fn checkpoint_seen(&self, source: &str) -> String {
+        format!("{}.checkpoints.{}.seen", self.name, escaped(source))
     }
 
     /// The subject of notices: a visit has ended, the catalogue has changed.

@@ -100,10 +100,10 @@ impl ShardTable {
             let wanted = preferred(&candidates, shard);
             match owner_of[usize::from(shard)] {
                 Some(owner) if owner == me => {
-                    if let Some(heir) = wanted.filter(|heir| *heir != me)
-                        && members.of(heir) == MemberState::Live
+                    if let Some(successor) = wanted.filter(|successor| *successor != me)
+                        && members.of(successor) == MemberState::Live
                     {
-                        plan.handed_over.entry(heir.to_owned()).or_default().add(shard);
+                        plan.handed_over.entry(successor.to_owned()).or_default().add(shard);
                     }
                 }
                 Some(owner) if members.of(owner) == MemberState::Gone && wanted == Some(me) => {
@@ -197,8 +197,8 @@ mod tests {
                 }
                 let plan = table.plan(member, states);
                 table = table.with(&plan.free, member).with(&plan.taken, member);
-                for (heir, shards) in &plan.handed_over {
-                    table = table.with(shards, heir);
+                for (successor, shards) in &plan.handed_over {
+                    table = table.with(shards, successor);
                 }
             }
             if table == before {
@@ -221,7 +221,7 @@ mod tests {
         let mut kept = two.of("a");
         kept.remove_all(&three.of("a"));
         kept.remove_all(&three.of("c"));
-        assert!(kept.is_empty(), "what a gave went to c, nothing to b");
+        assert!(kept.is_empty(), "what a had goes to c, nothing to b");
         let again = settle(three, &states(&[("a", Live), ("b", Live), ("c", Gone)]));
         assert_eq!(again.owners, two.owners, "and comes back when c is gone");
     }

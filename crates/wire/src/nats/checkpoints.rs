@@ -1,8 +1,8 @@
-//! What a daemon that takes over a source needs of it, in the stream `NAME-snapshots`: its state and its seen set.
+//! What a daemon that takes over a source needs of it, in the stream `NAME-checkpoints`: its state and its seen set.
 //!
 //! ```text
-//! newswire.snapshots.bbc.seen     the seen set, and what waits to be recorded
-//! newswire.snapshots.bbc.state    the state: validators, the next visit
+//! newswire.checkpoints.bbc.seen     the seen set, and what waits to be recorded
+//! newswire.checkpoints.bbc.state    the state: validators, the next visit
 //!   Newswire-Daemon: <daemon>     who wrote it
 //!   Newswire-Through: <epoch of the stream of events>-<seq>   the last event on the source's subject that it knows
 //! ```
@@ -39,9 +39,9 @@ use super::{
     subject_events::read_subject,
 };
 
-/// The daemon that wrote a snapshot.
+/// The daemon that wrote a checkpoint.
 const DAEMON: HeaderName = HeaderName::from_static("Newswire-Daemon");
-/// The last event on the source's subject that a snapshot knows, an id in the stream.
+/// The last event on the source's subject that a checkpoint knows, an id in the stream.
 const THROUGH: HeaderName = HeaderName::from_static("Newswire-Through");
 /// How long an epoch counts as that of the stream. What was read under one that is over is not relied on by an outbox.
 const EPOCH_ASKED_EVERY: Duration = Duration::from_secs(1);
@@ -52,14 +52,14 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// About the bytes of the headers of a message.
 const HEADER_BYTES: usize = 512;
 
-/// What has been done with snapshots since the start.
+/// What has been done with checkpoints since the start.
 #[derive(Debug, Default)]
-pub struct SnapshotCounters {
-    /// Snapshots that were refused, because another daemon had published one of the source.
+pub struct CheckpointCounters {
+    /// Checkpoints that were refused, because another daemon had published one of the source.
     pub fenced: AtomicU64,
     /// States or seen sets that were not published, because they are larger than the servers allow.
     pub too_large: AtomicU64,
-    /// Messages of the stream of events that were read, because a snapshot did not know them.
+    /// Messages of the stream of events that were read, because a checkpoint did not know them.
     pub events_read: AtomicU64,
     /// Times that events of a source were left unread, because there were too many.
     pub unread: AtomicU64,
@@ -67,7 +67,7 @@ pub struct SnapshotCounters {
 
 /// A source as its daemon knows it.
 #[derive(Clone, Debug)]
-pub struct NewSnapshot {
+pub struct NewCheckpoint {
     /// The id of the source.
     pub source: String,
     /// The last event on the source's subject that it knows, [`KnownEnds::last_of`](super::KnownEnds::last_of); without it, who
@@ -79,9 +79,9 @@ pub struct NewSnapshot {
     pub seen: Option<Bytes>,
 }
 
-/// What became of a snapshot.
+/// What became of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SnapshotOutcome {
+pub enum CheckpointOutcome {
     /// It is in the stream. `too_large` says which parts are not, because they are larger than the servers allow
     /// (`max_payload`); the earlier ones stay.
     Published {
@@ -96,9 +96,9 @@ pub enum SnapshotOutcome {
     },
 }
 
-/// A part of a snapshot as it was read.
+/// A part of a checkpoint as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotPart {
+pub struct CheckpointPart {
     /// As it was written.
     pub bytes: Bytes,
     /// The daemon that wrote it.
@@ -107,7 +107,7 @@ pub struct SnapshotPart {
     pub through: Option<Cursor>,
 }
 
-/// An event on the subject of a source that its snapshot does not know.
+/// An event on the subject of a source that its checkpoint does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaterEvent {
     /// Its number in the stream.
@@ -122,9 +122,9 @@ pub struct LaterEvent {
 #[derive(Clone, Debug)]
 pub struct Predecessor {
     /// The state, as JSON.
-    pub state: Option<SnapshotPart>,
+    pub state: Option<CheckpointPart>,
     /// The seen set.
-    pub seen: Option<SnapshotPart>,
+    pub seen: Option<CheckpointPart>,
     /// The events on the source's subject that the seen set does not know, or all of them without one; in order.
     pub events: Vec<LaterEvent>,
     /// Whether older ones of these were left out, because there were too many.
@@ -134,28 +134,28 @@ pub struct Predecessor {
     pub end: Cursor,
 }
 
-/// Reads and publishes snapshots. Cheap to clone; all clones know the same.
+/// Reads and publishes checkpoints. Cheap to clone; all clones know the same.
 #[derive(Clone)]
-pub struct Snapshots {
+pub struct Checkpoints {
     stream: EventStream,
     daemon: Arc<str>,
-    counters: Arc<SnapshotCounters>,
+    counters: Arc<CheckpointCounters>,
     /// The number of the last message of each subject that this process has read or written.
     last: Arc<Mutex<HashMap<String, u64>>>,
     epoch: Arc<Mutex<Option<(Instant, Epoch)>>>,
 }
 
-/// What became of one part of a snapshot.
+/// What became of one part of a checkpoint.
 enum PutPart {
     Stored,
     TooLarge,
     OfAnother(Option<String>),
 }
 
-impl Snapshots {
+impl Checkpoints {
     /// Beside this stream of events, as `daemon`: the epoch of its log.
     #[must_use]
-    pub fn new(stream: EventStream, daemon: &str, counters: Arc<SnapshotCounters>) -> Self {
+    pub fn new(stream: EventStream, daemon: &str, counters: Arc<CheckpointCounters>) -> Self {
         Self { stream, daemon: daemon.into(), counters, last: Arc::default(), epoch: Arc::default() }
     }
 
@@ -198,7 +198,7 @@ impl Snapshots {
         Ok(differences(&config, &wanted))
     }
 
-    /// What there is of a source, and the events on its subject that the snapshot does not know.
+    /// What there is of a source, and the events on its subject that the checkpoint does not know.
     ///
     /// # Errors
     /// [`StreamProblem`]; to be tried again.
@@ -206,9 +206,9 @@ impl Snapshots {
         self.stream.check_server()?;
         let epoch = self.epoch().await?;
         let names = self.names();
-        let snapshots = self.handle().await?;
-        let state = self.part(&snapshots, names.snapshot_state(source)).await?;
-        let seen = self.part(&snapshots, names.snapshot_seen(source)).await?;
+        let checkpoints = self.handle().await?;
+        let state = self.part(&checkpoints, names.checkpoint_state(source)).await?;
+        let seen = self.part(&checkpoints, names.checkpoint_seen(source)).await?;
         // What the seen set knows counts, and not the state: events are what it lacks.
         let through = seen.as_ref().and_then(|seen| seen.through.as_ref());
         let after = through.filter(|through| through.epoch == epoch).map_or(0, |through| through.seq.0);
@@ -235,19 +235,19 @@ impl Snapshots {
         })
     }
 
-    /// Publishes a snapshot, the seen set first. Only one of a source may be on its way at a time, and everything that it knows
+    /// Publishes a checkpoint, the seen set first. Only one of a source may be on its way at a time, and everything that it knows
     /// must be in the stream of events.
     ///
     /// # Errors
     /// [`StreamProblem`]; to be tried again, with what the source is like then.
-    pub async fn publish(&self, snapshot: NewSnapshot) -> Result<SnapshotOutcome, StreamProblem> {
+    pub async fn publish(&self, checkpoint: NewCheckpoint) -> Result<CheckpointOutcome, StreamProblem> {
         self.stream.check_server()?;
-        let NewSnapshot { source, through, state, seen } = snapshot;
+        let NewCheckpoint { source, through, state, seen } = checkpoint;
         let names = self.names();
         let mut too_large = Vec::new();
-        let seen = seen.map(|seen| ("seen", names.snapshot_seen(&source), seen));
+        let seen = seen.map(|seen| ("seen", names.checkpoint_seen(&source), seen));
         for (part, subject, bytes) in
-            seen.into_iter().chain([("state", names.snapshot_state(&source), state)])
+            seen.into_iter().chain([("state", names.checkpoint_state(&source), state)])
         {
             let count = bytes.len();
             match self.put(subject, bytes, through.as_ref()).await? {
@@ -258,19 +258,19 @@ impl Snapshots {
                 }
                 PutPart::OfAnother(writer) => {
                     self.count(&self.counters.fenced, 1);
-                    return Ok(SnapshotOutcome::OwnedByAnother { writer });
+                    return Ok(CheckpointOutcome::OwnedByAnother { writer });
                 }
             }
         }
-        Ok(SnapshotOutcome::Published { too_large })
+        Ok(CheckpointOutcome::Published { too_large })
     }
 
     /// Forgets what was read or written of a source, which belongs to another daemon now.
     pub fn forget(&self, source: &str) {
         let names = self.names();
         let mut last = self.last();
-        last.remove(&names.snapshot_state(source));
-        last.remove(&names.snapshot_seen(source));
+        last.remove(&names.checkpoint_state(source));
+        last.remove(&names.checkpoint_seen(source));
     }
 
     async fn put(
@@ -305,7 +305,7 @@ impl Snapshots {
                 PublishErrorKind::MaxPayloadExceeded => return Ok(PutPart::TooLarge),
                 _ if code == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => return Ok(PutPart::TooLarge),
                 PublishErrorKind::StreamNotFound => return Err(StreamProblem::NoStream(self.wanted().name)),
-                _ => return Err(no_answer("take a snapshot", &error)),
+                _ => return Err(no_answer("take a checkpoint", &error)),
             }
             // One of this daemon, whose confirmation was lost or which it published before its last start, or none any more:
             // no other daemon has published since.
@@ -322,7 +322,7 @@ impl Snapshots {
             self.last().insert(subject.clone(), found);
         }
         Err(StreamProblem::NoAnswer(format!(
-            "NATS did not take a snapshot, although `{subject}` is as expected"
+            "NATS did not take a checkpoint, although `{subject}` is as expected"
         )))
     }
 
@@ -336,15 +336,15 @@ impl Snapshots {
         headers
     }
 
-    /// One part of a snapshot, whose number is remembered.
+    /// One part of a checkpoint, whose number is remembered.
     async fn part(
         &self,
-        snapshots: &Stream<()>,
+        checkpoints: &Stream<()>,
         subject: String,
-    ) -> Result<Option<SnapshotPart>, StreamProblem> {
-        let message = last_message(snapshots, &subject).await?;
+    ) -> Result<Option<CheckpointPart>, StreamProblem> {
+        let message = last_message(checkpoints, &subject).await?;
         self.last().insert(subject, message.as_ref().map_or(0, |message| message.sequence));
-        Ok(message.map(|message| SnapshotPart {
+        Ok(message.map(|message| CheckpointPart {
             writer: writer_of(&message.headers),
             through: message.headers.get_last(THROUGH).and_then(|value| value.as_str().parse().ok()),
             bytes: message.payload,
@@ -364,9 +364,9 @@ impl Snapshots {
     }
 
     async fn handle(&self) -> Result<Stream<()>, StreamProblem> {
-        let name = self.names().snapshots_stream();
+        let name = self.names().checkpoints_stream();
         let stream = self.stream.connection().jetstream().get_stream_no_info(name).await;
-        stream.map_err(|e| no_answer("find the stream of snapshots", &e))
+        stream.map_err(|e| no_answer("find the stream of checkpoints", &e))
     }
 
     fn last(&self) -> MutexGuard<'_, HashMap<String, u64>> {
@@ -380,9 +380,9 @@ impl Snapshots {
     fn wanted(&self) -> Config {
         let settings = self.stream.connection().settings();
         Config {
-            name: settings.names.snapshots_stream(),
+            name: settings.names.checkpoints_stream(),
             description: Some("what a daemon of newswire that takes over a source needs of it".to_owned()),
-            subjects: vec![settings.names.snapshots()],
+            subjects: vec![settings.names.checkpoints()],
             retention: RetentionPolicy::Limits,
             discard: DiscardPolicy::Old,
             storage: StorageType::File,
@@ -399,7 +399,7 @@ impl Snapshots {
     }
 }
 
-/// What keeps a stream from carrying snapshots, each with what to change.
+/// What keeps a stream from carrying checkpoints, each with what to change.
 fn complaints(config: &Config, wanted: &Config) -> Vec<String> {
     let checks = [
         (

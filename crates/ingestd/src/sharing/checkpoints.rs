@@ -1,6 +1,6 @@
 //! Brings what the store has of a source to NATS, and what NATS has into the store.
 //!
-//! A snapshot is published only after all events that it knows are in the stream: what it calls known is never lost with this
+//! A checkpoint is published only after all events that it knows are in the stream: what it calls known is never lost with this
 //! machine.
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
@@ -13,7 +13,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use wire::nats::{NewSnapshot, Predecessor, SnapshotOutcome, Snapshots, StreamProblem};
+use wire::nats::{CheckpointOutcome, Checkpoints, NewCheckpoint, Predecessor, StreamProblem};
 
 use super::{
     changed::ChangedSources,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::messages::{AdoptSources, ExportSources, LogClosed};
 
-/// How long changes are gathered before snapshots are made of them.
+/// How long changes are gathered before checkpoints are made of them.
 const GATHERED_FOR: Duration = Duration::from_millis(500);
 /// How long after a failure the next attempt follows.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const EXPORTED_MAX: usize = 128;
 /// Sources that are read or published at once.
 const IN_FLIGHT_MAX: usize = 32;
-/// How long the events of a snapshot may take to be confirmed, until it is made anew.
+/// How long the events of a checkpoint may take to be confirmed, until it is made anew.
 const CONFIRMED_MAX: Duration = Duration::from_secs(20);
 
 /// What was published last of a source.
@@ -41,9 +41,9 @@ struct PublishedParts {
     seen: u64,
 }
 
-/// Publishes snapshots of the sources that this daemon visits.
-pub(super) struct SnapshotPublisher {
-    snapshots: Snapshots,
+/// Publishes checkpoints of the sources that this daemon visits.
+pub(super) struct CheckpointPublisher {
+    checkpoints: Checkpoints,
     daemon: String,
     actors: SharingActors,
     outbox: OutboxEnd,
@@ -52,15 +52,15 @@ pub(super) struct SnapshotPublisher {
     visited: watch::Receiver<VisitedSources>,
     metrics: SharingMetrics,
     published: RefCell<HashMap<SourceId, PublishedParts>>,
-    /// Sources of which another daemon has published a snapshot.
+    /// Sources of which another daemon has published a checkpoint.
     conflicts: RefCell<Vec<SourceId>>,
-    /// Of one source, only one snapshot may be on its way, and none while it is taken over.
-    turn: tokio::sync::Mutex<()>,
+    /// Of one source, only one checkpoint may be on its way, and none while it is taken over.
+    one_at_a_time: tokio::sync::Mutex<()>,
 }
 
-impl SnapshotPublisher {
+impl CheckpointPublisher {
     pub(super) fn new(
-        snapshots: Snapshots,
+        checkpoints: Checkpoints,
         daemon: &str,
         actors: SharingActors,
         outbox: OutboxEnd,
@@ -69,7 +69,7 @@ impl SnapshotPublisher {
         metrics: SharingMetrics,
     ) -> Self {
         Self {
-            snapshots,
+            checkpoints,
             daemon: daemon.to_owned(),
             actors,
             outbox,
@@ -79,7 +79,7 @@ impl SnapshotPublisher {
             metrics,
             published: RefCell::default(),
             conflicts: RefCell::default(),
-            turn: tokio::sync::Mutex::default(),
+            one_at_a_time: tokio::sync::Mutex::default(),
         }
     }
 
@@ -115,16 +115,16 @@ impl SnapshotPublisher {
     }
 
     async fn prepare(&self) -> bool {
-        match self.snapshots.prepare().await {
+        match self.checkpoints.prepare().await {
             Ok(differences) => {
                 for reason in differences {
-                    tracing::warn!(reason, "the stream of snapshots differs from the configuration");
+                    tracing::warn!(reason, "the stream of checkpoints differs from the configuration");
                 }
                 true
             }
             Err(StreamProblem::NotConnected(_)) => false,
             Err(error) => {
-                tracing::warn!(%error, "snapshots of sources cannot be published; it is tried again");
+                tracing::warn!(%error, "checkpoints of sources cannot be published; it is tried again");
                 false
             }
         }
@@ -148,9 +148,9 @@ impl SnapshotPublisher {
         }
     }
 
-    /// Publishes the snapshots of these sources as the store has them now; returns those that were not confirmed.
+    /// Publishes the checkpoints of these sources as the store has them now; returns those that were not confirmed.
     pub(super) async fn publish_all(&self, ids: &[SourceId]) -> Vec<SourceId> {
-        let _turn = self.turn.lock().await;
+        let _alone = self.one_at_a_time.lock().await;
         let mut left = Vec::new();
         for ids in ids.chunks(EXPORTED_MAX) {
             let exported = self.actors.export.send(ExportSources(ids.to_vec())).await;
@@ -187,35 +187,35 @@ impl SnapshotPublisher {
             return None;
         }
         let has_seen_changed = before.is_none_or(|before| before.seen != parts.seen);
-        let snapshot = NewSnapshot {
+        let checkpoint = NewCheckpoint {
             source: source.to_string(),
             through: self.known_through(&source, head),
             state: state.into(),
             seen: has_seen_changed.then(|| Bytes::from(seen)),
         };
         let counts = self.metrics.counts();
-        match self.snapshots.publish(snapshot).await {
-            Ok(SnapshotOutcome::Published { too_large }) => {
+        match self.checkpoints.publish(checkpoint).await {
+            Ok(CheckpointOutcome::Published { too_large }) => {
                 for (part, bytes) in too_large {
                     tracing::warn!(
                         source = %source, part, bytes,
-                        "a part of a snapshot is larger than the NATS servers allow; the daemon that takes the source over uses an \
+                        "a part of a checkpoint is larger than the NATS servers allow; the daemon that takes the source over uses an \
                          older one; raise max_payload of the servers"
                     );
                 }
-                Counts::add(&counts.snapshots_published, 1);
+                Counts::add(&counts.checkpoints_published, 1);
                 self.published.borrow_mut().insert(source, parts);
                 None
             }
-            Ok(SnapshotOutcome::OwnedByAnother { writer }) => {
-                tracing::debug!(source = %source, writer, "another daemon has published a snapshot of a source");
-                Counts::add(&counts.snapshots_failed, 1);
+            Ok(CheckpointOutcome::OwnedByAnother { writer }) => {
+                tracing::debug!(source = %source, writer, "another daemon has published a checkpoint of a source");
+                Counts::add(&counts.checkpoints_failed, 1);
                 self.conflicts.borrow_mut().push(source);
                 None
             }
             Err(error) => {
-                tracing::debug!(source = %source, %error, "a snapshot was not confirmed");
-                Counts::add(&counts.snapshots_failed, 1);
+                tracing::debug!(source = %source, %error, "a checkpoint was not confirmed");
+                Counts::add(&counts.checkpoints_failed, 1);
                 Some(source)
             }
         }
@@ -228,12 +228,12 @@ impl SnapshotPublisher {
             let is_visited = self.visited.borrow().ids.contains(&id);
             let category = self.category_of(&id).filter(|_| is_visited);
             let Some(category) = category else {
-                self.snapshots.forget(id.as_str());
+                self.checkpoints.forget(id.as_str());
                 continue;
             };
             self.published.borrow_mut().remove(&id);
-            // The numbers of its messages, which the next snapshot replaces.
-            if self.snapshots.read(id.as_str(), &category).await.is_err() {
+            // The numbers of its messages, which the next checkpoint replaces.
+            if self.checkpoints.read(id.as_str(), &category).await.is_err() {
                 self.conflicts.borrow_mut().push(id);
             } else {
                 self.changed.add([id]);
@@ -246,11 +246,11 @@ impl SnapshotPublisher {
     /// # Errors
     /// [`LogClosed`]: the process stops.
     pub(super) async fn take_over(&self, sources: &[SharedSource]) -> Result<Vec<SourceId>, LogClosed> {
-        let _turn = self.turn.lock().await;
+        let _alone = self.one_at_a_time.lock().await;
         let read = |source: &SharedSource| {
             let source = source.clone();
             async move {
-                let read = self.snapshots.read(source.id.as_str(), &source.category).await;
+                let read = self.checkpoints.read(source.id.as_str(), &source.category).await;
                 read.map(|predecessor| (source, predecessor))
             }
         };
@@ -267,7 +267,7 @@ impl SnapshotPublisher {
                     }
                     adopted.push(adoption);
                 }
-                Err(error) => tracing::debug!(%error, "the snapshot of a source was not read"),
+                Err(error) => tracing::debug!(%error, "the checkpoint of a source was not read"),
             }
         }
         let is_needed = |adoption: &AdoptedSource| {
@@ -277,11 +277,11 @@ impl SnapshotPublisher {
         for adopted in in_parts(adopted, EXPORTED_MAX) {
             let sent = self.actors.adopt.send(AdoptSources(adopted)).await;
             for unreadable in sent.map_err(|_| LogClosed).flatten()? {
-                tracing::error!(error = %unreadable, "a snapshot of a source cannot be used");
+                tracing::error!(error = %unreadable, "a checkpoint of a source cannot be used");
             }
         }
         let head = self.outbox.log.bounds().head;
-        let names = self.snapshots.names();
+        let names = self.checkpoints.names();
         let mut taken = Vec::new();
         for (source, end) in ends {
             let subject = names.event(&source.category, source.id.as_str());
@@ -298,13 +298,13 @@ impl SnapshotPublisher {
         if is_cut {
             tracing::warn!(source = %id, "a source has more new events than are read; some of its items may be taken for new");
         }
-        let foreign = |part: &wire::nats::SnapshotPart| part.writer != self.daemon;
+        let foreign = |part: &wire::nats::CheckpointPart| part.writer != self.daemon;
         let seen = seen.filter(foreign).map(|part| part.bytes.to_vec());
         let state = state.filter(foreign).and_then(|part| {
             let state = serde_json::from_slice(&part.bytes);
             state
                 .inspect_err(
-                    |error| tracing::error!(source = %id, %error, "the snapshot of a state is unreadable"),
+                    |error| tracing::error!(source = %id, %error, "the checkpoint of a state is unreadable"),
                 )
                 .ok()
         });
@@ -315,7 +315,7 @@ impl SnapshotPublisher {
     }
 
     fn known_through(&self, id: &SourceId, head: Seq) -> Option<Cursor> {
-        let subject = self.snapshots.names().event(&self.category_of(id)?, id.as_str());
+        let subject = self.checkpoints.names().event(&self.category_of(id)?, id.as_str());
         self.outbox.known_ends.last_of(&subject, head)
     }
 
@@ -325,7 +325,7 @@ impl SnapshotPublisher {
     }
 
     fn show_waiting(&self) {
-        let waiting = &self.metrics.counts().snapshots_waiting;
+        let waiting = &self.metrics.counts().checkpoints_waiting;
         waiting.store(self.changed.len() as u64, std::sync::atomic::Ordering::Relaxed);
     }
 }
