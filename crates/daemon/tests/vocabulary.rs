@@ -72,6 +72,7 @@ const WORDS: &[&str] = &[
     "seq_first",
     "seq_oldest",
     "server",
+    "shards",
     "since",
     "socket",
     "sources",

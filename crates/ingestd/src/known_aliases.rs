@@ -56,7 +56,7 @@ impl KnownAliases {
                 && !std::mem::replace(&mut has_failed, true)
             {
                 tracing::warn!(
-                    %error, path = %self.path.display(),
+                    %error, place = %self.path.display(),
                     "the ids of the stream of NATS cannot be written down; after a move back to wire.transport = \"local\", \
                      clients are told `reset`"
                 );

@@ -288,7 +288,7 @@ impl<'a> Assignment<'a> {
         let taken = self.publisher.take_over(&missing).await.map_err(|_| StepEnd::Stopped)?;
         if taken.len() < missing.len() {
             tracing::debug!(
-                missing = missing.len() - taken.len(),
+                sources = missing.len() - taken.len(),
                 "checkpoints could not be read; they are read again"
             );
         }
@@ -307,7 +307,7 @@ impl<'a> Assignment<'a> {
         if !published.is_ok_and(|left| left.is_empty()) {
             tracing::warn!(
                 sources,
-                successor,
+                daemon = successor,
                 "sources are not handed over to another daemon, because NATS did not confirm their checkpoints in time; this \
                  daemon goes on with them"
             );
@@ -324,7 +324,7 @@ impl<'a> Assignment<'a> {
             tracing::info!(
                 shards = still_mine.len(),
                 sources,
-                successor,
+                daemon = successor,
                 "shards of the shared list handed over"
             );
         }

@@ -208,7 +208,7 @@ impl CheckpointPublisher {
                 None
             }
             Ok(CheckpointOutcome::OwnedByAnother { writer }) => {
-                tracing::debug!(source = %source, writer, "another daemon has published a checkpoint of a source");
+                tracing::debug!(source = %source, daemon = writer, "another daemon has published a checkpoint of a source");
                 Counts::add(&counts.checkpoints_failed, 1);
                 self.conflicts.borrow_mut().push(source);
                 None
