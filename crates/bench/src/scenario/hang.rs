@@ -83,5 +83,5 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let load = format!(
         "/health while every second one of {SOURCES} feeds hangs or drips, and {STREAMS} streams a second are aborted"
     );
-    Ok(ScenarioReport { scenario: "hang", load, baseline: "all answer", rows })
+    Ok(ScenarioReport { scenario: "hang", load, columns: ["ours", "all answer"], rows })
 }
