@@ -7,6 +7,7 @@ mod filtered;
 mod hang;
 mod idle;
 mod memory;
+mod nats;
 mod restart;
 mod resume;
 mod scale;
@@ -67,6 +68,8 @@ pub(crate) enum Scenario {
     Store,
     /// The first start of the daemon with 300 feeds of 300 items each: most memory, and memory a minute later
     Start,
+    /// Events through one NATS server, and through three, beside the local wire: latency, events per second, processor time
+    Nats,
     /// No measurement: the machines for 10 million sources and 10 million clients, from measured costs and the program's own
     /// division of sources among daemons
     Capacity,
@@ -101,6 +104,7 @@ impl Scenario {
         let report = match self {
             Self::Attacks => return attacks::run(options),
             Self::Capacity => return capacity::run(options),
+            Self::Nats => return nats::run(options),
             Self::Idle => idle::run(options),
             Self::Memory => memory::run(options),
             Self::Broadcast => delivery::broadcast(options),

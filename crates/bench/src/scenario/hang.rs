@@ -34,7 +34,7 @@ fn measure(
     behaviour: impl Fn(usize) -> FeedBehaviour,
 ) -> anyhow::Result<ProbeCounts> {
     let daemon = Ingestd::start(&options.cpus, "", (0..SOURCES).map(|n| feeds.url(n, behaviour(n))))?;
-    let (_gateway, address) = daemon.start_gateway(&options.cpus)?;
+    let (_gateway, address) = daemon.start_gateway(&options.cpus, "")?;
     let visited = || {
         let sources = daemon.sources().ok()?;
         let is_visited = |n: usize| match behaviour(n) {
