@@ -175,7 +175,7 @@ fn nats_rows(variants: &[Variant; 2], shape: &MachineShape) -> Vec<Row> {
     let row = both(variants);
     let limits = [variants[0].nats.limit(shape), variants[1].nats.limit(shape)];
     vec![
-        row("messages that are stored", "1/s", |v| v.nats.stored).remark("events, snapshots, leases"),
+        row("messages that are stored", "1/s", |v| v.nats.stored).remark("events, checkpoints, leases"),
         row("part of what one stream stores", "%", |v| v.nats.stream_used * 100.0)
             .remark("the busiest stream"),
         row("messages to gateways", "1/s", |v| v.nats.delivered)
@@ -187,7 +187,7 @@ fn nats_rows(variants: &[Variant; 2], shape: &MachineShape) -> Vec<Row> {
             .remark("three subjects of each source"),
         row("network of the leader", "Gbit/s", |v| v.nats.leader.gbit),
         row("disk of each server", "GB", |v| v.nats.disk_gb)
-            .remark(format!("events of {KEPT_DAYS} days, snapshots")),
+            .remark(format!("events of {KEPT_DAYS} days, checkpoints")),
         row("events of one day", "million", |v| v.wire.events * 86_400.0 / 1e6)
             .remark("store.retention_events is 1 million: raise it"),
         row("clusters", "", |v| v.nats.leader.times(v.wires).machines(&MachineShape::USUAL).0)

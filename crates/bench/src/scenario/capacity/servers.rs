@@ -38,8 +38,8 @@ impl NatsLoad {
         const CHANGES_SEEN: f64 = 0.1;
         let signs = wire.daemons * SIGNS_PER_DAEMON;
         let seen = wire.visits * CHANGES_SEEN;
-        let snapshots = wire.visits + seen;
-        let stored = wire.events + snapshots + signs;
+        let checkpoints = wire.visits + seen;
+        let stored = wire.events + checkpoints + signs;
         let delivered = gateways * (wire.events + wire.visits + signs);
         let stored_bytes = wire.events * costs.event_bytes.value
             + wire.visits * costs.state_bytes.value
@@ -58,7 +58,7 @@ impl NatsLoad {
             delivered,
             replicated_bytes: stored_bytes * (SERVERS - 1.0),
             delivered_bytes,
-            stream_used: wire.events.max(snapshots) / costs.stream_rate.value,
+            stream_used: wire.events.max(checkpoints) / costs.stream_rate.value,
             disk_gb: (kept + of_sources) / 1e9,
             leader: Needs {
                 cores: cpu / 1e6,
