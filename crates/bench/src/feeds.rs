@@ -253,3 +253,31 @@ fn large_document(path: &str) -> String {
          <description>d</description>{items}</channel></rss>"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    #[test]
+    fn each_answer_of_a_feed_with_news_has_new_items_and_they_are_counted() {
+        let feeds = Feeds::start().unwrap();
+        let answer = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", feeds.address.port())).unwrap();
+            write!(stream, "GET /news/3 HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        assert!(answer().contains("<guid>/news/3/0</guid>"));
+        feeds.set_new_items(2);
+        let second = answer();
+        assert!(second.contains("/news/3/1</guid>") && second.contains("/news/3/2</guid>"), "{second}");
+        assert!(!second.contains("/news/3/0</guid>"), "{second}");
+        assert_eq!(feeds.published(), 3);
+    }
+}

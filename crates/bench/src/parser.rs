@@ -264,6 +264,13 @@ mod tests {
     }
 
     #[test]
+    fn an_item_counts_whatever_the_epoch_of_its_id() {
+        let body = "data: {\"id\":\"k3x9qa-7\",\"title\":\"@12\"}\n\ndata: {\"id\":\"none\"}\n\n";
+        let (messages, _) = parse(format!("{HEAD}\r\n{body}").as_bytes(), &[]);
+        assert_eq!(messages, vec![StreamMessage::Item { seq: 7, stamp: 12 }]);
+    }
+
+    #[test]
     fn the_last_chunk_ends_the_stream_and_a_refusal_is_an_error() {
         assert!(parse(chunked(&body(), 7).as_bytes(), &[]).1.is_ended());
         let refused = StreamParser::default().push(b"HTTP/1.1 503 Busy\r\n\r\n", &mut |_| ());
