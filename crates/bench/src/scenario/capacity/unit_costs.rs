@@ -40,8 +40,8 @@ unit_costs! {
     listed_bytes = 800.0, "B", "daemon: memory of a source of its list that another visits", "assumed";
     taken_over = 0.9, "ms", "daemon: time to take a source over", "measured once: 2,918 sources in 2.6 s, on a busy machine";
     event_bytes = 2500.0, "B", "bytes of an event with its headers", "assumed";
-    publish_daemon = 80.0, "µs", "daemon: CPU to publish an event", "nats: 142 in bursts, 63 on the local wire";
-    publish_server = 85.0, "µs", "NATS: CPU of a stored message, on each replica", "nats: with one reader; 82 on each of three";
+    publish_daemon = 80.0, "µs", "daemon: CPU to publish an event", "nats: 30 to 80 more than on the local wire, in bursts";
+    publish_server = 85.0, "µs", "NATS: CPU of a stored message, on each replica", "nats: 67 to 97 with one reader, 82 to 140 on each of three";
     deliver_server = 5.0, "µs", "NATS: CPU of a message to one reader more", "assumed";
     direct_get = 10.0, "µs", "NATS: CPU of a direct get", "measured once: 32 at a time";
     subject_bytes = 320.0, "B", "NATS: memory of a subject", "measured once: 600,000 subjects";
@@ -50,7 +50,7 @@ unit_costs! {
     state_bytes = 900.0, "B", "NATS: checkpoint of a state", "assumed";
     seen_bytes = 3000.0, "B", "NATS: checkpoint of the items seen", "35 and 76 for each of 40 items";
     notice_bytes = 700.0, "B", "NATS: notice of a visit", "assumed";
-    intake = 60.0, "µs", "gateway: CPU to take an event in", "nats: 35 more than from the local wire";
+    intake = 60.0, "µs", "gateway: CPU to take an event in", "nats: 20 to 35 more than from the local wire, in bursts";
     notice = 25.0, "µs", "gateway: CPU to take a notice in", "assumed";
     gateway_memory = 90.0, "MB", "gateway: memory without clients", "Sizing";
     known_source_bytes = 2000.0, "B", "gateway: memory of a source", "Sizing: 1 to 3 KB";
