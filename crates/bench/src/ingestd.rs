@@ -38,6 +38,20 @@ struct SourceList {
     sources: Vec<SourceStatus>,
 }
 
+/// The content of a body that came in chunks (RFC 9112, section 7.1).
+fn unchunked(mut body: &str) -> Option<String> {
+    let mut content = String::new();
+    loop {
+        let (size, rest) = body.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(content);
+        }
+        content.push_str(rest.get(..size)?);
+        body = rest.get(size..)?.strip_prefix("\r\n")?;
+    }
+}
+
 /// The path of a program, next to this one.
 fn program(name: &str) -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("locate this program")?.with_file_name(name);
@@ -62,8 +76,9 @@ impl Ingestd {
             writeln!(sources, "[[source]]\nid = \"s{n:06}\"\nurl = \"{url}\"\nevery = \"24h\"")?;
         }
         fs::write(folder.path().join("sources.toml"), sources)?;
+        // A disk that others fill would pause recording.
         let config = format!(
-            "[daemon]\nrun_dir = \"{0}\"\n[ingestd]\nsources = \"{0}/sources.toml\"\n[store]\npath = \"{0}/data\"\n\
+            "[daemon]\nrun_dir = \"{0}\"\n[ingestd]\nsources = \"{0}/sources.toml\"\n[store]\npath = \"{0}/data\"\nfree_percent_min = 0\n\
              [log]\nlevel = \"error\"\nformat = \"text\"\n[fetch]\nallow = [\"127.0.0.0/8\"]\n{settings}\n",
             folder.path().display()
         );
@@ -78,11 +93,16 @@ impl Ingestd {
         Ok(daemon)
     }
 
-    /// Starts a gateway in front of this daemon, and waits until it is ready.
-    pub(crate) fn start_gateway(&self, cpus: &CpuPartition) -> anyhow::Result<(ServerProcess, SocketAddr)> {
+    /// Starts a gateway in front of this daemon, and waits until it is ready; `settings` are lines for `[gateway]`.
+    pub(crate) fn start_gateway(
+        &self,
+        cpus: &CpuPartition,
+        settings: &str,
+    ) -> anyhow::Result<(ServerProcess, SocketAddr)> {
         let address = free_address()?;
         let config = format!(
-            "[daemon]\nrun_dir = \"{}\"\n[log]\nlevel = \"error\"\nformat = \"text\"\n[gateway]\nlisten = \"{address}\"\n",
+            "[daemon]\nrun_dir = \"{}\"\n[log]\nlevel = \"error\"\nformat = \"text\"\n[gateway]\nlisten = \"{address}\"\n\
+             {settings}\n",
             self.folder.path().display()
         );
         fs::write(self.folder.path().join("gateway.toml"), config)?;
@@ -109,7 +129,12 @@ impl Ingestd {
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("a response has a head")?;
         anyhow::ensure!(head.starts_with("HTTP/1.1 20"), "the daemon answered {head}");
-        Ok(body.to_owned())
+        let is_chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
+        if is_chunked {
+            unchunked(body).context("read the chunks of a response")
+        } else {
+            Ok(body.to_owned())
+        }
     }
 
     fn get(&self, path: &str) -> anyhow::Result<String> {
@@ -124,10 +149,21 @@ impl Ingestd {
 
     /// Requests a visit to every source.
     pub(crate) fn visit_all(&self) -> anyhow::Result<()> {
-        self.request(
+        self.order_visits("{}")
+    }
+
+    /// Requests a visit to these sources, by their place in the list.
+    pub(crate) fn visit(&self, sources: impl Iterator<Item = usize>) -> anyhow::Result<()> {
+        let ids: Vec<_> = sources.map(|n| format!("\"s{n:06}\"")).collect();
+        self.order_visits(&format!("{{\"sources\":[{}]}}", ids.join(",")))
+    }
+
+    fn order_visits(&self, order: &str) -> anyhow::Result<()> {
+        self.request(&format!(
             "POST /visits HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: 2\r\n\r\n{}",
-        )?;
+             content-length: {}\r\n\r\n{order}",
+            order.len()
+        ))?;
         Ok(())
     }
 
@@ -155,5 +191,19 @@ impl Ingestd {
         let all = buckets.iter().map(|(_, value)| *value).fold(0.0, f64::max);
         let found = buckets.iter().find(|(_, value)| *value >= all * per_mille / 1000.0);
         Ok(found.map_or(f64::INFINITY, |(bound, _)| *bound))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_joined_and_a_body_that_is_cut_off_is_refused() {
+        let body = "5\r\n{\"a\":\r\n3\r\n17}\r\n0\r\n\r\n";
+        assert_eq!(unchunked(body).as_deref(), Some("{\"a\":17}"));
+        for length in [0, 3, 9, 12, 18] {
+            assert_eq!(unchunked(&body[..length]), None, "{length}");
+        }
     }
 }

@@ -30,6 +30,8 @@ use crate::{
 
 /// Open files besides those of the clients.
 const FILES_OURS: u64 = 200;
+/// Clients that can have a connection each.
+const CONNECTED_MAX: u64 = 14_000;
 /// Connections of the largest attack.
 const ATTACKERS: u64 = 3000;
 
@@ -38,8 +40,8 @@ const ATTACKERS: u64 = 3000;
 struct Args {
     /// What to measure [default: everything]
     scenarios: Vec<Scenario>,
-    /// Number of clients, instead of the scenario's default
-    #[arg(long, value_parser = clap::value_parser!(u32).range(20..=14_000))]
+    /// Number of clients, instead of the scenario's default; at most 14000, but any number for `capacity`
+    #[arg(long, value_parser = clap::value_parser!(u32).range(20..))]
     clients: Option<u32>,
     /// Measurements per side, alternating; the median is reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
@@ -50,9 +52,12 @@ struct Args {
     /// Size of an item in bytes
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(512..=65_536))]
     item_bytes: u32,
-    /// Number of sources in the scenario `scale`
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=200_000))]
-    sources: u32,
+    /// Number of sources of `scale` (at most 200000) and `capacity` [default: 100000, 10000000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(100..=100_000_000))]
+    sources: Option<u32>,
+    /// What the made-up sources of `capacity` depend on; the same number, the same sources
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Only the attack of this name, such as small/searches, or those whose name contains this; may be repeated
     #[arg(long)]
     only: Vec<String>,
@@ -96,7 +101,8 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         rounds: args.rounds.into(),
         time: args.seconds.map(|seconds| Duration::from_secs(seconds.into())),
         item_bytes: args.item_bytes as usize,
-        sources: args.sources as usize,
+        sources: args.sources,
+        seed: args.seed,
         peer: !args.no_peer,
         only: args.only.clone(),
         niceness: args.niceness,
@@ -107,8 +113,10 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let chosen = if args.scenarios.is_empty() { all } else { &args.scenarios };
     let clients = match chosen {
         [Scenario::Attacks] => ATTACKERS,
+        [Scenario::Capacity] => 0,
         _ => args.clients.unwrap_or(10_000).into(),
     };
+    anyhow::ensure!(clients <= CONNECTED_MAX, "at most {CONNECTED_MAX} clients can be connected");
     let wanted = clients + FILES_OURS;
     anyhow::ensure!(
         files >= wanted,

@@ -7,10 +7,13 @@ use std::ops::ControlFlow;
 
 use memchr::{memchr, memmem};
 
-use crate::payload::{ITEM_MARK, STAMP_MARK};
+use crate::payload::{ID_MARK, STAMP_MARK};
 
 /// Limit of the head of a response.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// More than an epoch has.
+const EPOCH_BYTES_MAX: usize = 40;
 
 /// What a stream can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +182,10 @@ impl StreamParser {
 
     fn data(&mut self, line: &[u8], emit: &mut impl FnMut(StreamMessage)) -> ControlFlow<()> {
         let Some(data) = field(line, b"data:") else { return ControlFlow::Continue(()) };
-        if let Some(rest) = data.strip_prefix(ITEM_MARK) {
+        // The epoch has no dash.
+        let seq_on = |id: &'_ [u8]| memchr(b'-', id.get(..EPOCH_BYTES_MAX).unwrap_or(id));
+        if let Some((rest, dash)) = data.strip_prefix(ID_MARK).and_then(|id| Some((id, seq_on(id)?))) {
+            let rest = &rest[dash + 1..];
             let stamp = memmem::find(rest, STAMP_MARK).map_or(0, |at| number(&rest[at + STAMP_MARK.len()..]));
             self.item = Some((number(rest), stamp));
         } else if let Some(rest) = data.strip_prefix(b"{\"resume\":\"") {
@@ -255,6 +261,13 @@ mod tests {
         let (messages, parser) = parse(format!("{HEAD}\r\n{}", body()).as_bytes(), &[]);
         assert_eq!(messages, expected());
         assert!(!parser.is_ended());
+    }
+
+    #[test]
+    fn an_item_counts_whatever_the_epoch_of_its_id() {
+        let body = "data: {\"id\":\"k3x9qa-7\",\"title\":\"@12\"}\n\ndata: {\"id\":\"none\"}\n\n";
+        let (messages, _) = parse(format!("{HEAD}\r\n{body}").as_bytes(), &[]);
+        assert_eq!(messages, vec![StreamMessage::Item { seq: 7, stamp: 12 }]);
     }
 
     #[test]

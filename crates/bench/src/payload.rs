@@ -4,8 +4,8 @@ use news::{Cursor, Epoch, Event, EventKind, FeedUrl, Item, Seq, Source, SourceId
 
 /// The epoch of the log.
 pub(crate) const EPOCH: &str = "bench";
-/// The beginning of an item's JSON; its sequence number follows.
-pub(crate) const ITEM_MARK: &[u8] = b"{\"id\":\"bench-";
+/// The beginning of an item's JSON; the epoch, a dash and its sequence number follow.
+pub(crate) const ID_MARK: &[u8] = b"{\"id\":\"";
 /// What precedes the stamp (microseconds since the start).
 pub(crate) const STAMP_MARK: &[u8] = b"\"title\":\"@";
 
@@ -67,7 +67,7 @@ mod tests {
     fn an_item_has_the_requested_length_and_begins_with_its_number() {
         let item = json(17, 99, 512);
         assert_eq!(item.len(), 512);
-        assert!(item.as_bytes().starts_with(ITEM_MARK), "{item}");
+        assert!(item.starts_with("{\"id\":\"bench-17\""), "{item}");
         assert!(item.contains("\"title\":\"@99\""), "{item}");
     }
 }

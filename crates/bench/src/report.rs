@@ -8,9 +8,8 @@ pub(crate) struct ScenarioReport {
     pub(crate) scenario: &'static str,
     /// A description of the load.
     pub(crate) load: String,
-    /// The heading of the second column.
-    #[serde(rename = "beside")]
-    pub(crate) baseline: &'static str,
+    /// What the two columns of values are of.
+    pub(crate) columns: [&'static str; 2],
     pub(crate) rows: Vec<Row>,
 }
 
@@ -25,6 +24,9 @@ pub(crate) struct Row {
     pub(crate) bar: Option<Bar>,
     /// Whether the bar is met; `None` if there is no bar or no value to compare.
     pub(crate) met: Option<bool>,
+    /// What a reader has to know about the value; often empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) remark: String,
 }
 
 /// The required value of a measure.
@@ -40,7 +42,7 @@ pub(crate) enum Bar {
 impl Row {
     pub(crate) fn new(measure: impl Into<String>, unit: &'static str, ours: f64, peer: Option<f64>) -> Self {
         let ratio = peer.filter(|peer| *peer > 0.0).map(|peer| ours / peer);
-        Self { measure: measure.into(), unit, ours, peer, ratio, bar: None, met: None }
+        Self { measure: measure.into(), unit, ours, peer, ratio, bar: None, met: None, remark: String::new() }
     }
 
     pub(crate) fn bar(self, bar: Bar) -> Self {
@@ -49,6 +51,10 @@ impl Row {
             Bar::RatioAtMost(most) => self.ratio.map(|ratio| ratio <= most),
         };
         Self { bar: Some(bar), met, ..self }
+    }
+
+    pub(crate) fn remark(self, remark: impl Into<String>) -> Self {
+        Self { remark: remark.into(), ..self }
     }
 }
 
@@ -61,14 +67,14 @@ impl ScenarioReport {
         let mut lines = vec![[
             "measure".to_owned(),
             "unit".into(),
-            "ours".into(),
-            self.baseline.into(),
+            self.columns[0].into(),
+            self.columns[1].into(),
             "ratio".into(),
             "bar".into(),
         ]];
         lines.extend(self.rows.iter().map(|row| {
             let bar = match (row.bar, row.met) {
-                (None, _) => String::new(),
+                (None, _) => row.remark.clone(),
                 (Some(bar), met) => {
                     let word = met.map_or("not judged", |met| if met { "met" } else { "MISSED" });
                     let (of, most) = match bar {
@@ -144,7 +150,8 @@ mod tests {
             Row::new("lost", "events", 0.0, None),
             Row::new("cpu", "µs", 9.0, Some(10.0)).bar(Bar::RatioAtMost(0.85)),
         ];
-        let section = ScenarioReport { scenario: "burst", load: "a load".into(), baseline: "nchan", rows };
+        let section =
+            ScenarioReport { scenario: "burst", load: "a load".into(), columns: ["ours", "nchan"], rows };
         let table = section.table();
         assert!(table.contains("ratio <= 0.85: MISSED"), "{table}");
         assert!(table.contains("0.90"), "{table}");

@@ -1,10 +1,13 @@
 //! The scenarios and their common parts: a measured server, a fleet of clients, and the cost of a period.
 
 mod attacks;
+mod capacity;
 mod delivery;
+mod filtered;
 mod hang;
 mod idle;
 mod memory;
+mod nats;
 mod restart;
 mod resume;
 mod scale;
@@ -45,6 +48,8 @@ pub(crate) enum Scenario {
     Broadcast,
     /// A hundred items at once to all clients
     Burst,
+    /// What an event costs that the filters of all clients leave out
+    Filtered,
     /// 5% of the clients stop reading
     Slow,
     /// The gateway is killed and restarted; its clients have missed a thousand items
@@ -63,6 +68,11 @@ pub(crate) enum Scenario {
     Store,
     /// The first start of the daemon with 300 feeds of 300 items each: most memory, and memory a minute later
     Start,
+    /// Events through one NATS server, and through three, beside the local wire: latency, events per second, processor time
+    Nats,
+    /// No measurement: the machines for 10 million sources and 10 million clients, from measured costs and the program's own
+    /// division of sources among daemons
+    Capacity,
 }
 
 /// Options of a run.
@@ -75,8 +85,10 @@ pub(crate) struct Options {
     /// Duration of the steady scenarios and of an attack, instead of the default.
     pub(crate) time: Option<Duration>,
     pub(crate) item_bytes: usize,
-    /// Sources of `scale`.
-    pub(crate) sources: usize,
+    /// Number of sources, instead of the scenario's default.
+    pub(crate) sources: Option<u32>,
+    /// Of the sources of `capacity`.
+    pub(crate) seed: u64,
     pub(crate) peer: bool,
     /// Parts of the names of attacks; all of them if there are none.
     pub(crate) only: Vec<String>,
@@ -91,10 +103,13 @@ impl Scenario {
     pub(crate) fn run(self, options: &Options) -> anyhow::Result<Vec<ScenarioReport>> {
         let report = match self {
             Self::Attacks => return attacks::run(options),
+            Self::Capacity => return capacity::run(options),
+            Self::Nats => return nats::run(options),
             Self::Idle => idle::run(options),
             Self::Memory => memory::run(options),
             Self::Broadcast => delivery::broadcast(options),
             Self::Burst => delivery::burst(options),
+            Self::Filtered => filtered::run(options),
             Self::Slow => slow::run(options),
             Self::Resume => resume::run(options),
             Self::Restart => restart::run(options),

@@ -1,12 +1,14 @@
 //! The measured servers: the release gateway and the peer, each a process that events are published to.
 
 mod gateway;
+mod nats;
 mod nchan;
 
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 pub(crate) use gateway::{DaemonOf, GatewayServer, ListenOn, for_many_clients};
+pub(crate) use nats::NatsServers;
 pub(crate) use nchan::Nchan;
 use tokio::time::Instant;
 

@@ -135,7 +135,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Vec<ScenarioReport>> {
             reports.push(ScenarioReport {
                 scenario: "attacks",
                 load: format!("{}: {}", name(attack), attack.what),
-                baseline: "idle twin",
+                columns: ["ours", "idle twin"],
                 rows: rows(&noticed, options.brief),
             });
         }

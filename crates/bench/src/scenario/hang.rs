@@ -34,7 +34,7 @@ fn measure(
     behaviour: impl Fn(usize) -> FeedBehaviour,
 ) -> anyhow::Result<ProbeCounts> {
     let daemon = Ingestd::start(&options.cpus, "", (0..SOURCES).map(|n| feeds.url(n, behaviour(n))))?;
-    let (_gateway, address) = daemon.start_gateway(&options.cpus)?;
+    let (_gateway, address) = daemon.start_gateway(&options.cpus, "")?;
     let visited = || {
         let sources = daemon.sources().ok()?;
         let is_visited = |n: usize| match behaviour(n) {
@@ -83,5 +83,5 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let load = format!(
         "/health while every second one of {SOURCES} feeds hangs or drips, and {STREAMS} streams a second are aborted"
     );
-    Ok(ScenarioReport { scenario: "hang", load, baseline: "all answer", rows })
+    Ok(ScenarioReport { scenario: "hang", load, columns: ["ours", "all answer"], rows })
 }

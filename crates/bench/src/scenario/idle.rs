@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     Ok(ScenarioReport {
         scenario: "idle",
         load: format!("{clients} clients, heartbeats only, {WATCHED:?}, median of {}", options.rounds),
-        baseline: "nchan",
+        columns: ["ours", "nchan"],
         rows: vec![
             found.row("memory (PSS) per client", "KiB", |f| f.idle_bytes / 1024.0).bar(Bar::AtMost(12.0)),
             found

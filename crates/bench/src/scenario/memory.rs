@@ -59,7 +59,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
         load: format!(
             "{clients} clients, {BURSTS} bursts of {BURST_ITEMS} items of {ITEM_BYTES} B, a full ring"
         ),
-        baseline: "waiting",
+        columns: ["ours", "waiting"],
         rows: vec![
             Row::new("memory (PSS) per waiting client", "KiB", waiting, None)
                 .bar(Bar::AtMost(WAITING_KIB_MAX)),

@@ -83,7 +83,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     let load = format!(
         "SIGTERM with {clients} clients, a drain of {DRAIN:?}, a successor at the same socket, 5 items/s"
     );
-    Ok(ScenarioReport { scenario: "restart", load, baseline: "-", rows })
+    Ok(ScenarioReport { scenario: "restart", load, columns: ["ours", "-"], rows })
 }
 
 /// The number of times in each second.

@@ -49,7 +49,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     Ok(ScenarioReport {
         scenario: "resume",
         load: format!("kill -9 with {clients} clients, {MISSED} items of {bytes} B missed, restarted"),
-        baseline: "-",
+        columns: ["ours", "-"],
         rows: vec![
             Row::new("until all clients are current, from its start", "s", took.as_secs_f64(), None)
                 .bar(Bar::AtMost(10.0)),

@@ -16,6 +16,9 @@ use crate::{
     report::{Bar, Row, ScenarioReport},
 };
 
+/// Number of sources, if none was given.
+const SOURCES: u32 = 100_000;
+const SOURCES_MAX: usize = 200_000;
 const LATE: &str = "newswire_ingestd_visit_late_seconds";
 /// Deadline of one round.
 const WITHIN: Duration = Duration::from_secs(1800);
@@ -29,7 +32,9 @@ const CALM: Duration = Duration::from_secs(5);
 
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
-    let (sources, feeds) = (options.sources, Feeds::start()?);
+    let sources = options.sources.unwrap_or(SOURCES) as usize;
+    anyhow::ensure!(sources <= SOURCES_MAX, "at most {SOURCES_MAX} sources can be visited");
+    let feeds = Feeds::start()?;
     let empty = Ingestd::start(&options.cpus, "", std::iter::empty())?.process.memory()?;
     let behaviour = |n: usize| if n % 20 == 7 { FeedBehaviour::Hang } else { FeedBehaviour::Ok };
     let living = (0..sources).filter(|n| behaviour(*n) == FeedBehaviour::Ok).count() as f64;
@@ -63,5 +68,5 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
     ];
     let load =
         format!("{sources} new sources, each on its own host, 5% hang; all once, then all again at once");
-    Ok(ScenarioReport { scenario: "scale", load, baseline: "-", rows })
+    Ok(ScenarioReport { scenario: "scale", load, columns: ["ours", "-"], rows })
 }

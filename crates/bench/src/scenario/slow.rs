@@ -45,7 +45,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
             options.steady(),
             options.rounds
         ),
-        baseline: "without them",
+        columns: ["ours", "without them"],
         rows: vec![
             row("latency p50 of the others", "ms", &|c| c.latency_ms(500)),
             row("latency p99 of the others", "ms", &|c| c.latency_ms(990)).bar(Bar::RatioAtMost(1.2)),

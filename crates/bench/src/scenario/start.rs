@@ -53,5 +53,5 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ScenarioReport> {
         rows.push(Row::new(name.replace("newswire_ingestd_visit_", ""), "visits", count, None));
     }
     let load = format!("{SOURCES} new feeds of 300 items, {:.0} MB of bodies", body_bytes / MB);
-    Ok(ScenarioReport { scenario: "start", load, baseline: "no feeds", rows })
+    Ok(ScenarioReport { scenario: "start", load, columns: ["ours", "no feeds"], rows })
 }

@@ -206,5 +206,5 @@ pub(super) fn run(_: &Options) -> anyhow::Result<ScenarioReport> {
     ]);
     let commits = LOADS.map(|load| load.commits.to_string()).join(", ");
     let load = format!("{commits} commits; {NEW} items; {EVENTS} events of {SOURCES} sources");
-    Ok(ScenarioReport { scenario: "store", load, baseline: "by hand", rows })
+    Ok(ScenarioReport { scenario: "store", load, columns: ["ours", "by hand"], rows })
 }
