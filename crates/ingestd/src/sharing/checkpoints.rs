@@ -30,7 +30,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Sources that the store is asked for at once.
 const EXPORTED_MAX: usize = 128;
 /// Sources that are read or published at once.
-const IN_FLIGHT_MAX: usize = 32;
+const IN_FLIGHT_MAX: usize = 64;
 /// How long the events of a checkpoint may take to be confirmed, until it is made anew.
 const CONFIRMED_MAX: Duration = Duration::from_secs(20);
 
@@ -100,7 +100,9 @@ impl CheckpointPublisher {
                 }
             }
             self.changed.added().await;
-            sleep(GATHERED_FOR).await;
+            if self.changed.len() < EXPORTED_MAX {
+                sleep(GATHERED_FOR).await;
+            }
             let visited = Arc::clone(&self.visited.borrow().ids);
             let mut ids = self.changed.take(EXPORTED_MAX);
             ids.retain(|id| visited.contains(id));
