@@ -179,8 +179,6 @@ async fn servers_time(stream: &EventStream, bucket: &Store) -> Result<DateTime, 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
-
     use super::*;
 
     fn at(second: u64) -> DateTime {
